@@ -1,0 +1,438 @@
+# shellcheck shell=bash
+#
+# What scripts/check, scripts/demo and the benchmark share.  Sourced, never run.
+#
+# A script that needs a server sources this file and calls
+#
+#     enter_workspace "$0" "need need ..." "$@"
+#
+# which comes back twice:
+#
+#  1. In the checkout, as whoever called.  It chooses a PostgreSQL, installs
+#     through apt whatever of the needs is missing, and copies checkout and
+#     server to a temporary directory.  Then it replaces itself (exec) with the
+#     same script
+#  2. in the copy, never as root.  enter_workspace returns there, with PG_CONFIG
+#     naming the private copy of the server and WORK the temporary directory,
+#     which goes away with the script, servers first.
+#
+# Nothing is installed into the system's PostgreSQL and no cluster of the system
+# is touched: the private servers have their own sockets and no TCP port.
+#
+# Environment a caller may set:
+#   PG_CONFIG          use the server this pg_config belongs to
+#   PRESENCE_PG_MAJOR  use this major version (15 to 18) instead of the newest
+#   PRESENCE_KEEP=1    leave the temporary directory behind, and say where it is
+
+set -u
+umask 022
+
+readonly MAJORS="18 17 16 15"          # newest first
+
+# ---------------------------------------------------------------- speaking up
+
+say()  { printf '%s\n' "$*"; }
+note() { printf -- '-- %s\n' "$*"; }
+die()  { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
+
+# Show the last lines of a log that explains a failure.
+show_tail() { # file [lines]
+	[ -s "$1" ] || return 0
+	printf -- '---- last lines of %s\n' "${1##*/}"
+	tail -n "${2:-40}" "$1"
+	printf -- '----\n'
+}
+
+as_root() {
+	if [ "$(id -u)" -eq 0 ]; then
+		"$@"
+	else
+		sudo "$@"
+	fi
+}
+
+# ------------------------------------------------------- choosing a PostgreSQL
+
+debian_bindir() { printf '/usr/lib/postgresql/%s/bin' "$1"; }
+
+# Does this machine have server and headers of a major version from a package?
+have_major() {
+	[ -x "$(debian_bindir "$1")/postgres" ] &&
+		[ -x "$(debian_bindir "$1")/pg_config" ] &&
+		[ -e "/usr/lib/postgresql/$1/lib/pgxs/src/makefiles/pgxs.mk" ]
+}
+
+apt_offers() {
+	apt-cache policy "$1" 2>/dev/null | grep -q 'Candidate: [^(]'
+}
+
+# Sets PG_MAJOR, and PG_CONFIG where the server is there already.
+choose_postgres() {
+	local major
+
+	if [ -n "${PG_CONFIG:-}" ]; then
+		PG_CONFIG=$(command -v "$PG_CONFIG") ||
+			die "PG_CONFIG names no program; give the pg_config of a server"
+		# Debian's /usr/bin/pg_config stands in for the one beside the server.
+		PG_CONFIG="$("$PG_CONFIG" --bindir)/pg_config"
+		PG_MAJOR=$("$PG_CONFIG" --version | sed 's/^PostgreSQL \([0-9]*\).*/\1/')
+		case " $MAJORS " in
+			*" $PG_MAJOR "*) return 0 ;;
+			*) die "presence supports PostgreSQL 15 to 18, this is $PG_MAJOR" ;;
+		esac
+	fi
+
+	for major in ${PRESENCE_PG_MAJOR:-$MAJORS}; do
+		have_major "$major" || continue
+		PG_MAJOR=$major
+		PG_CONFIG=$(debian_bindir "$major")/pg_config
+		return 0
+	done
+	PG_MAJOR=
+}
+
+# The newest major version that apt can install, into PG_MAJOR.
+choose_from_apt() {
+	local major
+
+	for major in ${PRESENCE_PG_MAJOR:-$MAJORS}; do
+		apt_offers "postgresql-server-dev-$major" || continue
+		PG_MAJOR=$major
+		return 0
+	done
+	return 1
+}
+
+# --------------------------------------------------------- what may be missing
+
+# Is a need met?  Asked of the machine rather than of its package manager, so
+# that what came from elsewhere counts too.
+have() {
+	local sharedir=
+
+	[ -n "${PG_CONFIG:-}" ] && sharedir=$("$PG_CONFIG" --sharedir)
+	case $1 in
+		server)   [ -n "$sharedir" ] && [ -e "$("$PG_CONFIG" --pgxs)" ] ;;
+		build)    command -v make >/dev/null &&
+		          echo '#include <stdio.h>' | gcc -E -x c - >/dev/null 2>&1 ;;
+		cron)     [ -e "$sharedir/extension/pg_cron.control" ] ;;
+		pgtap)    [ -e "$sharedir/extension/pgtap.control" ] ;;
+		pg_prove) command -v pg_prove >/dev/null ;;
+		prove)    command -v prove >/dev/null ;;
+		ipc-run)  perl -MIPC::Run -e 1 2>/dev/null ;;
+		cppcheck) command -v cppcheck >/dev/null ;;
+		*)        die "internal: unknown need \"$1\"" ;;
+	esac
+}
+
+# The Debian packages that meet a need.
+packages_for() {
+	case $1 in
+		server)   echo "postgresql-$PG_MAJOR postgresql-server-dev-$PG_MAJOR" ;;
+		build)    echo "gcc libc6-dev make" ;;
+		cron)     echo "postgresql-$PG_MAJOR-cron" ;;
+		pgtap)    echo "postgresql-$PG_MAJOR-pgtap" ;;
+		pg_prove) echo "libtap-parser-sourcehandler-pgtap-perl" ;;
+		prove)    echo "perl" ;;
+		ipc-run)  echo "libipc-run-perl" ;;
+		cppcheck) echo "cppcheck" ;;
+	esac
+}
+
+missing_of() {
+	local need
+
+	for need in "$@"; do
+		have "$need" || printf '%s ' "$need"
+	done
+}
+
+# Fresh package lists.  A bare Ubuntu knows only its component "main", which
+# lacks the server's headers: add "universe" while the script needs it.
+apt_refresh() { # log file
+	as_root apt-get update -q >"$1" 2>&1 || { show_tail "$1" 20; die "apt-get update failed"; }
+	grep -qs '^ID=ubuntu' /etc/os-release || return 0
+	apt_components | grep -qx universe && return 0
+	apt_main_as_universe | as_root tee "$UNIVERSE_LIST" >/dev/null
+	as_root apt-get update -q >>"$1" 2>&1 || { show_tail "$1" 20; die "apt-get update failed"; }
+}
+
+readonly UNIVERSE_LIST=/etc/apt/sources.list.d/presence-universe.list
+
+# shellcheck disable=SC2016
+apt_components() {
+	apt-get indextargets --format '$(COMPONENT)' 'Created-By: Packages' | sort -u
+}
+
+# shellcheck disable=SC2016
+apt_main_as_universe() {
+	apt-get indextargets --format '[signed-by=$(SIGNED_BY)] $(REPO_URI) $(RELEASE)' \
+		'Created-By: Packages' 'Component: main' |
+		sort -u | sed -e 's/^\[signed-by=\]//' -e 's/^/deb /' -e 's/$/ universe/'
+}
+
+# Run as root by apt_install.  A new server package would create and start a
+# cluster of the system; this keeps it from doing so while the packages are
+# unpacked, and puts everything back as it was.
+# shellcheck disable=SC2016
+readonly APT_INSTALL='
+	conf=/etc/postgresql-common/createcluster.conf
+	policy=/usr/sbin/policy-rc.d
+	apt="apt-get install -y -q --no-install-recommends -o DPkg::Lock::Timeout=300"
+	export DEBIAN_FRONTEND=noninteractive
+	restore() {
+		[ -z "$saved" ]  || { cat "$saved" >"$conf"; rm -f "$saved"; }
+		[ -z "$denied" ] || rm -f "$policy"
+	}
+	saved= denied=
+	trap restore EXIT
+	trap "exit 1" HUP INT TERM
+	if [ ! -e "$policy" ]; then
+		denied=yes
+		printf "#!/bin/sh\nexit 101\n" >"$policy"
+		chmod 755 "$policy"
+	fi
+	case " $* " in *" postgresql-"*)
+		$apt postgresql-common || exit 1
+		saved=$(mktemp)
+		cat "$conf" >"$saved"
+		echo "create_main_cluster = false" >>"$conf"
+	esac
+	$apt "$@"
+'
+
+apt_install() { # log file, packages
+	local log=$1
+	shift
+	as_root sh -c "$APT_INSTALL" sh "$@" </dev/null >>"$log" 2>&1 ||
+		{ show_tail "$log"; die "apt-get could not install: $*"; }
+}
+
+# Meet the needs, installing what is missing and only that.
+install_missing() {
+	local need log packages=() optional=" cron " missing
+
+	missing=$(missing_of "$@")
+	[ -n "$missing" ] || return 0
+	command -v apt-get >/dev/null ||
+		die "missing here: $missing(no apt to install them with; install them by hand, PG_CONFIG chooses a server)"
+	[ "$(id -u)" -eq 0 ] || command -v sudo >/dev/null ||
+		die "missing here: $missing(run this as root or through sudo once, it installs them)"
+
+	log=$(mktemp)
+	note "fetching the package lists"
+	apt_refresh "$log"
+	[ -n "$PG_MAJOR" ] || choose_from_apt ||
+		die "apt offers no PostgreSQL among: ${PRESENCE_PG_MAJOR:-$MAJORS} (server and postgresql-server-dev)"
+	for need in $missing; do
+		case $optional in *" $need "*)
+			apt_offers "$(packages_for "$need")" || continue ;;
+		esac
+		# shellcheck disable=SC2207
+		packages+=($(packages_for "$need"))
+	done
+	if [ ${#packages[@]} -gt 0 ]; then
+		note "installing: ${packages[*]}"
+		apt_install "$log" "${packages[@]}"
+	fi
+	[ ! -e "$UNIVERSE_LIST" ] || as_root rm -f "$UNIVERSE_LIST"
+	rm -f "$log"
+
+	[ -n "${PG_CONFIG:-}" ] || PG_CONFIG=$(debian_bindir "$PG_MAJOR")/pg_config
+	for need in $(missing_of "$@"); do
+		case $optional in
+			*" $need "*) ;;
+			*) die "still missing after installing: $need" ;;
+		esac
+	done
+}
+
+# -------------------------------------------------------------- the workspace
+
+# Copy the server so that the extension can be installed beside it without
+# touching the system: PostgreSQL finds its files relative to its programs.
+copy_server() { # pg_config, target
+	local which dir
+
+	for which in bindir sharedir pkglibdir; do
+		dir=$("$1" --$which)
+		mkdir -p "$2$dir"
+		tar -C "$dir" --exclude=./bitcode --exclude=./man -cf - . | tar -C "$2$dir" -xf -
+	done
+	for which in includedir pkgincludedir includedir-server; do
+		dir=$("$1" --$which)
+		[ -e "$2$dir" ] && continue
+		mkdir -p "$2${dir%/*}"
+		ln -s "$dir" "$2$dir"
+	done
+}
+
+# The checkout without its history and without what was built in it.
+copy_checkout() { # from, to
+	mkdir -p "$2"
+	tar -C "$1" --exclude=./.git --exclude='*.o' --exclude='*.so' --exclude='*.bc' \
+		--exclude=./results --exclude=./tmp_check --exclude=./output_iso \
+		--exclude=./log --exclude=./bench/out --exclude='./regression.*' \
+		-cf - . | tar -C "$2" -xf -
+}
+
+# The user that runs the servers: PostgreSQL refuses root.
+unprivileged_user() {
+	local user
+
+	[ "$(id -u)" -eq 0 ] || { id -un; return; }
+	for user in postgres nobody; do
+		id -u "$user" >/dev/null 2>&1 && { echo "$user"; return; }
+	done
+	die "neither a user \"postgres\" nor \"nobody\" here to run the server as"
+}
+
+make_workspace() {
+	local base=/tmp
+
+	# root's own TMPDIR may be closed to the server's user
+	[ "$(id -u)" -eq 0 ] || base=${TMPDIR:-/tmp}
+	WORK=$(mktemp -d "$base/presence.XXXXXX") || die "no temporary directory in $base"
+	WORK=$(cd "$WORK" && pwd -P) || die "no way into the temporary directory"
+	[ ${#WORK} -le 70 ] ||
+		die "TMPDIR is too long for the names of sockets; set a shorter one"
+	chmod 755 "$WORK"
+}
+
+enter_workspace() { # script, "needs", arguments of the script
+	local script=$1 needs=$2 dir top user bindir name settings=()
+
+	shift 2
+	if [ -n "${PRESENCE_WORKSPACE:-}" ]; then
+		WORK=$PRESENCE_WORKSPACE
+		settle_in
+		return
+	fi
+
+	dir=$(cd "$(dirname "$script")" && pwd -P) || exit 1
+	top=${dir%/*}
+	choose_postgres
+	# shellcheck disable=SC2086
+	install_missing $needs
+	make_workspace
+	trap 'rm -rf "$WORK"' EXIT
+	copy_checkout "$top" "$WORK/presence"
+	copy_server "$PG_CONFIG" "$WORK/server"
+	mkdir -p "$WORK/home" "$WORK/log" "$WORK/socket" "$WORK/tmp"
+
+	bindir=$WORK/server$("$PG_CONFIG" --bindir)
+	case $("$bindir/pg_config" --sharedir) in
+		"$WORK"/*) ;;
+		*) die "the server of $PG_CONFIG does not find its files from another place" ;;
+	esac
+
+	user=$(unprivileged_user) || exit 1
+	[ "$(id -u)" -ne 0 ] || chown -R "$user:" "$WORK"
+	cd "$WORK/presence" || exit 1
+
+	# A clean environment: no PGHOST, no ~/.psqlrc, no ~/.proverc of the caller.
+	for name in "${!PRESENCE_@}"; do
+		settings+=("$name=${!name}")
+	done
+	set -- env -i "${settings[@]}" PRESENCE_WORKSPACE="$WORK" \
+		HOME="$WORK/home" TMPDIR="$WORK/tmp" USER="$user" LOGNAME="$user" \
+		TERM="${TERM:-dumb}" \
+		LC_ALL=C.UTF-8 TZ=UTC PG_CONFIG="$bindir/pg_config" \
+		PATH="$bindir:/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin" \
+		bash "${dir##*/}/${script##*/}" "$@"
+	[ "$(id -u)" -ne 0 ] ||
+		set -- setpriv --reuid "$user" --regid "$(id -gn "$user")" --init-groups "$@"
+	exec "$@"
+}
+
+# Second coming of enter_workspace: from here on everything is private.
+settle_in() {
+	RUNNING=
+	PG_MAJOR=$("$PG_CONFIG" --version | sed 's/^PostgreSQL \([0-9]*\).*/\1/')
+	export PGHOST=$WORK/socket PGPORT=5432 PGUSER=postgres PGDATABASE=postgres
+	trap leave_workspace EXIT
+	trap 'exit 129' HUP
+	trap 'exit 130' INT
+	trap 'exit 143' TERM
+}
+
+leave_workspace() {
+	local status=$?
+
+	trap - EXIT
+	trap '' HUP INT TERM
+	[ -z "$RUNNING" ] || { kill "$RUNNING" 2>/dev/null; wait "$RUNNING" 2>/dev/null; }
+	stop_all_servers
+	if [ -n "${PRESENCE_KEEP:-}" ]; then
+		note "kept: $WORK"
+	else
+		cd / && rm -rf "$WORK"
+	fi
+	exit "$status"
+}
+
+# Every postmaster whose data directory lies in the workspace, also those that
+# an interrupted test left behind.
+stop_all_servers() {
+	local file data
+
+	find "$WORK" -name postmaster.pid 2>/dev/null | while read -r file; do
+		data=${file%/*}
+		if [ -d /proc/self ] && [ "$(readlink "/proc/$(head -n 1 "$file")/cwd")" != "$data" ]; then
+			continue			# left by a killed server, the number may be another's
+		fi
+		pg_ctl stop -D "$data" -m immediate -w -t 30 >/dev/null 2>&1
+	done
+}
+
+# Run a command within a number of seconds, its output to a log.  In the
+# background, so that an interrupt reaches this shell at once.
+run_within() { # seconds, log file, command ...
+	local budget=$1 log=$2 status
+
+	shift 2
+	timeout -k 10 "$budget" "$@" </dev/null >"$log" 2>&1 &
+	RUNNING=$!
+	wait "$RUNNING"
+	status=$?
+	RUNNING=
+	[ $status -ne 124 ] || printf 'ran out of time after %s seconds\n' "$budget" >>"$log"
+	return $status
+}
+
+# ----------------------------------------------------------- build and servers
+
+# Warnings are errors (see the Makefile); bitcode would need a clang.
+build_and_install() {
+	local log=$WORK/log/build.log
+
+	if ! run_within 600 "$log" make -s -j"$(nproc)" PG_CONFIG="$PG_CONFIG" with_llvm=no all ||
+		! run_within 60 "$log" make -s PG_CONFIG="$PG_CONFIG" with_llvm=no install; then
+		show_tail "$log" 60
+		die "the build failed"
+	fi
+}
+
+# A private server; lines for its postgresql.conf come on standard input.
+start_server() { # name
+	local data=$WORK/$1 log=$WORK/log/$1.log
+
+	run_within 120 "$log.initdb" \
+		initdb -D "$data" -U postgres -A trust -E UTF8 --no-locale --no-sync ||
+		{ show_tail "$log.initdb"; die "initdb failed"; }
+	{
+		echo "listen_addresses = ''"
+		echo "unix_socket_directories = '$PGHOST'"
+		echo "port = $PGPORT"
+		echo "fsync = off"
+		echo "log_line_prefix = '%m [%p] %b %d '"
+		cat
+	} >>"$data/postgresql.conf"
+	run_within 90 "$log.start" pg_ctl start -D "$data" -l "$log" -w -t 60 ||
+		{ show_tail "$log"; die "the private server did not start"; }
+}
+
+stop_server() { # name
+	run_within 90 "$WORK/log/stop.log" pg_ctl stop -D "$WORK/$1" -m fast -w -t 60 ||
+		{ show_tail "$WORK/log/$1.log"; die "the private server did not stop"; }
+}

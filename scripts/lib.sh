@@ -149,12 +149,13 @@ missing_of() {
 
 # Fresh package lists.  A bare Ubuntu knows only its component "main", which
 # lacks the server's headers: add "universe" while the script needs it.
-apt_refresh() { # log file
-	as_root apt-get update -q >"$1" 2>&1 || { show_tail "$1" 20; die "apt-get update failed"; }
+apt_refresh() {
+	note "fetching the package lists"
+	logged apt-get update -q
 	grep -qs '^ID=ubuntu' /etc/os-release || return 0
 	apt_components | grep -qx universe && return 0
 	apt_main_as_universe | as_root tee "$UNIVERSE_LIST" >/dev/null
-	as_root apt-get update -q >>"$1" 2>&1 || { show_tail "$1" 20; die "apt-get update failed"; }
+	logged apt-get update -q
 }
 
 readonly UNIVERSE_LIST=/etc/apt/sources.list.d/presence-universe.list
@@ -164,16 +165,17 @@ apt_components() {
 	apt-get indextargets --format '$(COMPONENT)' 'Created-By: Packages' | sort -u
 }
 
+# apt leaves the name of a field that a source lacks as it stands.
 # shellcheck disable=SC2016
 apt_main_as_universe() {
 	apt-get indextargets --format '[signed-by=$(SIGNED_BY)] $(REPO_URI) $(RELEASE)' \
-		'Created-By: Packages' 'Component: main' |
-		sort -u | sed -e 's/^\[signed-by=\]//' -e 's/^/deb /' -e 's/$/ universe/'
+		'Created-By: Packages' 'Component: main' | sort -u |
+		sed -e 's/^\[signed-by=$(SIGNED_BY)\] *//' -e 's/^/deb /' -e 's/$/ universe/'
 }
 
-# Run as root by apt_install.  A new server package would create and start a
-# cluster of the system; this keeps it from doing so while the packages are
-# unpacked, and puts everything back as it was.
+# Run as root.  A new server package would create and start a cluster of the
+# system; this keeps it from doing so while the packages are unpacked, and puts
+# everything back as it was.
 # shellcheck disable=SC2016
 readonly APT_INSTALL='
 	conf=/etc/postgresql-common/createcluster.conf
@@ -201,49 +203,68 @@ readonly APT_INSTALL='
 	$apt "$@"
 '
 
-apt_install() { # log file, packages
-	local log=$1
-	shift
-	as_root sh -c "$APT_INSTALL" sh "$@" </dev/null >>"$log" 2>&1 ||
-		{ show_tail "$log"; die "apt-get could not install: $*"; }
+install_packages() {
+	logged sh -c "$APT_INSTALL" apt-get "$@"
+}
+
+# Run a command as root, quietly unless it fails.
+logged() {
+	as_root "$@" </dev/null >>"$APT_LOG" 2>&1 ||
+		{ show_tail "$APT_LOG"; die "apt-get failed"; }
+}
+
+forget_apt() {
+	rm -f "$APT_LOG"
+	[ ! -e "$UNIVERSE_LIST" ] || as_root rm -f "$UNIVERSE_LIST"
+}
+
+can_install() {
+	command -v apt-get >/dev/null &&
+		{ [ "$(id -u)" -eq 0 ] || command -v sudo >/dev/null; }
+}
+
+# pg_cron is welcome, not needed: some servers come without.
+is_optional() { [ "$1" = cron ]; }
+
+# The packages for the missing needs, as far as apt has them.
+packages_to_install() { # needs
+	local need
+
+	for need in "$@"; do
+		is_optional "$need" && ! apt_offers "$(packages_for "$need")" && continue
+		printf '%s ' "$(packages_for "$need")"
+	done
 }
 
 # Meet the needs, installing what is missing and only that.
 install_missing() {
-	local need log packages=() optional=" cron " missing
+	local need missing packages
 
 	missing=$(missing_of "$@")
 	[ -n "$missing" ] || return 0
-	command -v apt-get >/dev/null ||
-		die "missing here: $missing(no apt to install them with; install them by hand, PG_CONFIG chooses a server)"
-	[ "$(id -u)" -eq 0 ] || command -v sudo >/dev/null ||
-		die "missing here: $missing(run this as root or through sudo once, it installs them)"
-
-	log=$(mktemp)
-	note "fetching the package lists"
-	apt_refresh "$log"
-	[ -n "$PG_MAJOR" ] || choose_from_apt ||
-		die "apt offers no PostgreSQL among: ${PRESENCE_PG_MAJOR:-$MAJORS} (server and postgresql-server-dev)"
-	for need in $missing; do
-		case $optional in *" $need "*)
-			apt_offers "$(packages_for "$need")" || continue ;;
-		esac
-		# shellcheck disable=SC2207
-		packages+=($(packages_for "$need"))
-	done
-	if [ ${#packages[@]} -gt 0 ]; then
-		note "installing: ${packages[*]}"
-		apt_install "$log" "${packages[@]}"
+	if [ "$missing" = "cron " ] && { ! can_install || ! apt_offers "$(packages_for cron)"; }; then
+		note "without pg_cron: it is not installed, and apt does not offer it here"
+		return 0
 	fi
-	[ ! -e "$UNIVERSE_LIST" ] || as_root rm -f "$UNIVERSE_LIST"
-	rm -f "$log"
+	can_install ||
+		die "missing here: ${missing% }; run this once as root or through sudo where apt is, or install it by hand (PG_CONFIG chooses the server)"
+
+	APT_LOG=$(mktemp) || die "no temporary file"
+	trap forget_apt EXIT
+	apt_refresh
+	[ -n "$PG_MAJOR" ] || choose_from_apt ||
+		die "apt offers no server with headers among: ${PRESENCE_PG_MAJOR:-$MAJORS}"
+	# shellcheck disable=SC2086
+	packages=$(packages_to_install $missing)
+	note "installing: $packages"
+	# shellcheck disable=SC2086
+	install_packages $packages
+	forget_apt
+	trap - EXIT
 
 	[ -n "${PG_CONFIG:-}" ] || PG_CONFIG=$(debian_bindir "$PG_MAJOR")/pg_config
 	for need in $(missing_of "$@"); do
-		case $optional in
-			*" $need "*) ;;
-			*) die "still missing after installing: $need" ;;
-		esac
+		is_optional "$need" || die "still missing after installing: $need"
 	done
 }
 

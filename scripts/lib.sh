@@ -333,6 +333,7 @@ enter_workspace() { # script, "needs", arguments of the script
 	dir=$(cd "$(dirname "$script")" && pwd -P) || exit 1
 	top=${dir%/*}
 	choose_postgres
+	cd "$top" || exit 1             # the caller's directory may be closed to the caller
 	# shellcheck disable=SC2086
 	install_missing $needs
 	make_workspace

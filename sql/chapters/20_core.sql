@@ -1,0 +1,243 @@
+-- 4. The core: who enters, beats and leaves -------------------------------
+
+CREATE FUNCTION presence_add(room text, channel_name text, user_id text DEFAULT NULL, meta jsonb DEFAULT NULL)
+	RETURNS presence.member
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION presence_add(text, text, text, jsonb) IS
+	'adds a channel to a room, making both as needed; a sign of life where it is present already';
+
+CREATE FUNCTION presence_add_many(room text, channel_names text[], user_ids text[] DEFAULT NULL, metas jsonb[] DEFAULT NULL)
+	RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION presence_add_many(text, text[], text[], jsonb[]) IS
+	'adds many channels to a room; returns how many were new';
+
+CREATE FUNCTION presence_update(room text, channel_name text, meta jsonb)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION presence_update(text, text, jsonb) IS
+	'merges top-level keys into the meta of a presence, null deletes a key; false: no such presence';
+
+CREATE FUNCTION presence_remove(room text, channel_name text)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION presence_remove(text, text) IS
+	'removes a channel from one room; false: it was not there';
+
+CREATE FUNCTION presence_touch(channel_name text)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION presence_touch(text) IS
+	'heartbeat of a channel in all its rooms; false: it is not present, add it again';
+
+CREATE FUNCTION presence_touch_many(channel_names text[])
+	RETURNS text[]
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION presence_touch_many(text[]) IS
+	'heartbeats of many channels; returns those that are not present';
+
+CREATE FUNCTION presence_receive(channel_name text, message text)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION presence_receive(text, text) IS
+	'heartbeat for a message that came in; false when the message is the JSON literal "heartbeat", which needs no more work';
+
+CREATE FUNCTION presence_leave_all(channel_name text)
+	RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION presence_leave_all(text) IS
+	'removes a channel from every room; returns from how many';
+
+CREATE FUNCTION presence_leave_all_many(channel_names text[])
+	RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION presence_leave_all_many(text[]) IS
+	'removes many channels from every room; returns how many presences went';
+
+CREATE FUNCTION prune_presences(age_in_seconds double precision DEFAULT NULL)
+	RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION prune_presences(double precision) IS
+	'removes presences without a sign of life for so many seconds, by default presence.max_age; returns how many';
+
+CREATE FUNCTION prune_rooms()
+	RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION prune_rooms() IS
+	'removes empty rooms that are not persistent; returns how many';
+
+-- 5. Reads ----------------------------------------------------------------
+
+CREATE FUNCTION presence.is_live(channel_name text, last_seen timestamptz)
+	RETURNS boolean
+	LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'presence_is_live';
+COMMENT ON FUNCTION presence.is_live(text, timestamptz) IS
+	'whether the presence whose row has this last_seen is alive';
+
+CREATE FUNCTION presence.effective_last_seen(channel_name text, last_seen timestamptz)
+	RETURNS timestamptz
+	LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'presence_effective_last_seen';
+COMMENT ON FUNCTION presence.effective_last_seen(text, timestamptz) IS
+	'newest sign of life of the channel whose row has this last_seen';
+
+CREATE FUNCTION presence.check_name(value text, argument text)
+	RETURNS text
+	LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'presence_check_name';
+COMMENT ON FUNCTION presence.check_name(text, text) IS
+	'returns the value of an argument if it is a valid name, else raises an error that names the argument';
+
+CREATE FUNCTION presence.check_names(value text[], argument text)
+	RETURNS text[]
+	LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'presence_check_names';
+COMMENT ON FUNCTION presence.check_names(text[], text) IS
+	'returns the value of an argument if it is an array of valid names, else raises an error that names the argument';
+
+CREATE VIEW presence.members WITH (security_invoker = true) AS
+	SELECT p.id, p.room, p.channel_name, p.user_id, p.meta, p.joined_at,
+		   presence.effective_last_seen(p.channel_name, p.last_seen) AS last_seen
+	FROM presence.presences p
+	WHERE presence.is_live(p.channel_name, p.last_seen);
+COMMENT ON VIEW presence.members IS 'every live presence, with the newest sign of life of its channel';
+
+CREATE VIEW presence.room_list WITH (security_invoker = true) AS
+	SELECT r.name AS room, r.meta, r.persistent, r.max_members, r.created_at,
+		   c.connections, c.users, c.anonymous
+	FROM presence.rooms r
+	CROSS JOIN LATERAL (
+		SELECT pg_catalog.count(*) AS connections,
+			   pg_catalog.count(DISTINCT m.user_id) AS users,
+			   pg_catalog.count(*) FILTER (WHERE m.user_id IS NULL) AS anonymous
+		FROM presence.members m
+		WHERE m.room OPERATOR(pg_catalog.=) r.name) c;
+COMMENT ON VIEW presence.room_list IS 'every room with its settings and how many are in it';
+
+-- Each read checks its argument in a statement of its own: a check inside the
+-- query would be skipped by a plan that never comes to it.
+
+CREATE FUNCTION presence_list(room text)
+	RETURNS SETOF presence.member
+	LANGUAGE sql STABLE PARALLEL RESTRICTED
+BEGIN ATOMIC
+	SELECT presence.check_name(presence_list.room, 'room');
+	SELECT m.id, m.room, m.channel_name, m.user_id, m.meta, m.joined_at, m.last_seen
+	FROM presence.members m
+	WHERE m.room OPERATOR(pg_catalog.=) presence_list.room
+	ORDER BY m.joined_at, m.id;
+END;
+COMMENT ON FUNCTION presence_list(text) IS 'the live presences of a room, by joined_at and id';
+
+CREATE FUNCTION presence_users(room text)
+	RETURNS TABLE (user_id text, connections bigint, joined_at timestamptz, last_seen timestamptz, meta jsonb)
+	LANGUAGE sql STABLE PARALLEL RESTRICTED
+BEGIN ATOMIC
+	SELECT presence.check_name(presence_users.room, 'room');
+	SELECT m.user_id, pg_catalog.count(*), pg_catalog.min(m.joined_at), pg_catalog.max(m.last_seen),
+		   (pg_catalog.array_agg(m.meta ORDER BY m.joined_at DESC, m.id DESC))[1]
+	FROM presence.members m
+	WHERE m.room OPERATOR(pg_catalog.=) presence_users.room AND m.user_id IS NOT NULL
+	GROUP BY m.user_id
+	ORDER BY 3, 1;
+END;
+COMMENT ON FUNCTION presence_users(text) IS
+	'the distinct users of a room: connections, earliest joined_at, latest last_seen, meta of the newest connection';
+
+CREATE FUNCTION presence_count(room text)
+	RETURNS bigint
+	LANGUAGE sql STABLE PARALLEL RESTRICTED
+BEGIN ATOMIC
+	SELECT presence.check_name(presence_count.room, 'room');
+	SELECT pg_catalog.count(*)
+	FROM presence.members m
+	WHERE m.room OPERATOR(pg_catalog.=) presence_count.room;
+END;
+COMMENT ON FUNCTION presence_count(text) IS 'how many live connections a room has';
+
+CREATE FUNCTION presence_anonymous_count(room text)
+	RETURNS bigint
+	LANGUAGE sql STABLE PARALLEL RESTRICTED
+BEGIN ATOMIC
+	SELECT presence.check_name(presence_anonymous_count.room, 'room');
+	SELECT pg_catalog.count(*)
+	FROM presence.members m
+	WHERE m.room OPERATOR(pg_catalog.=) presence_anonymous_count.room AND m.user_id IS NULL;
+END;
+COMMENT ON FUNCTION presence_anonymous_count(text) IS 'how many live connections without a user a room has';
+
+CREATE FUNCTION presence_counts(room text, OUT connections bigint, OUT users bigint, OUT anonymous bigint)
+	RETURNS record
+	LANGUAGE sql STABLE PARALLEL RESTRICTED
+BEGIN ATOMIC
+	SELECT presence.check_name(presence_counts.room, 'room');
+	SELECT pg_catalog.count(*), pg_catalog.count(DISTINCT m.user_id),
+		   pg_catalog.count(*) FILTER (WHERE m.user_id IS NULL)
+	FROM presence.members m
+	WHERE m.room OPERATOR(pg_catalog.=) presence_counts.room;
+END;
+COMMENT ON FUNCTION presence_counts(text) IS 'live connections, distinct users and anonymous connections of a room';
+
+CREATE FUNCTION presence_rooms(channel_name text)
+	RETURNS SETOF text
+	LANGUAGE sql STABLE PARALLEL RESTRICTED
+BEGIN ATOMIC
+	SELECT presence.check_name(presence_rooms.channel_name, 'channel_name');
+	SELECT m.room
+	FROM presence.members m
+	WHERE m.channel_name OPERATOR(pg_catalog.=) presence_rooms.channel_name
+	ORDER BY m.room;
+END;
+COMMENT ON FUNCTION presence_rooms(text) IS 'the rooms that a channel is in';
+
+CREATE FUNCTION presence_user_rooms(user_id text)
+	RETURNS SETOF text
+	LANGUAGE sql STABLE PARALLEL RESTRICTED
+BEGIN ATOMIC
+	SELECT presence.check_name(presence_user_rooms.user_id, 'user_id');
+	SELECT DISTINCT m.room
+	FROM presence.members m
+	WHERE m.user_id OPERATOR(pg_catalog.=) presence_user_rooms.user_id
+	ORDER BY m.room;
+END;
+COMMENT ON FUNCTION presence_user_rooms(text) IS 'the distinct rooms that a user is in';
+
+CREATE FUNCTION presence_is_online(user_id text)
+	RETURNS boolean
+	LANGUAGE sql STABLE PARALLEL RESTRICTED
+BEGIN ATOMIC
+	SELECT presence.check_name(presence_is_online.user_id, 'user_id');
+	SELECT EXISTS (
+		SELECT FROM presence.members m
+		WHERE m.user_id OPERATOR(pg_catalog.=) presence_is_online.user_id);
+END;
+COMMENT ON FUNCTION presence_is_online(text) IS 'whether a user has a live connection anywhere';
+
+CREATE FUNCTION presence_online(user_ids text[])
+	RETURNS TABLE (user_id text, connections bigint, last_seen timestamptz)
+	LANGUAGE sql STABLE PARALLEL RESTRICTED
+BEGIN ATOMIC
+	SELECT presence.check_names(presence_online.user_ids, 'user_ids');
+	SELECT m.user_id, pg_catalog.count(DISTINCT m.channel_name), pg_catalog.max(m.last_seen)
+	FROM presence.members m
+	WHERE m.user_id OPERATOR(pg_catalog.=) ANY (presence_online.user_ids)
+	GROUP BY m.user_id
+	ORDER BY m.user_id;
+END;
+COMMENT ON FUNCTION presence_online(text[]) IS
+	'those of the users that are online, with their live connections (channels, each counted once) and newest sign of life';
+
+CREATE FUNCTION presence_snapshot(room text)
+	RETURNS jsonb
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION presence_snapshot(text) IS
+	'what a listener loads after LISTEN: room, epoch, seq, counts and members; events with a higher seq came later';
+
+CREATE FUNCTION presence.is_older(channel_name text, last_seen timestamptz, age bigint)
+	RETURNS boolean
+	LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'presence_is_older';
+COMMENT ON FUNCTION presence.is_older(text, timestamptz, bigint) IS
+	'whether the presence whose row has this last_seen has been silent for more than so many microseconds';
+
+CREATE FUNCTION presence.note_touchable(channel_name text)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'presence_note_touchable';
+COMMENT ON FUNCTION presence.note_touchable(text) IS
+	'notes, for a heartbeat, that the policies let a row pass; always false, so that nothing is updated';

@@ -1,0 +1,492 @@
+/*-------------------------------------------------------------------------
+ *
+ * announce.c
+ *		Turns hints of committed changes into the events that listeners get.
+ *
+ * The roster holds what listeners have been told, the table holds what is,
+ * and the hints say where to look.  Hints may come in another order than the
+ * transactions committed, and more than one may speak of the same presence,
+ * so a hint is not believed: a join is told when the table shows the presence
+ * and the roster does not, a leave when the roster shows it, an update when
+ * both do.  All the rest has been told or no longer matters.
+ *
+ * A room that is not on the roster is loaded from the table, in a snapshot
+ * for which the hints are complete: whatever the snapshot shows as committed
+ * has been told before, or is among the hints to announce, or among those
+ * that wait for a later turn ("later").  Undoing the hints of both kinds
+ * leaves what had been told when they came.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "announce.h"
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "guc.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+
+static inline uint32
+hash_string(const char *string)
+{
+	return hash_bytes((const unsigned char *) string, strlen(string));
+}
+
+/* What happens to one room. */
+typedef struct TurnRoom
+{
+	const char *name;			/* key */
+	char		status;			/* for simplehash */
+	List	   *hints;			/* of this room, to announce or later */
+	PresenceRosterRoom *room;	/* NULL: not on the roster yet */
+	List	   *events;
+} TurnRoom;
+
+#define SH_PREFIX turnrooms
+#define SH_ELEMENT_TYPE TurnRoom
+#define SH_KEY_TYPE const char *
+#define SH_KEY name
+#define SH_HASH_KEY(tb, key) hash_string(key)
+#define SH_EQUAL(tb, a, b) (strcmp(a, b) == 0)
+#define SH_SCOPE static inline
+#define SH_DEFINE
+#define SH_DECLARE
+#include "lib/simplehash.h"
+
+/* What is known of one presence. */
+typedef struct TurnPresence
+{
+	int64		id;				/* key */
+	char		status;			/* for simplehash */
+	bool		joined;			/* a hint says that it joined */
+	bool		updated;		/* an update has been told in this turn */
+	const PresenceHint *leave;	/* the hint that says that it left, or NULL */
+	PresenceRow *row;			/* as the table shows it, or NULL */
+} TurnPresence;
+
+#define SH_PREFIX turnpresences
+#define SH_ELEMENT_TYPE TurnPresence
+#define SH_KEY_TYPE int64
+#define SH_KEY id
+#define SH_HASH_KEY(tb, key) murmurhash32((uint32) (key) ^ (uint32) ((key) >> 32))
+#define SH_EQUAL(tb, a, b) ((a) == (b))
+#define SH_SCOPE static inline
+#define SH_DEFINE
+#define SH_DECLARE
+#include "lib/simplehash.h"
+
+/* One announcement. */
+typedef struct Turn
+{
+	PresenceRoster *roster;
+	Snapshot	snapshot;
+	turnrooms_hash *rooms;
+	turnpresences_hash *presences;
+	List	   *order;			/* names of rooms with events, as they came up */
+} Turn;
+
+/* Find or make what is known of a presence. */
+static TurnPresence *
+get_presence(Turn *turn, int64 id)
+{
+	bool		found;
+	TurnPresence *presence = turnpresences_insert(turn->presences, id, &found);
+
+	if (!found)
+	{
+		presence->joined = false;
+		presence->updated = false;
+		presence->leave = NULL;
+		presence->row = NULL;
+	}
+	return presence;
+}
+
+/* Find or make what happens to a room. */
+static TurnRoom *
+get_room(Turn *turn, const char *name)
+{
+	bool		found;
+	TurnRoom   *room = turnrooms_insert(turn->rooms, name, &found);
+
+	if (!found)
+	{
+		room->hints = NIL;
+		room->events = NIL;
+		room->room = presence_roster_find(turn->roster, name);
+	}
+	return room;
+}
+
+/* Whether a hint speaks of one presence. */
+static bool
+is_change(const PresenceHint *hint)
+{
+	return hint->kind == PRESENCE_HINT_JOIN ||
+		hint->kind == PRESENCE_HINT_LEAVE ||
+		hint->kind == PRESENCE_HINT_UPDATE;
+}
+
+/* Sort hints by room and presence. */
+static void
+sort_hints(Turn *turn, PresenceHint *const *hints, int nhints)
+{
+	for (int i = 0; i < nhints; i++)
+	{
+		PresenceHint *hint = hints[i];
+		TurnRoom   *room;
+		TurnPresence *presence;
+
+		if (!is_change(hint))
+			continue;
+		room = get_room(turn, presence_hint_text(hint, PRESENCE_FIELD_ROOM));
+		room->hints = lappend(room->hints, hint);
+		presence = get_presence(turn, hint->id);
+		if (hint->kind == PRESENCE_HINT_JOIN)
+			presence->joined = true;
+		else if (hint->kind == PRESENCE_HINT_LEAVE)
+			presence->leave = hint;
+	}
+}
+
+/* A text[] of strings. */
+static Datum
+text_array(List *strings)
+{
+	Datum	   *datums = palloc(Max(list_length(strings), 1) * sizeof(Datum));
+	ListCell   *lc;
+
+	foreach(lc, strings)
+		datums[foreach_current_index(lc)] = CStringGetTextDatum(lfirst(lc));
+	return PointerGetDatum(construct_array(datums, list_length(strings), TEXTOID,
+										   -1, false, TYPALIGN_INT));
+}
+
+/* Read the presences that hints say are there or have changed. */
+static void
+look_up_rows(Turn *turn, PresenceHint *const *hints, int nhints)
+{
+	List	   *rooms = NIL;
+	List	   *channels = NIL;
+	ListCell   *lc;
+
+	for (int i = 0; i < nhints; i++)
+	{
+		PresenceHint *hint = hints[i];
+
+		if (hint->announced ||
+			(hint->kind != PRESENCE_HINT_JOIN && hint->kind != PRESENCE_HINT_UPDATE))
+			continue;
+		rooms = lappend(rooms, unconstify(char *, presence_hint_text(hint, PRESENCE_FIELD_ROOM)));
+		channels = lappend(channels, unconstify(char *, presence_hint_text(hint, PRESENCE_FIELD_CHANNEL)));
+	}
+	if (rooms == NIL)
+		return;
+	foreach(lc, presence_store_look_up(text_array(rooms), text_array(channels),
+									   turn->snapshot))
+		get_presence(turn, ((PresenceRow *) lfirst(lc))->id)->row = lfirst(lc);
+}
+
+/* Whether two users, either of them possibly NULL, are the same. */
+static bool
+same_user(const char *a, const char *b)
+{
+	if (a == NULL || b == NULL)
+		return a == b;
+	return strcmp(a, b) == 0;
+}
+
+/*
+ * The user that a presence had before its updates among the hints, if they
+ * changed it from the user it has now.  The updates form a chain of users:
+ * it begins with the one that is left more often than it is reached.
+ */
+static const char *
+first_user(List *hints, int64 id, const char *now)
+{
+	ListCell   *lc;
+
+	foreach(lc, hints)
+	{
+		PresenceHint *hint = lfirst(lc);
+		const char *before = presence_hint_text(hint, PRESENCE_FIELD_PREVIOUS);
+		int			balance = 0;
+		ListCell   *lc2;
+
+		if (hint->kind != PRESENCE_HINT_UPDATE || hint->id != id)
+			continue;
+		foreach(lc2, hints)
+		{
+			PresenceHint *other = lfirst(lc2);
+
+			if (other->kind != PRESENCE_HINT_UPDATE || other->id != id)
+				continue;
+			if (same_user(presence_hint_text(other, PRESENCE_FIELD_PREVIOUS), before))
+				balance++;
+			if (same_user(presence_hint_text(other, PRESENCE_FIELD_USER), before))
+				balance--;
+		}
+		if (balance > 0)
+			return before;
+	}
+	return now;
+}
+
+/* Bring the roster back to what had been told of a room before its hints. */
+static void
+undo_hints(Turn *turn, TurnRoom *room)
+{
+	ListCell   *lc;
+
+	foreach(lc, room->hints)
+	{
+		PresenceHint *hint = lfirst(lc);
+		PresenceRosterMember *member;
+
+		member = presence_roster_member(room->room,
+										presence_hint_text(hint, PRESENCE_FIELD_CHANNEL));
+		if (member && member->id == hint->id &&
+			get_presence(turn, hint->id)->joined)
+			(void) presence_roster_leave(room->room, member);
+		else if (member && member->id == hint->id &&
+				 hint->kind == PRESENCE_HINT_UPDATE)
+		{
+			bool		ignored;
+
+			presence_roster_set_user(room->room, member,
+									 first_user(room->hints, hint->id, member->user),
+									 &ignored, &ignored);
+		}
+	}
+	foreach(lc, room->hints)
+	{
+		PresenceHint *hint = lfirst(lc);
+		const char *channel = presence_hint_text(hint, PRESENCE_FIELD_CHANNEL);
+
+		if (hint->kind != PRESENCE_HINT_LEAVE ||
+			get_presence(turn, hint->id)->joined ||
+			presence_roster_member(room->room, channel))
+			continue;
+		(void) presence_roster_join(room->room, channel, hint->id,
+									first_user(room->hints, hint->id,
+											   presence_hint_text(hint, PRESENCE_FIELD_USER)));
+	}
+}
+
+/* Load the rooms that the roster does not have. */
+static void
+load_rooms(Turn *turn)
+{
+	List	   *names = NIL;
+	List	   *fresh = NIL;
+	turnrooms_iterator iterator;
+	TurnRoom   *room;
+	ListCell   *lc;
+
+	turnrooms_start_iterate(turn->rooms, &iterator);
+	while ((room = turnrooms_iterate(turn->rooms, &iterator)))
+	{
+		if (room->room)
+			continue;
+		room->room = presence_roster_make(turn->roster, room->name);
+		names = lappend(names, unconstify(char *, room->name));
+		fresh = lappend(fresh, room);
+	}
+	if (names == NIL)
+		return;
+	foreach(lc, presence_store_load_rooms(text_array(names), turn->snapshot))
+	{
+		PresenceRow *row = lfirst(lc);
+
+		room = turnrooms_lookup(turn->rooms, row->room);
+		(void) presence_roster_join(room->room, row->channel, row->id, row->user);
+	}
+	foreach(lc, fresh)
+		undo_hints(turn, lfirst(lc));
+}
+
+/* Make an event of a room, with the room's counts as they are now. */
+static PresenceEvent *
+add_event(Turn *turn, TurnRoom *room, PresenceEventKind kind, PresenceRow *row)
+{
+	PresenceEvent *event = palloc0(sizeof(PresenceEvent));
+
+	event->kind = kind;
+	event->room = room->name;
+	event->row = row;
+	event->counts = presence_roster_counts(room->room);
+	if (room->events == NIL)
+		turn->order = lappend(turn->order, unconstify(char *, room->name));
+	room->events = lappend(room->events, event);
+	return event;
+}
+
+/* The presence that a leave speaks of, as it was. */
+static PresenceRow *
+row_of_leave(const PresenceHint *hint)
+{
+	PresenceRow *row = palloc0(sizeof(PresenceRow));
+
+	row->id = hint->id;
+	row->room = unconstify(char *, presence_hint_text(hint, PRESENCE_FIELD_ROOM));
+	row->channel = unconstify(char *, presence_hint_text(hint, PRESENCE_FIELD_CHANNEL));
+	row->user = unconstify(char *, presence_hint_text(hint, PRESENCE_FIELD_USER));
+	row->meta = presence_hint_meta(hint);
+	row->truncated = hint->truncated;
+	row->joined_at = hint->joined_at;
+	return row;
+}
+
+/* A member has left. */
+static void
+tell_leave(Turn *turn, TurnRoom *room, PresenceRosterMember *member,
+		   const PresenceHint *hint)
+{
+	bool		last = presence_roster_leave(room->room, member);
+	PresenceEvent *event;
+
+	if (hint->announced)
+		return;
+	event = add_event(turn, room, PRESENCE_EVENT_LEAVE, row_of_leave(hint));
+	event->reason = hint->reason;
+	event->user_left = last;
+}
+
+/*
+ * A presence has joined.  Its channel may still be on the roster with an
+ * older presence, whose leave comes later: that is told first.
+ */
+static void
+tell_join(Turn *turn, TurnRoom *room, const PresenceHint *hint)
+{
+	const char *channel = presence_hint_text(hint, PRESENCE_FIELD_CHANNEL);
+	PresenceRow *row = get_presence(turn, hint->id)->row;
+	PresenceRosterMember *member = presence_roster_member(room->room, channel);
+	bool		first;
+
+	if ((row == NULL && !hint->announced) || (member && member->id == hint->id))
+		return;
+	if (member)
+	{
+		const PresenceHint *leave = get_presence(turn, member->id)->leave;
+
+		if (leave)
+			tell_leave(turn, room, member, leave);
+		else
+			(void) presence_roster_leave(room->room, member);
+	}
+	first = presence_roster_join(room->room, channel, hint->id,
+								 row ? row->user :
+								 presence_hint_text(hint, PRESENCE_FIELD_USER));
+	if (!hint->announced)
+		add_event(turn, room, PRESENCE_EVENT_JOIN, row)->user_joined = first;
+}
+
+/* A member's user or meta has changed. */
+static void
+tell_update(Turn *turn, TurnRoom *room, PresenceRosterMember *member,
+			const PresenceHint *hint)
+{
+	TurnPresence *presence = get_presence(turn, hint->id);
+	const char *user = hint->announced ?
+		presence_hint_text(hint, PRESENCE_FIELD_USER) :
+		presence->row ? presence->row->user : NULL;
+	bool		changed = !same_user(member->user, user);
+	const char *before = member->user ? pstrdup(member->user) : NULL;
+	bool		joined = false;
+	bool		left = false;
+	PresenceEvent *event;
+
+	if (!hint->announced && (presence->row == NULL || presence->updated))
+		return;
+	if (changed)
+		presence_roster_set_user(room->room, member, user, &joined, &left);
+	if (hint->announced)
+		return;
+	presence->updated = true;
+	event = add_event(turn, room, PRESENCE_EVENT_UPDATE, presence->row);
+	event->user_changed = changed;
+	event->previous_user = before;
+	event->user_joined = joined;
+	event->user_left = left;
+}
+
+/* Tell what a hint says, as far as it is news. */
+static void
+tell(Turn *turn, const PresenceHint *hint)
+{
+	TurnRoom   *room = get_room(turn, presence_hint_text(hint, PRESENCE_FIELD_ROOM));
+	PresenceRosterMember *member;
+
+	if (hint->kind == PRESENCE_HINT_JOIN)
+	{
+		tell_join(turn, room, hint);
+		return;
+	}
+	member = presence_roster_member(room->room,
+									presence_hint_text(hint, PRESENCE_FIELD_CHANNEL));
+	if (member == NULL || member->id != hint->id)
+		return;
+	if (hint->kind == PRESENCE_HINT_LEAVE)
+		tell_leave(turn, room, member, hint);
+	else
+		tell_update(turn, room, member, hint);
+}
+
+/* Fold the events of a room into one where they are many. */
+static List *
+fold_events(TurnRoom *room)
+{
+	PresenceEvent *bulk;
+
+	if (list_length(room->events) <= presence_bulk_threshold)
+		return room->events;
+	bulk = palloc0(sizeof(PresenceEvent));
+	bulk->kind = PRESENCE_EVENT_BULK;
+	bulk->room = room->name;
+	bulk->counts = presence_roster_counts(room->room);
+	bulk->folded = room->events;
+	return list_make1(bulk);
+}
+
+/* The events of all rooms, room by room, as the rooms came up. */
+static List *
+collect_events(Turn *turn)
+{
+	List	   *events = NIL;
+	ListCell   *lc;
+
+	foreach(lc, turn->order)
+	{
+		const char *name = lfirst(lc);
+
+		events = list_concat(events, fold_events(turnrooms_lookup(turn->rooms, name)));
+	}
+	return events;
+}
+
+/*
+ * Make the events that hints call for, and bring the roster up to date.
+ * "later" are hints that wait for another turn but belong to transactions
+ * that the snapshot shows; with InvalidSnapshot the caller's own is used.
+ * Needs SPI.  Everything lives in the current memory context.
+ */
+List *
+presence_announce(PresenceRoster *roster, PresenceHint *const *hints, int nhints,
+				  PresenceHint *const *later, int nlater, Snapshot snapshot)
+{
+	Turn		turn = {roster, snapshot};
+
+	turn.rooms = turnrooms_create(CurrentMemoryContext, 64, NULL);
+	turn.presences = turnpresences_create(CurrentMemoryContext,
+										  Max(nhints, 16), NULL);
+	sort_hints(&turn, hints, nhints);
+	sort_hints(&turn, later, nlater);
+	load_rooms(&turn);
+	look_up_rows(&turn, hints, nhints);
+	for (int i = 0; i < nhints; i++)
+		if (is_change(hints[i]))
+			tell(&turn, hints[i]);
+	return collect_events(&turn);
+}

@@ -1,0 +1,48 @@
+/*-------------------------------------------------------------------------
+ *
+ * announce.h
+ *		From hints to events.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PRESENCE_ANNOUNCE_H
+#define PRESENCE_ANNOUNCE_H
+
+#include "postgres.h"
+
+#include "hint.h"
+#include "nodes/pg_list.h"
+#include "roster.h"
+#include "store.h"
+#include "utils/snapshot.h"
+
+typedef enum PresenceEventKind
+{
+	PRESENCE_EVENT_JOIN,
+	PRESENCE_EVENT_LEAVE,
+	PRESENCE_EVENT_UPDATE,
+	PRESENCE_EVENT_BULK,
+	PRESENCE_EVENT_RESYNC
+} PresenceEventKind;
+
+/* One thing to tell listeners. */
+typedef struct PresenceEvent
+{
+	PresenceEventKind kind;
+	const char *room;			/* NULL: all rooms */
+	PresenceRow *row;			/* who joined, left or changed */
+	PresenceReason reason;
+	bool		user_changed;
+	const char *previous_user;	/* where user_changed; NULL: anonymous */
+	bool		user_joined;
+	bool		user_left;
+	PresenceRosterCounts counts;
+	List	   *folded;			/* the events that a bulk stands for */
+} PresenceEvent;
+
+extern List *presence_announce(PresenceRoster *roster,
+							   PresenceHint *const *hints, int nhints,
+							   PresenceHint *const *later, int nlater,
+							   Snapshot snapshot);
+
+#endif							/* PRESENCE_ANNOUNCE_H */

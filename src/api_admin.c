@@ -1,0 +1,351 @@
+/*-------------------------------------------------------------------------
+ *
+ * api_admin.c
+ *		The SQL functions for those who operate presence.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "args.h"
+#include "backend.h"
+#include "compat.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "commands/dbcommands.h"
+#include "commands/extension.h"
+#include "database.h"
+#include "executor/spi.h"
+#include "funcapi.h"
+#include "guc.h"
+#include "launcher.h"
+#include "miscadmin.h"
+#include "notify.h"
+#include "queue.h"
+#include "registry.h"
+#include "shmem.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/regproc.h"
+#include "utils/timestamp.h"
+
+PG_FUNCTION_INFO_V1(presence_grant);
+PG_FUNCTION_INFO_V1(presence_revoke);
+PG_FUNCTION_INFO_V1(presence_start_worker);
+PG_FUNCTION_INFO_V1(presence_schedule_pruning);
+PG_FUNCTION_INFO_V1(presence_unschedule_pruning);
+PG_FUNCTION_INFO_V1(presence_stat_row);
+PG_FUNCTION_INFO_V1(presence_reset_stats);
+
+/* Levels of access; each has what those before it have. */
+typedef enum Level
+{
+	LEVEL_READER,
+	LEVEL_MEMBER,
+	LEVEL_ADMIN
+} Level;
+
+/*
+ * What a level adds: a list of privileges on objects, in the words of GRANT.
+ * %s stands for the schema of the functions.
+ */
+typedef struct Privilege
+{
+	Level		level;
+	const char *clause;
+} Privilege;
+
+static const Privilege privileges[] = {
+	{LEVEL_READER, "USAGE ON SCHEMA presence"},
+	{LEVEL_READER, "USAGE ON SCHEMA %s"},
+	{LEVEL_READER, "SELECT ON presence.presences, presence.rooms,"
+	" presence.members, presence.room_list, presence.stats"},
+	{LEVEL_READER, "EXECUTE ON FUNCTION presence.is_live, presence.is_older,"
+	" presence.effective_last_seen, presence.check_name, presence.check_names,"
+	" presence.stat_row"},
+	{LEVEL_READER, "EXECUTE ON FUNCTION %s.presence_list, %s.presence_users,"
+	" %s.presence_count, %s.presence_anonymous_count, %s.presence_counts,"
+	" %s.presence_rooms, %s.presence_user_rooms, %s.presence_is_online,"
+	" %s.presence_online, %s.presence_snapshot"},
+	{LEVEL_MEMBER, "INSERT, UPDATE, DELETE ON presence.presences"},
+	{LEVEL_MEMBER, "INSERT ON presence.rooms"},
+	{LEVEL_MEMBER, "EXECUTE ON FUNCTION presence.note_touchable"},
+	{LEVEL_MEMBER, "EXECUTE ON FUNCTION %s.presence_add, %s.presence_add_many,"
+	" %s.presence_update, %s.presence_remove, %s.presence_touch,"
+	" %s.presence_touch_many, %s.presence_receive, %s.presence_leave_all,"
+	" %s.presence_leave_all_many"},
+	{LEVEL_ADMIN, "UPDATE, DELETE ON presence.rooms"},
+	{LEVEL_ADMIN, "EXECUTE ON FUNCTION %s.prune_presences, %s.prune_rooms,"
+	" %s.presence_start_worker, %s.presence_schedule_pruning,"
+	" %s.presence_unschedule_pruning, %s.presence_reset_stats"},
+};
+
+/* The level that a word names. */
+static Level
+parse_level(const char *word)
+{
+	static const char *const words[] = {"reader", "member", "admin"};
+
+	for (int i = 0; i < lengthof(words); i++)
+		if (strcmp(word, words[i]) == 0)
+			return (Level) i;
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("argument \"level\" must be reader, member or admin"),
+			 errdetail("The value has %d characters.", (int) strlen(word)),
+			 errhint("A reader reads, a member also enters and leaves, an admin also prunes and moderates.")));
+}
+
+/* A clause with the schema of the functions in its places. */
+static char *
+fill_clause(const char *clause, const char *schema)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	for (const char *p = clause; *p; p++)
+	{
+		if (p[0] == '%' && p[1] == 's')
+		{
+			appendStringInfoString(&buf, schema);
+			p++;
+		}
+		else
+			appendStringInfoChar(&buf, *p);
+	}
+	return buf.data;
+}
+
+/* The role in argument 0, as GRANT writes it. */
+static const char *
+role_argument(FunctionCallInfo fcinfo)
+{
+	if (PG_ARGISNULL(0))
+		presence_args_reject_null("role");
+	return quote_identifier(GetUserNameFromId(PG_GETARG_OID(0), false));
+}
+
+/* The schema of the function that is running, quoted. */
+static const char *
+my_schema(FunctionCallInfo fcinfo)
+{
+	return quote_identifier(get_namespace_name(get_func_namespace(fcinfo->flinfo->fn_oid)));
+}
+
+/* Run "verb <clause> preposition role" for the levels up to one. */
+static void
+change_privileges(FunctionCallInfo fcinfo, const char *verb,
+				  const char *preposition, Level level)
+{
+	const char *role = role_argument(fcinfo);
+	const char *schema = my_schema(fcinfo);
+
+	SPI_connect();
+	for (int i = 0; i < lengthof(privileges); i++)
+	{
+		char	   *command;
+
+		if (privileges[i].level > level)
+			continue;
+		command = psprintf("%s %s %s %s", verb,
+						   fill_clause(privileges[i].clause, schema),
+						   preposition, role);
+		if (SPI_execute(command, false, 0) != SPI_OK_UTILITY)
+			elog(ERROR, "could not execute \"%s\"", command);
+	}
+	SPI_finish();
+}
+
+/*
+ * presence_grant(role regrole, level text) returns void
+ */
+Datum
+presence_grant(PG_FUNCTION_ARGS)
+{
+	if (PG_ARGISNULL(1))
+		presence_args_reject_null("level");
+	change_privileges(fcinfo, "GRANT", "TO",
+					  parse_level(text_to_cstring(PG_GETARG_TEXT_PP(1))));
+	PG_RETURN_VOID();
+}
+
+/*
+ * presence_revoke(role regrole) returns void
+ */
+Datum
+presence_revoke(PG_FUNCTION_ARGS)
+{
+	change_privileges(fcinfo, "REVOKE", "FROM", LEVEL_ADMIN);
+	PG_RETURN_VOID();
+}
+
+/*
+ * presence_start_worker() returns boolean
+ *
+ * Whether one had to be started.
+ */
+Datum
+presence_start_worker(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(presence_launcher_start_worker());
+}
+
+/* Raise an error unless pg_cron can be called from here. */
+static void
+check_pg_cron(void)
+{
+	Oid			schema = get_namespace_oid("cron", true);
+
+	if (!OidIsValid(schema) || !OidIsValid(get_extension_oid("pg_cron", true)))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("pg_cron is not installed in this database"),
+				 errhint("Install pg_cron and run CREATE EXTENSION pg_cron, or preload presence, whose worker needs no schedule.")));
+}
+
+/* The name of one of our two jobs in this database. */
+static char *
+job_name(const char *function)
+{
+	return psprintf("presence %s %s", function, get_database_name(MyDatabaseId));
+}
+
+/* Run a statement of two texts and a command. */
+static uint64
+call_cron(const char *sql, int nargs, const char *a, const char *b, const char *c)
+{
+	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID};
+	Datum		values[3];
+	const char *texts[] = {a, b, c};
+
+	for (int i = 0; i < nargs; i++)
+		values[i] = CStringGetTextDatum(texts[i]);
+	if (SPI_execute_with_args(sql, nargs, types, values, NULL, false, 0) < 0)
+		elog(ERROR, "could not execute \"%s\"", sql);
+	return SPI_processed;
+}
+
+static const char *const cron_functions[] = {"prune_presences", "prune_rooms"};
+
+/*
+ * presence_schedule_pruning(schedule text) returns void
+ */
+Datum
+presence_schedule_pruning(PG_FUNCTION_ARGS)
+{
+	char	   *schedule;
+
+	if (PG_ARGISNULL(0))
+		presence_args_reject_null("schedule");
+	schedule = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	check_pg_cron();
+	SPI_connect();
+	for (int i = 0; i < lengthof(cron_functions); i++)
+		(void) call_cron("SELECT cron.schedule($1, $2, $3)", 3,
+						 job_name(cron_functions[i]), schedule,
+						 psprintf("SELECT %s.%s()", my_schema(fcinfo), cron_functions[i]));
+	SPI_finish();
+	PG_RETURN_VOID();
+}
+
+/*
+ * presence_unschedule_pruning() returns boolean
+ *
+ * Whether there were jobs.
+ */
+Datum
+presence_unschedule_pruning(PG_FUNCTION_ARGS)
+{
+	uint64		found = 0;
+
+	check_pg_cron();
+	SPI_connect();
+	for (int i = 0; i < lengthof(cron_functions); i++)
+		found += call_cron("SELECT cron.unschedule(j.jobid) FROM cron.job j"
+						   " WHERE j.jobname OPERATOR(pg_catalog.=) $1", 1,
+						   job_name(cron_functions[i]), NULL, NULL);
+	SPI_finish();
+	PG_RETURN_BOOL(found > 0);
+}
+
+/* How events reach listeners, in a word. */
+static const char *
+mode_name(PresenceDatabase *database)
+{
+	if (presence_notify == PRESENCE_NOTIFY_OFF)
+		return "off";
+	if (presence_notify == PRESENCE_NOTIFY_AUTO && database &&
+		presence_queue_is_open(database))
+		return "worker";
+	return "transaction";
+}
+
+/* Fill in what shared memory knows. */
+static void
+fill_shared_stats(PresenceDatabase *database, Datum *values, bool *nulls)
+{
+	uint64		lag = presence_database_count(database, PRESENCE_LAST_EXPIRY_LAG);
+	uint64		drain = presence_database_count(database, PRESENCE_LAST_DRAIN);
+	Interval   *interval = palloc0(sizeof(Interval));
+
+	values[1] = Int32GetDatum(database->worker_pid);
+	nulls[1] = database->worker_pid == 0;
+	values[2] = CStringGetTextDatum(presence_notify_epoch_text(presence_database_epoch()));
+	values[3] = Int64GetDatum((int64) pg_atomic_read_u64(&database->seq));
+	values[4] = Int64GetDatum((int64) presence_registry_count(database->oid));
+	values[5] = Int64GetDatum(presence_max_channels);
+	values[6] = Int64GetDatum((int64) presence_queue_bytes(database));
+	values[7] = Int64GetDatum((int64) presence_queue_size * 1024);
+	for (int i = PRESENCE_ADDS; i <= PRESENCE_FALLBACKS; i++)
+		values[8 + i] = Int64GetDatum((int64) presence_database_count(database, i));
+	values[8 + PRESENCE_TOUCHES] =
+		Int64GetDatum((int64) (presence_database_count(database, PRESENCE_TOUCHES) +
+							   presence_backend_touches(database->oid)));
+	interval->time = (int64) lag;
+	values[16] = IntervalPGetDatum(interval);
+	values[17] = TimestampTzGetDatum((TimestampTz) drain);
+	nulls[17] = drain == 0;
+	values[18] = TimestampTzGetDatum((TimestampTz)
+									 presence_database_count(database, PRESENCE_STATS_RESET));
+}
+
+/*
+ * presence.stat_row() returns record
+ *
+ * Without shared memory only the mode is known.
+ */
+Datum
+presence_stat_row(PG_FUNCTION_ARGS)
+{
+	PresenceDatabase *database = presence_database_mine();
+	TupleDesc	desc;
+	Datum		values[19];
+	bool		nulls[19];
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE ||
+		desc->natts != lengthof(values))
+		elog(ERROR, "presence.stat_row() is not declared as the library expects");
+	memset(nulls, database ? false : true, sizeof(nulls));
+	values[0] = CStringGetTextDatum(mode_name(database));
+	nulls[0] = false;
+	if (database)
+		fill_shared_stats(database, values, nulls);
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, values, nulls)));
+}
+
+/*
+ * presence_reset_stats() returns void
+ */
+Datum
+presence_reset_stats(PG_FUNCTION_ARGS)
+{
+	PresenceDatabase *database = presence_database_mine();
+
+	if (database)
+	{
+		presence_backend_reset_touches(database->oid);
+		presence_database_reset_counters(database);
+	}
+	PG_RETURN_VOID();
+}

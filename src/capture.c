@@ -1,0 +1,647 @@
+/*-------------------------------------------------------------------------
+ *
+ * capture.c
+ *		Follows what the running transaction does to presences, and acts on it
+ *		when the transaction ends.
+ *
+ * The row trigger notes every change as a hint (hint.h), whoever makes it:
+ * a function of the extension, plain SQL, COPY, a replication worker.  Hints
+ * carry the nesting level of their subtransaction, so that a savepoint rolled
+ * back takes its hints along and one released hands them to its parent.
+ *
+ * PRE_COMMIT is the last moment at which anything may fail.  There the hints
+ * are counted by channel, and a way is chosen: the queue, where a worker
+ * reads it, or NOTIFY by the transaction itself.  In the second case the hints
+ * go to the queue as well if one is open by then, marked as announced: a
+ * worker that counts who was announced must not miss any.  From PRE_COMMIT
+ * until the hints are in the queue the process shows its transaction id
+ * (backend.c), so that the worker can wait for hints of changes that it sees
+ * already.
+ *
+ * COMMIT and ABORT tell the registry and fill the queue.  An error there
+ * would bring the server down, so they only copy memory under LWLocks: all
+ * they need was allocated before, in TopTransactionContext, which still
+ * exists then.
+ *
+ * A channel that the transaction adds is pinned in the registry from the
+ * first add until the transaction ends.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/detoast.h"
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "backend.h"
+#include "capture.h"
+#include "compat.h"
+#include "commands/trigger.h"
+#include "database.h"
+#include "guc.h"
+#include "liveness.h"
+#include "queue.h"
+#include "shmem.h"
+#include "utils/datum.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+
+PG_FUNCTION_INFO_V1(presence_capture_row);
+PG_FUNCTION_INFO_V1(presence_capture_truncate);
+
+/* Columns of presence.presences. */
+enum
+{
+	COLUMN_ID = 1,
+	COLUMN_ROOM,
+	COLUMN_CHANNEL,
+	COLUMN_USER,
+	COLUMN_META,
+	COLUMN_JOINED_AT,
+	COLUMN_LAST_SEEN
+};
+
+/* A channel that this transaction touches in the registry at its end. */
+typedef struct CapturedChannel
+{
+	PresenceName name;			/* key */
+	char		status;			/* for simplehash */
+	bool		pinned;			/* this transaction holds a pin */
+	int			change;			/* rows added less rows removed */
+} CapturedChannel;
+
+#define SH_PREFIX channels
+#define SH_ELEMENT_TYPE CapturedChannel
+#define SH_KEY_TYPE PresenceName
+#define SH_KEY name
+#define SH_HASH_KEY(tb, key) (key).hash
+#define SH_EQUAL(tb, a, b) ((a).hash == (b).hash && (a).length == (b).length && \
+							memcmp((a).data, (b).data, (a).length) == 0)
+#define SH_SCOPE static inline
+#define SH_DEFINE
+#define SH_DECLARE
+#include "lib/simplehash.h"
+
+typedef struct CapturedHint
+{
+	PresenceHint *hint;
+	int			level;			/* nesting level of its subtransaction */
+} CapturedHint;
+
+typedef struct CapturedDeath
+{
+	PresenceEntryRef ref;
+	bool		bury;			/* no rows are left once this commits */
+} CapturedDeath;
+
+/* The running transaction; all zero when it has done nothing yet. */
+typedef struct Capture
+{
+	MemoryContext context;		/* child of TopTransactionContext */
+	CapturedHint *hints;
+	int			nhints;
+	int			maxhints;
+	CapturedDeath *deaths;
+	int			ndeaths;
+	int			maxdeaths;
+	channels_hash *channels;
+	PresenceHint **final;		/* what survived; set by PRE_COMMIT */
+	TransactionId xid;			/* shown to the worker from PRE_COMMIT on */
+	bool		announced;		/* by the transaction itself */
+	bool		resynced;		/* it announced a resync, too */
+	uint32		cuts;			/* the resync was owed for so many cuts */
+	bool		truncated;		/* the table was truncated */
+	int			counts[PRESENCE_NCOUNTERS];
+	PresenceReason reason;		/* why rows that are deleted now leave */
+} Capture;
+
+static Capture capture;
+static PresenceAnnounceFunc announce_hints;
+
+/* The memory of this transaction's notes. */
+static MemoryContext
+capture_context(void)
+{
+	if (capture.context == NULL)
+		capture.context = AllocSetContextCreate(TopTransactionContext,
+												"presence capture",
+												ALLOCSET_DEFAULT_SIZES);
+	return capture.context;
+}
+
+/* Say why rows that are deleted from now on leave; returns what held so far. */
+PresenceReason
+presence_capture_set_reason(PresenceReason reason)
+{
+	PresenceReason before = capture.reason;
+
+	capture.reason = reason;
+	return before;
+}
+
+/* Note a change of the running subtransaction; the hint is copied. */
+void
+presence_capture_note(PresenceHint *hint)
+{
+	MemoryContext old = MemoryContextSwitchTo(capture_context());
+	PresenceHint *copy = palloc(hint->size);
+
+	memcpy(copy, hint, hint->size);
+	if (capture.nhints == capture.maxhints)
+	{
+		int			room = Max(capture.maxhints * 2, 16);
+
+		capture.hints = capture.hints ?
+			repalloc_huge(capture.hints, room * sizeof(CapturedHint)) :
+			palloc(room * sizeof(CapturedHint));
+		capture.maxhints = room;
+	}
+	capture.hints[capture.nhints].hint = copy;
+	capture.hints[capture.nhints].level = GetCurrentTransactionNestLevel();
+	capture.nhints++;
+	MemoryContextSwitchTo(old);
+}
+
+/* Find or make this transaction's note of a channel. */
+static CapturedChannel *
+get_channel(const PresenceName *name)
+{
+	CapturedChannel *channel;
+	bool		found;
+
+	if (capture.channels == NULL)
+		capture.channels = channels_create(capture_context(), 16, NULL);
+	channel = channels_insert(capture.channels, *name, &found);
+	if (!found)
+	{
+		char	   *copy = MemoryContextAlloc(capture_context(), name->length);
+
+		memcpy(copy, name->data, name->length);
+		channel->name.data = copy;
+		channel->pinned = false;
+		channel->change = 0;
+	}
+	return channel;
+}
+
+/*
+ * The transaction adds a channel: pin it in the registry, once.  Answers as
+ * presence_registry_begin() does; FULL also without shared memory.
+ */
+PresenceLife
+presence_capture_begin(const char *channel, int length, PresenceTime now,
+					   PresenceTime cutoff, bool revive)
+{
+	PresenceName name;
+	CapturedChannel *note;
+	PresenceLife life;
+
+	if (!presence_shmem_ready())
+		return PRESENCE_LIFE_FULL;
+	name = presence_registry_name(channel, length);
+	note = get_channel(&name);
+	if (note->pinned)
+		return presence_registry_touch(&name, now, cutoff);
+	life = presence_registry_begin(&name, now, cutoff, revive);
+	note->pinned = (life != PRESENCE_LIFE_FULL &&
+					(life != PRESENCE_LIFE_DEAD || revive));
+	return life;
+}
+
+/* Make room for one more death, before the channel is condemned. */
+void
+presence_capture_reserve_death(void)
+{
+	MemoryContext old;
+	int			room = Max(capture.maxdeaths * 2, 64);
+
+	if (capture.ndeaths < capture.maxdeaths)
+		return;
+	old = MemoryContextSwitchTo(capture_context());
+	capture.deaths = capture.deaths ?
+		repalloc_huge(capture.deaths, room * sizeof(CapturedDeath)) :
+		palloc(room * sizeof(CapturedDeath));
+	capture.maxdeaths = room;
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * The transaction has condemned a channel; its end releases the entry.  Room
+ * must be reserved, so that nothing can fail between the two.
+ */
+int
+presence_capture_condemned(PresenceEntryRef ref)
+{
+	Assert(capture.ndeaths < capture.maxdeaths);
+	capture.deaths[capture.ndeaths].ref = ref;
+	capture.deaths[capture.ndeaths].bury = false;
+	return capture.ndeaths++;
+}
+
+/* Once this commits a condemned channel has no rows: free its entry then. */
+void
+presence_capture_bury(int death)
+{
+	capture.deaths[death].bury = true;
+}
+
+/* A text column of a row as a value. */
+static PresenceValue
+row_text(HeapTuple row, TupleDesc desc, int column)
+{
+	PresenceValue value = {NULL, 0};
+	bool		isnull;
+	Datum		datum = heap_getattr(row, column, desc, &isnull);
+
+	if (!isnull)
+	{
+		text	   *txt = DatumGetTextPP(datum);
+
+		value.data = VARDATA_ANY(txt);
+		value.length = VARSIZE_ANY_EXHDR(txt);
+	}
+	return value;
+}
+
+/* Whether two values are the same. */
+static bool
+same_value(PresenceValue a, PresenceValue b)
+{
+	if (a.data == NULL || b.data == NULL)
+		return a.data == b.data;
+	return a.length == b.length && memcmp(a.data, b.data, a.length) == 0;
+}
+
+/* Whether a column has the same value in two rows. */
+static bool
+same_column(HeapTuple a, HeapTuple b, TupleDesc desc, int column)
+{
+	bool		anull,
+				bnull;
+	Datum		adatum = heap_getattr(a, column, desc, &anull);
+	Datum		bdatum = heap_getattr(b, column, desc, &bnull);
+	Form_pg_attribute att = TupleDescAttr(desc, column - 1);
+
+	if (anull || bnull)
+		return anull == bnull;
+	if (att->attlen == -1)
+	{
+		adatum = PointerGetDatum(PG_DETOAST_DATUM(adatum));
+		bdatum = PointerGetDatum(PG_DETOAST_DATUM(bdatum));
+	}
+	return datumIsEqual(adatum, bdatum, att->attbyval, att->attlen);
+}
+
+/* The id of a row. */
+static int64
+row_id(HeapTuple row, TupleDesc desc)
+{
+	bool		isnull;
+
+	return DatumGetInt64(heap_getattr(row, COLUMN_ID, desc, &isnull));
+}
+
+/* Fill in which presence a hint is about. */
+static void
+fill_key(PresenceValue *fields, HeapTuple row, TupleDesc desc)
+{
+	memset(fields, 0, sizeof(PresenceValue) * PRESENCE_NFIELDS);
+	fields[PRESENCE_FIELD_ROOM] = row_text(row, desc, COLUMN_ROOM);
+	fields[PRESENCE_FIELD_CHANNEL] = row_text(row, desc, COLUMN_CHANNEL);
+	fields[PRESENCE_FIELD_USER] = row_text(row, desc, COLUMN_USER);
+}
+
+/* A row was inserted. */
+static void
+note_join(HeapTuple row, TupleDesc desc)
+{
+	PresenceValue fields[PRESENCE_NFIELDS];
+	PresenceTime now = presence_clock_now();
+
+	fill_key(fields, row, desc);
+	(void) presence_capture_begin(fields[PRESENCE_FIELD_CHANNEL].data,
+								  fields[PRESENCE_FIELD_CHANNEL].length, now,
+								  presence_liveness_cutoff(now, presence_liveness_max_age()),
+								  true);
+	presence_capture_note(presence_hint_make(PRESENCE_HINT_JOIN,
+											 row_id(row, desc), fields));
+}
+
+/* A row was deleted. */
+static void
+note_leave(HeapTuple row, TupleDesc desc)
+{
+	PresenceValue fields[PRESENCE_NFIELDS];
+	PresenceHint *hint;
+	bool		truncated = false;
+	bool		isnull;
+	Datum		meta = heap_getattr(row, COLUMN_META, desc, &isnull);
+
+	fill_key(fields, row, desc);
+	if (!isnull && presence_notify_meta)
+	{
+		truncated = toast_raw_datum_size(meta) > PRESENCE_HINT_MAX_META;
+		if (!truncated)
+		{
+			Jsonb	   *jsonb = DatumGetJsonbP(meta);
+
+			fields[PRESENCE_FIELD_META].data = (char *) jsonb;
+			fields[PRESENCE_FIELD_META].length = VARSIZE(jsonb);
+		}
+	}
+	hint = presence_hint_make(PRESENCE_HINT_LEAVE, row_id(row, desc), fields);
+	hint->reason = capture.reason;
+	hint->truncated = truncated;
+	hint->joined_at = DatumGetTimestampTz(heap_getattr(row, COLUMN_JOINED_AT,
+													   desc, &isnull));
+	presence_capture_note(hint);
+}
+
+/* A row was changed: a rename leaves and joins, a heartbeat is no news. */
+static void
+note_update(HeapTuple before, HeapTuple after, TupleDesc desc)
+{
+	PresenceValue fields[PRESENCE_NFIELDS];
+	PresenceValue previous = row_text(before, desc, COLUMN_USER);
+
+	fill_key(fields, after, desc);
+	if (row_id(before, desc) != row_id(after, desc) ||
+		!same_value(row_text(before, desc, COLUMN_ROOM),
+					fields[PRESENCE_FIELD_ROOM]) ||
+		!same_value(row_text(before, desc, COLUMN_CHANNEL),
+					fields[PRESENCE_FIELD_CHANNEL]))
+	{
+		note_leave(before, desc);
+		note_join(after, desc);
+		return;
+	}
+	if (same_value(previous, fields[PRESENCE_FIELD_USER]) &&
+		same_column(before, after, desc, COLUMN_META))
+		return;
+	fields[PRESENCE_FIELD_PREVIOUS] = previous;
+	presence_capture_note(presence_hint_make(PRESENCE_HINT_UPDATE,
+											 row_id(after, desc), fields));
+}
+
+/* Raise an error unless called as a trigger as the install script does. */
+static TriggerData *
+check_trigger(FunctionCallInfo fcinfo, bool row)
+{
+	TriggerData *data = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_AFTER(data->tg_event) ||
+		(TRIGGER_FIRED_FOR_ROW(data->tg_event) != 0) != row ||
+		RelationGetNumberOfAttributes(data->tg_relation) < COLUMN_LAST_SEEN)
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("this function serves the triggers of presence.presences only"),
+				 errhint("Leave the triggers as CREATE EXTENSION presence made them.")));
+	return data;
+}
+
+/*
+ * presence.capture_row() returns trigger
+ *
+ * Notes an inserted, changed or deleted presence.
+ */
+Datum
+presence_capture_row(PG_FUNCTION_ARGS)
+{
+	TriggerData *data = check_trigger(fcinfo, true);
+	TupleDesc	desc = RelationGetDescr(data->tg_relation);
+
+	if (TRIGGER_FIRED_BY_INSERT(data->tg_event))
+		note_join(data->tg_trigtuple, desc);
+	else if (TRIGGER_FIRED_BY_DELETE(data->tg_event))
+		note_leave(data->tg_trigtuple, desc);
+	else
+		note_update(data->tg_trigtuple, data->tg_newtuple, desc);
+	return PointerGetDatum(NULL);
+}
+
+/*
+ * presence.capture_truncate() returns trigger
+ *
+ * Notes that every presence is gone.
+ */
+Datum
+presence_capture_truncate(PG_FUNCTION_ARGS)
+{
+	PresenceValue fields[PRESENCE_NFIELDS] = {0};
+
+	(void) check_trigger(fcinfo, false);
+	presence_capture_note(presence_hint_make(PRESENCE_HINT_RESYNC, 0, fields));
+	return PointerGetDatum(NULL);
+}
+
+/* Count the hints by channel, for the registry and the statistics. */
+static void
+count_changes(void)
+{
+	if (!presence_shmem_ready())
+		return;
+	for (int i = 0; i < capture.nhints; i++)
+	{
+		PresenceHint *hint = capture.hints[i].hint;
+		const char *channel = presence_hint_text(hint, PRESENCE_FIELD_CHANNEL);
+		PresenceName name;
+
+		if (hint->kind == PRESENCE_HINT_RESYNC)
+			capture.truncated = true;
+		if (hint->kind != PRESENCE_HINT_JOIN && hint->kind != PRESENCE_HINT_LEAVE)
+			continue;
+		name = presence_registry_name(channel, strlen(channel));
+		get_channel(&name)->change += hint->kind == PRESENCE_HINT_JOIN ? 1 : -1;
+		capture.counts[hint->kind == PRESENCE_HINT_JOIN ? PRESENCE_ADDS :
+					   hint->reason == PRESENCE_REASON_EXPIRED ?
+					   PRESENCE_EXPIRATIONS : PRESENCE_LEAVES]++;
+	}
+}
+
+/* Put the hints that have survived into one array. */
+static void
+collect_hints(void)
+{
+	capture.final = MemoryContextAllocHuge(capture_context(),
+										   capture.nhints * sizeof(PresenceHint *));
+	for (int i = 0; i < capture.nhints; i++)
+		capture.final[i] = capture.hints[i].hint;
+}
+
+/* Whether a worker will announce what is queued. */
+static bool
+worker_announces(PresenceDatabase *database)
+{
+	return presence_notify == PRESENCE_NOTIFY_AUTO && database &&
+		presence_queue_is_open(database);
+}
+
+/* Announce the changes from within the transaction. */
+static void
+announce_myself(PresenceDatabase *database)
+{
+	capture.announced = true;
+	if (presence_notify == PRESENCE_NOTIFY_OFF)
+		return;
+	if (database)
+	{
+		capture.resynced = presence_queue_owes_resync(database, &capture.cuts);
+		if (presence_notify == PRESENCE_NOTIFY_AUTO)
+			capture.counts[PRESENCE_FALLBACKS]++;
+	}
+	announce_hints(capture.final, capture.nhints, capture.resynced);
+}
+
+/* The transaction is about to commit: prepare all that must not fail later. */
+static void
+before_commit(void)
+{
+	PresenceDatabase *database = presence_database_mine();
+
+	if (capture.nhints == 0)
+		return;
+	count_changes();
+	collect_hints();
+	if (!worker_announces(database))
+		announce_myself(database);
+	if (database)
+	{
+		capture.xid = GetTopTransactionId();
+		presence_backend_show_xid(capture.xid);
+	}
+}
+
+/* Tell the registry how the transaction ended. */
+static void
+settle_registry(bool committed)
+{
+	channels_iterator iterator;
+	CapturedChannel *channel;
+
+	if (capture.channels)
+	{
+		channels_start_iterate(capture.channels, &iterator);
+		while ((channel = channels_iterate(capture.channels, &iterator)))
+			if (channel->pinned || channel->change != 0)
+				presence_registry_end(&channel->name, channel->pinned,
+									  committed, channel->change);
+	}
+	for (int i = 0; i < capture.ndeaths; i++)
+		presence_registry_release(capture.deaths[i].ref,
+								  committed && capture.deaths[i].bury);
+	if (committed && capture.truncated)
+		presence_registry_doubt(MyDatabaseId);
+}
+
+/* Forget the transaction; its memory goes with TopTransactionContext. */
+static void
+forget_capture(void)
+{
+	memset(&capture, 0, sizeof(capture));
+}
+
+/* Put the hints where the worker finds them. */
+static void
+queue_hints(PresenceDatabase *database)
+{
+	bool		news = presence_queue_push(database, capture.final, capture.nhints,
+										   capture.xid, capture.announced);
+
+	if (capture.resynced)
+		presence_queue_resynced(database, capture.cuts);
+	presence_backend_hide_xid();
+	for (int i = 0; i < PRESENCE_NCOUNTERS; i++)
+		if (capture.counts[i] > 0)
+			presence_database_add(database, i, capture.counts[i]);
+	if (news)
+		presence_database_wake_worker(database);
+	presence_database_want_worker(database);
+}
+
+/* The transaction has committed.  Nothing here may fail. */
+static void
+after_commit(void)
+{
+	if (capture.context)
+		settle_registry(true);
+	if (TransactionIdIsValid(capture.xid))
+		queue_hints(presence_database_mine());
+	forget_capture();
+}
+
+/* The transaction has been rolled back.  Nothing here may fail. */
+static void
+after_abort(void)
+{
+	if (capture.context)
+		settle_registry(false);
+	if (TransactionIdIsValid(capture.xid))
+		presence_backend_hide_xid();
+	forget_capture();
+}
+
+/* Refuse a two-phase commit, as NOTIFY does: nobody would announce it. */
+static void
+before_prepare(void)
+{
+	if (capture.context)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot PREPARE a transaction that has changed presences"),
+				 errdetail("A prepared transaction ends in another session, which could not announce the changes."),
+				 errhint("Commit the changes of presences in a transaction of their own.")));
+}
+
+/* Follow the transaction to its end. */
+static void
+follow_transaction(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+			before_commit();
+			break;
+		case XACT_EVENT_COMMIT:
+			after_commit();
+			break;
+		case XACT_EVENT_ABORT:
+			after_abort();
+			break;
+		case XACT_EVENT_PRE_PREPARE:
+			before_prepare();
+			break;
+		default:
+			break;
+	}
+}
+
+/* Hand the hints of a subtransaction to its parent, or drop them. */
+static void
+follow_subtransaction(SubXactEvent event, SubTransactionId mine,
+					  SubTransactionId parent, void *arg)
+{
+	int			level = GetCurrentTransactionNestLevel();
+
+	if (event == SUBXACT_EVENT_COMMIT_SUB)
+	{
+		for (int i = capture.nhints - 1;
+			 i >= 0 && capture.hints[i].level >= level; i--)
+			capture.hints[i].level = level - 1;
+	}
+	else if (event == SUBXACT_EVENT_ABORT_SUB)
+	{
+		while (capture.nhints > 0 &&
+			   capture.hints[capture.nhints - 1].level >= level)
+			capture.nhints--;
+		capture.reason = PRESENCE_REASON_LEAVE;
+	}
+}
+
+/* Register the callbacks; once, when the library is loaded. */
+void
+presence_capture_install(PresenceAnnounceFunc announce)
+{
+	announce_hints = announce;
+	RegisterXactCallback(follow_transaction, NULL);
+	RegisterSubXactCallback(follow_subtransaction, NULL);
+}

@@ -1,0 +1,34 @@
+/*-------------------------------------------------------------------------
+ *
+ * capture.h
+ *		What the running transaction has changed.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PRESENCE_CAPTURE_H
+#define PRESENCE_CAPTURE_H
+
+#include "postgres.h"
+
+#include "hint.h"
+#include "registry.h"
+
+/*
+ * Announces hints from within the transaction, before it commits; a resync of
+ * all rooms first, where one is owed.
+ */
+typedef void (*PresenceAnnounceFunc) (PresenceHint *const *hints, int nhints,
+									  bool resync);
+
+extern void presence_capture_install(PresenceAnnounceFunc announce);
+
+extern PresenceReason presence_capture_set_reason(PresenceReason reason);
+extern PresenceLife presence_capture_begin(const char *channel, int length,
+										   PresenceTime now,
+										   PresenceTime cutoff, bool revive);
+extern void presence_capture_reserve_death(void);
+extern int	presence_capture_condemned(PresenceEntryRef ref);
+extern void presence_capture_bury(int death);
+extern void presence_capture_note(PresenceHint *hint);
+
+#endif							/* PRESENCE_CAPTURE_H */

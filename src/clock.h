@@ -1,0 +1,35 @@
+/*-------------------------------------------------------------------------
+ *
+ * clock.h
+ *		Time that does not jump.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PRESENCE_CLOCK_H
+#define PRESENCE_CLOCK_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+#include "port/atomics.h"
+
+/* Microseconds on the machine's monotonic clock; 0 is never a valid reading. */
+typedef int64 PresenceTime;
+
+/* How far tests have pushed time ahead, for every process; microseconds. */
+typedef struct PresenceClock
+{
+	pg_atomic_uint64 offset;	/* added to both clocks */
+	pg_atomic_uint64 wall_offset;	/* added to the wall clock alone */
+} PresenceClock;
+
+extern Size presence_clock_shmem_size(void);
+extern void presence_clock_shmem_init(void *area, bool found);
+
+extern PresenceTime presence_clock_now(void);
+extern TimestampTz presence_clock_wall(void);
+extern TimestampTz presence_clock_to_timestamp(PresenceTime time);
+extern PresenceTime presence_clock_from_timestamp(TimestampTz timestamp);
+extern int64 presence_clock_wall_offset(void);
+
+#endif							/* PRESENCE_CLOCK_H */

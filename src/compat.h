@@ -1,0 +1,72 @@
+/*-------------------------------------------------------------------------
+ *
+ * compat.h
+ *		What differs between PostgreSQL 15, 16, 17 and 18, under one name.
+ *
+ * This is the only file that names PG_VERSION_NUM.  Every shim says why it
+ * is needed; one whose oldest version is no longer supported is deleted.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PRESENCE_COMPAT_H
+#define PRESENCE_COMPAT_H
+
+#include "postgres.h"
+
+#include "storage/proc.h"
+#include "utils/backend_status.h"
+#include "utils/wait_event.h"
+
+/* 16 moved the access to varlena headers out of postgres.h. */
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
+#if PG_VERSION_NUM < 150000 || PG_VERSION_NUM >= 190000
+#error "presence supports PostgreSQL 15, 16, 17 and 18"
+#endif
+
+/* 17 numbers processes by MyProcNumber; before, the PGPROC knows its index. */
+#if PG_VERSION_NUM >= 170000
+#define presence_compat_proc_index()	((int) MyProcNumber)
+#else
+#define presence_compat_proc_index()	(MyProc->pgprocno)
+#endif
+
+/* 16 renamed the walk over the local copy of pg_stat_activity. */
+static inline PgBackendStatus *
+presence_compat_backend_status(int index)
+{
+#if PG_VERSION_NUM >= 160000
+	return &pgstat_get_local_beentry_by_index(index)->backendStatus;
+#else
+	return &pgstat_fetch_stat_local_beentry(index)->backendStatus;
+#endif
+}
+
+/* 17 lets extensions name their wait events. */
+static inline uint32
+presence_compat_wait_event(const char *name)
+{
+#if PG_VERSION_NUM >= 170000
+	return WaitEventExtensionNew(name);
+#else
+	(void) name;
+	return PG_WAIT_EXTENSION;
+#endif
+}
+
+/* 18 lets a module tell its name and version. */
+#if PG_VERSION_NUM >= 180000
+#define PRESENCE_MODULE_MAGIC(module, release) \
+	PG_MODULE_MAGIC_EXT(.name = module, .version = release)
+#else
+#define PRESENCE_MODULE_MAGIC(module, release) PG_MODULE_MAGIC
+#endif
+
+/* 17 has a timeout of its own for transactions, which a worker must set. */
+#if PG_VERSION_NUM >= 170000
+#define PRESENCE_HAS_TRANSACTION_TIMEOUT 1
+#endif
+
+#endif							/* PRESENCE_COMPAT_H */

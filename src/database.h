@@ -1,0 +1,103 @@
+/*-------------------------------------------------------------------------
+ *
+ * database.h
+ *		What the processes of one database share.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PRESENCE_DATABASE_H
+#define PRESENCE_DATABASE_H
+
+#include "postgres.h"
+
+#include "clock.h"
+#include "port/atomics.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+
+#define PRESENCE_MAX_DATABASES 512
+
+typedef enum PresenceCounter
+{
+	PRESENCE_ADDS,
+	PRESENCE_TOUCHES,
+	PRESENCE_LEAVES,
+	PRESENCE_EXPIRATIONS,
+	PRESENCE_EVENTS,
+	PRESENCE_BULK_EVENTS,
+	PRESENCE_RESYNCS,
+	PRESENCE_FALLBACKS,
+	PRESENCE_LAST_EXPIRY_LAG,	/* microseconds; set, not counted */
+	PRESENCE_LAST_DRAIN,		/* TimestampTz; set, not counted */
+	PRESENCE_STATS_RESET,		/* TimestampTz; set, not counted */
+	PRESENCE_NCOUNTERS
+} PresenceCounter;
+
+typedef enum PresenceWorkerState
+{
+	PRESENCE_WORKER_NONE,
+	PRESENCE_WORKER_STARTING,	/* the launcher has asked for it */
+	PRESENCE_WORKER_RUNNING
+} PresenceWorkerState;
+
+/*
+ * "lock" is the control lock of database.c.  What it guards may be read
+ * without it where a moment's delay does no harm.
+ */
+typedef struct PresenceDatabase
+{
+	Oid			oid;			/* lock; InvalidOid: slot is free */
+
+	/* The worker, and who wants it or wants it gone; lock. */
+	PresenceWorkerState worker_state;
+	int			worker_pid;
+	Latch	   *worker_latch;	/* lies in a PGPROC, so it never dangles */
+	bool		wanted;
+	int			hold_pid;		/* who keeps the worker away; 0: nobody */
+	int			failures;		/* ends of the worker by error in a row */
+	PresenceTime retry_at;		/* no start before */
+
+	/* Written by the worker, read by all. */
+	pg_atomic_uint64 floor;		/* PresenceTime; signs of life count from here */
+	pg_atomic_uint64 due;		/* when the sleeping worker wakes; 0: awake */
+	pg_atomic_uint64 wall_offset;	/* as last seen */
+	pg_atomic_uint32 loaded;	/* every row's channel is in the registry */
+	pg_atomic_uint64 seq;		/* of the last event delivered */
+
+	pg_atomic_uint64 counters[PRESENCE_NCOUNTERS];
+} PresenceDatabase;
+
+extern Size presence_database_shmem_size(void);
+extern void presence_database_shmem_init(void *area, bool found);
+
+extern PresenceDatabase *presence_database_find(Oid oid);
+extern PresenceDatabase *presence_database_get(Oid oid);
+extern PresenceDatabase *presence_database_mine(void);
+extern PresenceDatabase *presence_database_at(int index);
+extern int	presence_database_index(const PresenceDatabase *database);
+extern void presence_database_forget(Oid oid);
+extern uint64 presence_database_epoch(void);
+extern LWLock *presence_database_lock(void);
+
+extern void presence_database_add(PresenceDatabase *database,
+								  PresenceCounter counter, uint64 count);
+extern void presence_database_set(PresenceDatabase *database,
+								  PresenceCounter counter, uint64 value);
+extern uint64 presence_database_count(PresenceDatabase *database,
+									  PresenceCounter counter);
+extern void presence_database_reset_counters(PresenceDatabase *database);
+
+extern void presence_database_set_launcher(Latch *latch);
+extern void presence_database_wake_launcher(void);
+extern void presence_database_wake_worker(PresenceDatabase *database);
+extern void presence_database_want_worker(PresenceDatabase *database);
+
+extern PresenceTime presence_database_floor(void);
+extern void presence_database_raise_floor(PresenceDatabase *database,
+										  PresenceTime time);
+extern void presence_database_end_recovery(void);
+extern PresenceTime presence_database_stall_limit(void);
+extern bool presence_database_stalled(PresenceDatabase *database,
+									  PresenceTime now);
+
+#endif							/* PRESENCE_DATABASE_H */

@@ -1,0 +1,365 @@
+/*-------------------------------------------------------------------------
+ *
+ * launcher.c
+ *		Starts a worker in each database that needs one.
+ *
+ * The launcher is a static background worker of a server that preloads the
+ * library.  It learns of databases in two ways: when it starts it tries every
+ * database once, for presences may have outlived a restart; later a committing
+ * transaction that finds no worker sets "wanted" in the slot of its database
+ * and wakes the launcher.
+ *
+ *	NONE -> (wanted) -> STARTING -> (the worker claims the slot) -> RUNNING
+ *	RUNNING -> (the worker leaves) -> NONE
+ *	STARTING -> (the worker ended before) -> NONE, wanted again later
+ *
+ * A worker that ended by an error, or that could not be started because
+ * max_worker_processes is exhausted, is tried again after a pause that
+ * doubles.  While it cannot be started its queue is closed, and transactions
+ * announce their changes themselves.
+ *
+ * The launcher is connected to no database and holds no lock while it waits.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/tableam.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_database.h"
+#include "compat.h"
+#include "database.h"
+#include "launcher.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "queue.h"
+#include "registry.h"
+#include "shmem.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/procarray.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "worker.h"
+
+/* Databases that are looked into at the same time while starting. */
+#define MAX_PROBES 2
+
+/* First pause before a worker is tried again; microseconds. */
+#define FIRST_PAUSE (100 * 1000)
+
+/* How often holders and pauses are looked after; milliseconds. */
+#define CHECK_INTERVAL 1000
+
+static BackgroundWorkerHandle *handles[PRESENCE_MAX_DATABASES];
+
+/* Databases to look into once; oids. */
+static List *probes = NIL;
+
+/* Register the launcher; at preload. */
+void
+presence_launcher_register(void)
+{
+	BackgroundWorker launcher;
+
+	memset(&launcher, 0, sizeof(launcher));
+	launcher.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	launcher.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	launcher.bgw_restart_time = 1;
+	strlcpy(launcher.bgw_library_name, "presence", BGW_MAXLEN);
+	strlcpy(launcher.bgw_function_name, "presence_launcher_main", BGW_MAXLEN);
+	strlcpy(launcher.bgw_name, "presence launcher", BGW_MAXLEN);
+	strlcpy(launcher.bgw_type, "presence launcher", BGW_MAXLEN);
+	RegisterBackgroundWorker(&launcher);
+}
+
+/* Note every database that accepts connections. */
+static void
+list_databases(void)
+{
+	Relation	relation;
+	TableScanDesc scan;
+	HeapTuple	tuple;
+	MemoryContext old;
+
+	StartTransactionCommand();
+	(void) GetTransactionSnapshot();
+	relation = table_open(DatabaseRelationId, AccessShareLock);
+	scan = table_beginscan_catalog(relation, 0, NULL);
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	while ((tuple = heap_getnext(scan, ForwardScanDirection)))
+	{
+		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
+
+		if (form->datallowconn)
+			probes = lappend_oid(probes, form->oid);
+	}
+	MemoryContextSwitchTo(old);
+	table_endscan(scan);
+	table_close(relation, AccessShareLock);
+	CommitTransactionCommand();
+}
+
+/* Whether a database still exists. */
+static bool
+database_exists(Oid database)
+{
+	bool		exists;
+
+	StartTransactionCommand();
+	exists = SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(database));
+	CommitTransactionCommand();
+	return exists;
+}
+
+/* Pause before the next try; the control lock is held. */
+static void
+pause_database(PresenceDatabase *database)
+{
+	database->failures++;
+	database->retry_at = presence_clock_now() +
+		((PresenceTime) FIRST_PAUSE << Min(database->failures, 8));
+}
+
+/* NONE -> STARTING: whether that is due. */
+static bool
+claim_start(PresenceDatabase *database)
+{
+	bool		claimed;
+
+	LWLockAcquire(presence_database_lock(), LW_EXCLUSIVE);
+	if (database->hold_pid != 0 && BackendPidGetProc(database->hold_pid) == NULL)
+		database->hold_pid = 0;
+	claimed = OidIsValid(database->oid) && database->wanted &&
+		database->worker_state == PRESENCE_WORKER_NONE &&
+		database->hold_pid == 0 && presence_clock_now() >= database->retry_at;
+	if (claimed)
+		database->worker_state = PRESENCE_WORKER_STARTING;
+	LWLockRelease(presence_database_lock());
+	return claimed;
+}
+
+/* STARTING -> NONE: no worker came; try again after a pause. */
+static void
+give_up_start(PresenceDatabase *database)
+{
+	LWLockAcquire(presence_database_lock(), LW_EXCLUSIVE);
+	if (database->worker_state == PRESENCE_WORKER_STARTING)
+	{
+		database->worker_state = PRESENCE_WORKER_NONE;
+		database->wanted = true;
+		pause_database(database);
+	}
+	LWLockRelease(presence_database_lock());
+	(void) presence_queue_close(database, true);
+}
+
+/* Ask the postmaster for a worker. */
+static void
+start_worker(PresenceDatabase *database)
+{
+	int			index = presence_database_index(database);
+	BackgroundWorker description;
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+	presence_worker_describe(&description, database->oid);
+	if (!RegisterDynamicBackgroundWorker(&description, &handles[index]))
+	{
+		handles[index] = NULL;
+		if (database->failures == 0)
+			ereport(LOG,
+					(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+					 errmsg("could not start a presence worker for database %u",
+							database->oid),
+					 errdetail("All background worker slots are taken; transactions announce their changes themselves."),
+					 errhint("Raise max_worker_processes.")));
+		give_up_start(database);
+	}
+	MemoryContextSwitchTo(old);
+}
+
+/* A database that is gone needs nothing any more. */
+static void
+forget_database(PresenceDatabase *database)
+{
+	Oid			oid = database->oid;
+
+	presence_queue_reset(database);
+	presence_registry_clear(oid);
+	presence_database_forget(oid);
+}
+
+/* A worker has ended: clear up if it never came to its slot. */
+static void
+clear_up(PresenceDatabase *database)
+{
+	int			index = presence_database_index(database);
+	pid_t		pid;
+
+	if (handles[index] == NULL ||
+		GetBackgroundWorkerPid(handles[index], &pid) != BGWH_STOPPED)
+		return;
+	pfree(handles[index]);
+	handles[index] = NULL;
+	if (database->worker_state != PRESENCE_WORKER_STARTING)
+		return;
+	give_up_start(database);
+	if (!database_exists(database->oid))
+		forget_database(database);
+}
+
+/* Whether a slot holds nothing worth keeping. */
+static bool
+is_void(PresenceDatabase *database)
+{
+	return OidIsValid(database->oid) && !database->wanted &&
+		database->worker_state == PRESENCE_WORKER_NONE &&
+		database->hold_pid == 0 &&
+		pg_atomic_read_u64(&database->seq) == 0 &&
+		presence_database_count(database, PRESENCE_ADDS) == 0 &&
+		presence_registry_count(database->oid) == 0;
+}
+
+/* Look into the next databases, a few at a time. */
+static void
+probe_databases(void)
+{
+	int			starting = 0;
+
+	for (int i = 0; i < PRESENCE_MAX_DATABASES; i++)
+		if (presence_database_at(i)->worker_state == PRESENCE_WORKER_STARTING)
+			starting++;
+	while (probes != NIL && starting < MAX_PROBES)
+	{
+		PresenceDatabase *database = presence_database_get(linitial_oid(probes));
+
+		if (database == NULL)
+			return;
+		presence_database_want_worker(database);
+		probes = list_delete_first(probes);
+		starting++;
+	}
+}
+
+/* Do what is due for every database. */
+static void
+look_after_databases(void)
+{
+	for (int i = 0; i < PRESENCE_MAX_DATABASES; i++)
+	{
+		PresenceDatabase *database = presence_database_at(i);
+
+		if (!OidIsValid(database->oid))
+			continue;
+		clear_up(database);
+		if (claim_start(database))
+			start_worker(database);
+	}
+}
+
+/* Free the slots of databases that were looked into in vain. */
+static void
+free_void_slots(void)
+{
+	for (int i = 0; i < PRESENCE_MAX_DATABASES; i++)
+		if (handles[i] == NULL && is_void(presence_database_at(i)))
+			presence_database_forget(presence_database_at(i)->oid);
+}
+
+/* Tell the others that the launcher is gone. */
+static void
+stop_launcher(int code, Datum arg)
+{
+	presence_database_set_launcher(NULL);
+}
+
+/* Entry point of the launcher. */
+void
+presence_launcher_main(Datum arg)
+{
+	uint32		wait_event;
+
+	pqsignal(SIGTERM, die);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	wait_event = presence_compat_wait_event("PresenceLauncherMain");
+
+	presence_database_end_recovery();
+	before_shmem_exit(stop_launcher, (Datum) 0);
+	presence_database_set_launcher(MyLatch);
+	list_databases();
+	for (;;)
+	{
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+		probe_databases();
+		look_after_databases();
+		if (probes == NIL)
+			free_void_slots();
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 CHECK_INTERVAL, wait_event);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/* Start a worker of this database without the launcher; wait until it runs. */
+static void
+start_alone(void)
+{
+	BackgroundWorker description;
+	BackgroundWorkerHandle *handle;
+	pid_t		pid;
+
+	presence_worker_describe(&description, MyDatabaseId);
+	if (!RegisterDynamicBackgroundWorker(&description, &handle))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+				 errmsg("could not start a presence worker"),
+				 errdetail("All background worker slots are taken."),
+				 errhint("Raise max_worker_processes.")));
+	if (WaitForBackgroundWorkerStartup(handle, &pid) != BGWH_STARTED)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+				 errmsg("the presence worker did not start"),
+				 errhint("See the server log for the reason.")));
+}
+
+/*
+ * Have a worker for this database; whether one had to be started.  Where the
+ * launcher runs it is asked.
+ */
+bool
+presence_launcher_start_worker(void)
+{
+	PresenceDatabase *database = presence_database_mine();
+
+	PreventCommandDuringRecovery("presence_start_worker()");
+	if (database == NULL)
+	{
+		if (presence_shmem_ready())
+			ereport(ERROR,
+					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					 errmsg("presence serves no more than %d databases with workers",
+							PRESENCE_MAX_DATABASES),
+					 errhint("Call prune_presences() and prune_rooms() on a schedule in this database.")));
+		start_alone();
+		return true;
+	}
+	if (database->worker_state != PRESENCE_WORKER_NONE)
+		return false;
+	presence_database_want_worker(database);
+	return true;
+}

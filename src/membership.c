@@ -1,0 +1,474 @@
+/*-------------------------------------------------------------------------
+ *
+ * membership.c
+ *		Lets channels enter rooms, stay and leave, keeping table and registry
+ *		in step.
+ *
+ * All functions expect SPI to be connected.
+ *
+ * Death.  Whoever removes the silent first condemns their registry entries
+ * (registry.c), so that a heartbeat that comes later is answered with false.
+ * Then it locks the rows, looks once more (an add may have revived a channel
+ * since, which it shows in the registry before its rows can be seen) and
+ * deletes what is still condemned.  The end of the transaction frees the
+ * entries, or makes them what they were.
+ *
+ * An add that finds its channel dead waits for such a removal, or removes the
+ * old rows itself, before it enters: nothing old comes back to life.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "capture.h"
+#include "catalog/pg_type.h"
+#include "compat.h"
+#include "database.h"
+#include "liveness.h"
+#include "membership.h"
+#include "miscadmin.h"
+#include "shmem.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+/* How often an add tries again when others add and remove the same pair. */
+#define MAX_ATTEMPTS 1000
+
+/* How long prune_rooms may hold up those who enter; milliseconds. */
+#define ROOMS_LOCK_TIMEOUT 20
+
+/* Whether every channel with rows is known to be in the registry. */
+static bool
+registry_is_complete(void)
+{
+	PresenceDatabase *database = presence_database_mine();
+
+	return database && pg_atomic_read_u32(&database->loaded) == 1;
+}
+
+/* A channel's name as the registry takes it. */
+static PresenceName
+name_of(text *channel)
+{
+	return presence_registry_name(VARDATA_ANY(channel),
+								  VARSIZE_ANY_EXHDR(channel));
+}
+
+/* What the registry knows of a channel; ABSENT without shared memory. */
+static PresenceLife
+look_at(text *channel, PresenceTime cutoff)
+{
+	PresenceName name;
+	PresenceTime seen;
+
+	if (!presence_shmem_ready())
+		return PRESENCE_LIFE_ABSENT;
+	name = name_of(channel);
+	return presence_registry_look(&name, cutoff, &seen);
+}
+
+/* The time before which a last sign of life means death now. */
+static PresenceTime
+current_cutoff(void)
+{
+	return presence_liveness_cutoff(presence_clock_now(),
+									presence_liveness_max_age());
+}
+
+/*
+ * The same for a channel that seems dead and is giving a sign of life: where
+ * the worker is overdue the server was stopped, and silence proves nothing.
+ */
+static PresenceTime
+forgiving_cutoff(void)
+{
+	PresenceDatabase *database = presence_database_mine();
+	PresenceTime now = presence_clock_now();
+
+	if (presence_database_stalled(database, now))
+		presence_database_raise_floor(database, now);
+	presence_liveness_check_wall_clock();
+	return current_cutoff();
+}
+
+/* The age limit as a time of rows; -infinity where nothing is too old. */
+static TimestampTz
+row_cutoff(PresenceTime cutoff)
+{
+	if (cutoff == 0)
+		return DT_NOBEGIN;
+	return presence_clock_to_timestamp(cutoff - presence_liveness_row_slack());
+}
+
+/* A text[] of one channel. */
+static ArrayType *
+array_of_one(text *channel)
+{
+	Datum		datum = PointerGetDatum(channel);
+
+	return construct_array(&datum, 1, TEXTOID, -1, false, TYPALIGN_INT);
+}
+
+/* Remove presences that are locked, for a reason; how many went. */
+uint64
+presence_membership_remove(List *rows, PresenceReason reason)
+{
+	PresenceReason before = presence_capture_set_reason(reason);
+	uint64		count = presence_store_delete(rows);
+
+	presence_capture_set_reason(before);
+	return count;
+}
+
+/* Those of the rows whose channels are dead. */
+static List *
+dead_rows(List *rows, PresenceTime cutoff)
+{
+	List	   *dead = NIL;
+	ListCell   *lc;
+
+	foreach(lc, rows)
+	{
+		PresenceRow *row = lfirst(lc);
+
+		if (!presence_liveness_is_live(row->channel, strlen(row->channel),
+									   row->last_seen, cutoff))
+			dead = lappend(dead, row);
+	}
+	return dead;
+}
+
+/*
+ * A channel is about to enter a room: if it has died before, its old rows go
+ * first, waiting for whoever is removing them already.
+ */
+static void
+bury_old_self(text *channel)
+{
+	PresenceTime cutoff = forgiving_cutoff();
+	PresenceLife life = look_at(channel, cutoff);
+	List	   *rows;
+
+	if (life != PRESENCE_LIFE_DEAD &&
+		(life != PRESENCE_LIFE_ABSENT || registry_is_complete()))
+		return;
+	rows = presence_store_lock_channels(PointerGetDatum(array_of_one(channel)),
+										false);
+	(void) presence_membership_remove(dead_rows(rows, cutoff),
+									  PRESENCE_REASON_EXPIRED);
+}
+
+/* Whether an add changes what is stored. */
+static bool
+differs(const PresenceEntrant *entrant, const PresenceRow *row)
+{
+	if (entrant->user &&
+		(row->user == NULL ||
+		 strlen(row->user) != VARSIZE_ANY_EXHDR(entrant->user) ||
+		 memcmp(row->user, VARDATA_ANY(entrant->user), strlen(row->user)) != 0))
+		return true;
+	if (entrant->meta == NULL)
+		return false;
+	return row->meta == NULL ||
+		compareJsonbContainers(&row->meta->root, &entrant->meta->root) != 0;
+}
+
+/* Insert the presence, or bring the one that is there up to date. */
+static bool
+insert_or_replace(const PresenceEntrant *entrant, TimestampTz now,
+				  bool known, PresenceRow *row)
+{
+	Datum		room = PointerGetDatum(entrant->room);
+	Datum		channel = PointerGetDatum(entrant->channel);
+	Datum		user = PointerGetDatum(entrant->user);
+	Datum		meta = PointerGetDatum(entrant->meta);
+	char		nulls[] = {entrant->user ? ' ' : 'n', entrant->meta ? ' ' : 'n'};
+
+	for (int attempt = 0; attempt < MAX_ATTEMPTS; attempt++)
+	{
+		/* The add of a channel that beats is most likely a repetition. */
+		if (!(known && attempt == 0) &&
+			presence_store_insert(room, channel, user, meta, nulls, now, row))
+			return true;
+		if (presence_store_find(room, channel, row) &&
+			(!differs(entrant, row) ||
+			 presence_store_replace(room, channel, user, meta, nulls, row)))
+			return false;
+		CHECK_FOR_INTERRUPTS();
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("could not add channel \"%s\" to room \"%s\"",
+					text_to_cstring(entrant->channel),
+					text_to_cstring(entrant->room)),
+			 errdetail("Other transactions added and removed it %d times meanwhile.",
+					   MAX_ATTEMPTS),
+			 errhint("Repeat the call.")));
+}
+
+/*
+ * Add a channel to a room; whether that is new.  "row" gets the presence as
+ * it stands, seen now.
+ */
+bool
+presence_membership_add(const PresenceEntrant *entrant, PresenceRow *row)
+{
+	TimestampTz wall = presence_clock_wall();
+	PresenceLife life;
+	bool		inserted;
+
+	(void) presence_store_enter_room(PointerGetDatum(entrant->room));
+	bury_old_self(entrant->channel);
+	life = presence_capture_begin(VARDATA_ANY(entrant->channel),
+								  VARSIZE_ANY_EXHDR(entrant->channel),
+								  presence_clock_now(), current_cutoff(), true);
+	inserted = insert_or_replace(entrant, wall, life == PRESENCE_LIFE_ALIVE, row);
+	if (life == PRESENCE_LIFE_FULL)
+		(void) presence_store_beat(PointerGetDatum(entrant->channel), wall,
+								   DT_NOBEGIN,
+								   wall - presence_liveness_row_slack());
+	row->last_seen = wall;
+	return inserted;
+}
+
+/* Merge keys into the meta of a live presence; false: there is none. */
+bool
+presence_membership_update(text *room, text *channel, Jsonb *meta)
+{
+	PresenceRow row;
+	PresenceTime cutoff = current_cutoff();
+
+	if (!presence_store_find(PointerGetDatum(room), PointerGetDatum(channel), &row) ||
+		!presence_liveness_is_live(row.channel, strlen(row.channel),
+								   row.last_seen, cutoff))
+		return false;
+	if (presence_membership_beat(channel) != PRESENCE_LIFE_ALIVE)
+		(void) presence_membership_touch(channel);
+	(void) presence_store_merge_meta(PointerGetDatum(room),
+									 PointerGetDatum(channel),
+									 PointerGetDatum(meta));
+	return true;
+}
+
+/* A heartbeat that lives in the rows of its channel. */
+static bool
+touch_rows(text *channel, PresenceTime cutoff)
+{
+	Datum		datum = PointerGetDatum(channel);
+	TimestampTz wall = presence_clock_wall();
+	TimestampTz since = row_cutoff(cutoff);
+
+	if (presence_store_beat(datum, wall, since,
+							wall - presence_liveness_row_slack()) > 0)
+		return true;
+	return presence_store_has_channel(datum, since);
+}
+
+/*
+ * A heartbeat, as far as the registry can answer it alone: ALIVE means that
+ * it was stored.  Needs no SPI.
+ */
+PresenceLife
+presence_membership_beat(text *channel)
+{
+	PresenceTime now = presence_clock_now();
+	PresenceName name;
+
+	if (!presence_shmem_ready())
+		return PRESENCE_LIFE_ABSENT;
+	name = name_of(channel);
+	return presence_registry_touch(&name, now,
+								   presence_liveness_cutoff(now, presence_liveness_max_age()));
+}
+
+/* Look whether a channel has rows, and make its entry say so. */
+static bool
+touch_entry(text *channel, PresenceTime cutoff)
+{
+	PresenceName name = name_of(channel);
+	PresenceTime now = presence_clock_now();
+	bool		absent = look_at(channel, cutoff) == PRESENCE_LIFE_ABSENT;
+
+	for (;;)
+	{
+		uint32		changes;
+		PresenceLife life = presence_registry_load(&name, now, cutoff, &changes);
+
+		if (life == PRESENCE_LIFE_DEAD)
+			return false;
+		if (life == PRESENCE_LIFE_FULL)
+			return touch_rows(channel, cutoff);
+		if (!presence_store_has_channel(PointerGetDatum(channel),
+										absent ? row_cutoff(cutoff) : DT_NOBEGIN))
+		{
+			presence_registry_forget(&name);
+			return false;
+		}
+		if (presence_registry_confirm(&name, now, changes))
+			return true;
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/*
+ * A heartbeat that the registry could not answer alone: look at the table,
+ * and repair the registry.  false: the channel is not present.
+ */
+bool
+presence_membership_touch(text *channel)
+{
+	PresenceTime cutoff = forgiving_cutoff();
+
+	if (look_at(channel, cutoff) == PRESENCE_LIFE_DEAD)
+		return false;
+	return presence_shmem_ready() ? touch_entry(channel, cutoff) :
+		touch_rows(channel, cutoff);
+}
+
+/* A channel that is to be removed because it is silent. */
+typedef struct Condemned
+{
+	PresenceName name;			/* key */
+	char		status;			/* for simplehash */
+	PresenceEntryRef ref;
+	int			death;			/* as the capture numbers it */
+	bool		counted;		/* the end of its rows frees its entry */
+} Condemned;
+
+#define SH_PREFIX condemned
+#define SH_ELEMENT_TYPE Condemned
+#define SH_KEY_TYPE PresenceName
+#define SH_KEY name
+#define SH_HASH_KEY(tb, key) (key).hash
+#define SH_EQUAL(tb, a, b) ((a).hash == (b).hash && (a).length == (b).length && \
+							memcmp((a).data, (b).data, (a).length) == 0)
+#define SH_SCOPE static inline
+#define SH_DEFINE
+#define SH_DECLARE
+#include "lib/simplehash.h"
+
+/*
+ * Condemn those of the channels that the registry knows to be silent.
+ * "uncounted" tells whether there are any whose rows are not counted.
+ */
+static condemned_hash *
+condemn_channels(Datum *channels, int nchannels, PresenceTime cutoff,
+				 bool *uncounted)
+{
+	condemned_hash *table = condemned_create(CurrentMemoryContext,
+											 Max(nchannels, 1), NULL);
+
+	for (int i = 0; i < nchannels && presence_shmem_ready(); i++)
+	{
+		text	   *channel = DatumGetTextPP(channels[i]);
+		PresenceName name = name_of(channel);
+		PresenceEntryRef ref;
+		Condemned  *entry;
+		bool		counted;
+		bool		found;
+		int			death;
+
+		/* Nothing may fail between the two: the entry must be released. */
+		presence_capture_reserve_death();
+		if (!presence_registry_condemn(&name, cutoff, &ref, &counted))
+			continue;
+		death = presence_capture_condemned(ref);
+		entry = condemned_insert(table, name, &found);
+		entry->ref = ref;
+		entry->death = death;
+		entry->counted = counted;
+		*uncounted |= !counted;
+	}
+	return table;
+}
+
+/* Those of the locked rows that may really go. */
+static List *
+condemned_rows(List *rows, condemned_hash *table, PresenceTime cutoff)
+{
+	List	   *doomed = NIL;
+	ListCell   *lc;
+
+	foreach(lc, rows)
+	{
+		PresenceRow *row = lfirst(lc);
+		PresenceName name = presence_registry_name(row->channel,
+												   strlen(row->channel));
+		Condemned  *entry = condemned_lookup(table, name);
+
+		if (entry ? presence_registry_condemned(entry->ref) :
+			look_at(cstring_to_text(row->channel), cutoff) == PRESENCE_LIFE_ABSENT &&
+			!presence_liveness_is_live(row->channel, strlen(row->channel),
+									   row->last_seen, cutoff))
+			doomed = lappend(doomed, row);
+	}
+	return doomed;
+}
+
+/*
+ * Have the entries freed at commit whose channels have no rows left, where no
+ * count of their rows will do so.
+ */
+static void
+bury_rowless(condemned_hash *table, ArrayType *channels)
+{
+	ArrayType  *left = presence_store_remaining(PointerGetDatum(channels));
+	condemned_iterator iterator;
+	Condemned  *entry;
+	Datum	   *datums;
+	int			count = 0;
+
+	if (left)
+		deconstruct_array(left, TEXTOID, -1, false, TYPALIGN_INT,
+						  &datums, NULL, &count);
+	for (int i = 0; i < count; i++)
+	{
+		entry = condemned_lookup(table, name_of(DatumGetTextPP(datums[i])));
+		if (entry)
+			entry->counted = true;
+	}
+	condemned_start_iterate(table, &iterator);
+	while ((entry = condemned_iterate(table, &iterator)))
+		if (!entry->counted)
+			presence_capture_bury(entry->death);
+}
+
+/*
+ * Remove the presences of those of the channels (text[]) that were silent for
+ * longer than an age in microseconds; how many went.  Rows that somebody else
+ * has locked are left for the next time.
+ */
+uint64
+presence_membership_expire(ArrayType *channels, int64 age)
+{
+	PresenceTime cutoff = presence_liveness_cutoff(presence_clock_now(), age);
+	Datum	   *datums;
+	int			count;
+	condemned_hash *table;
+	List	   *rows;
+	uint64		removed;
+	bool		uncounted = false;
+
+	if (channels == NULL || cutoff == 0)
+		return 0;
+	deconstruct_array(channels, TEXTOID, -1, false, TYPALIGN_INT,
+					  &datums, NULL, &count);
+	table = condemn_channels(datums, count, cutoff, &uncounted);
+	rows = presence_store_lock_channels(PointerGetDatum(channels), true);
+	removed = presence_membership_remove(condemned_rows(rows, table, cutoff),
+										 PRESENCE_REASON_EXPIRED);
+	if (uncounted)
+		bury_rowless(table, channels);
+	return removed;
+}
+
+/* Remove empty rooms; how many.  None while somebody stays in the way. */
+uint64
+presence_membership_prune_rooms(void)
+{
+	if (presence_store_count_empty_rooms() == 0 ||
+		!presence_store_try_lock_rooms(ROOMS_LOCK_TIMEOUT))
+		return 0;
+	return presence_store_delete_empty_rooms();
+}

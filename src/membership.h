@@ -1,0 +1,36 @@
+/*-------------------------------------------------------------------------
+ *
+ * membership.h
+ *		How channels enter rooms, stay and leave.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PRESENCE_MEMBERSHIP_H
+#define PRESENCE_MEMBERSHIP_H
+
+#include "postgres.h"
+
+#include "hint.h"
+#include "registry.h"
+#include "store.h"
+#include "utils/array.h"
+
+/* Who wants to enter; user and meta may be NULL. */
+typedef struct PresenceEntrant
+{
+	text	   *room;
+	text	   *channel;
+	text	   *user;
+	Jsonb	   *meta;
+} PresenceEntrant;
+
+extern bool presence_membership_add(const PresenceEntrant *entrant,
+									PresenceRow *row);
+extern bool presence_membership_update(text *room, text *channel, Jsonb *meta);
+extern uint64 presence_membership_remove(List *rows, PresenceReason reason);
+extern PresenceLife presence_membership_beat(text *channel);
+extern bool presence_membership_touch(text *channel);
+extern uint64 presence_membership_expire(ArrayType *channels, int64 age);
+extern uint64 presence_membership_prune_rooms(void);
+
+#endif							/* PRESENCE_MEMBERSHIP_H */

@@ -1,0 +1,364 @@
+/*-------------------------------------------------------------------------
+ *
+ * notify.c
+ *		Writes events as JSON and hands them to NOTIFY.
+ *
+ * A payload may have at most MAX_PAYLOAD bytes.  One that would be longer
+ * loses its meta, and says so; a bulk loses the list of who came and went.
+ * What remains always fits: names have at most 255 characters, each of at
+ * most 6 bytes in JSON.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "commands/async.h"
+#include "database.h"
+#include "fmgr.h"
+#include "guc.h"
+#include "lib/stringinfo.h"
+#include "notify.h"
+#include "utils/builtins.h"
+#include "utils/datetime.h"
+#include "utils/json.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#define MAX_PAYLOAD 7999
+
+/* Above this the transactions' own announcements spare the notify queue. */
+#define MAX_QUEUE_USAGE 0.9
+
+/* The epoch as payloads and functions show it. */
+char *
+presence_notify_epoch_text(uint64 epoch)
+{
+	return psprintf("%016llx", (unsigned long long) epoch);
+}
+
+/* How full the server's notify queue is, from 0 to 1. */
+double
+presence_notify_queue_usage(void)
+{
+	return DatumGetFloat8(DirectFunctionCall1(pg_notification_queue_usage, (Datum) 0));
+}
+
+/* Append a text as JSON; NULL as null. */
+static void
+append_text(StringInfo buf, const char *text)
+{
+	if (text)
+		escape_json(buf, text);
+	else
+		appendStringInfoString(buf, "null");
+}
+
+/* Append a boolean member. */
+static void
+append_flag(StringInfo buf, const char *name, bool value)
+{
+	appendStringInfo(buf, ",\"%s\":%s", name, value ? "true" : "false");
+}
+
+/* Append a time in UTC, as ISO 8601 with microseconds. */
+static void
+append_time(StringInfo buf, TimestampTz time)
+{
+	struct pg_tm tm;
+	fsec_t		fsec;
+
+	if (TIMESTAMP_NOT_FINITE(time) ||
+		timestamp2tm(time, NULL, &tm, &fsec, NULL, NULL) != 0)
+	{
+		appendStringInfoString(buf, "null");
+		return;
+	}
+	appendStringInfo(buf, "\"%04d-%02d-%02dT%02d:%02d:%02d.%06d+00:00\"",
+					 tm.tm_year, tm.tm_mon, tm.tm_mday,
+					 tm.tm_hour, tm.tm_min, tm.tm_sec, (int) fsec);
+}
+
+/* Append what every payload begins with. */
+static void
+append_head(StringInfo buf, const PresenceStamp *stamp, const char *event,
+			const char *room)
+{
+	if (stamp->numbered)
+		appendStringInfo(buf, "{\"epoch\":\"%016llx\",\"seq\":%llu",
+						 (unsigned long long) stamp->epoch,
+						 (unsigned long long) stamp->seq);
+	else
+		appendStringInfoString(buf, "{\"epoch\":null,\"seq\":null");
+	appendStringInfo(buf, ",\"event\":\"%s\",\"room\":", event);
+	append_text(buf, room);
+}
+
+/* Append what every payload of a room ends with. */
+static void
+append_tail(StringInfo buf, const PresenceEvent *event)
+{
+	append_flag(buf, "user_joined", event->user_joined);
+	append_flag(buf, "user_left", event->user_left);
+	appendStringInfo(buf, ",\"connections\":" INT64_FORMAT ",\"users\":" INT64_FORMAT
+					 ",\"anonymous\":" INT64_FORMAT "}",
+					 event->counts.connections, event->counts.users,
+					 event->counts.anonymous);
+}
+
+/* Append a presence, with its meta or with null in its place. */
+static void
+append_presence(StringInfo buf, const PresenceRow *row, bool with_meta)
+{
+	appendStringInfo(buf, "{\"id\":" INT64_FORMAT ",\"channel_name\":", row->id);
+	append_text(buf, row->channel);
+	appendStringInfoString(buf, ",\"user_id\":");
+	append_text(buf, row->user);
+	appendStringInfoString(buf, ",\"meta\":");
+	if (with_meta && row->meta)
+		(void) JsonbToCString(buf, &row->meta->root, VARSIZE(row->meta));
+	else
+		appendStringInfoString(buf, "null");
+	appendStringInfoString(buf, ",\"joined_at\":");
+	append_time(buf, row->joined_at);
+	appendStringInfoChar(buf, '}');
+}
+
+/* Write a join, leave or update. */
+static void
+write_change(StringInfo buf, const PresenceStamp *stamp,
+			 const PresenceEvent *event, bool with_meta, bool truncated)
+{
+	static const char *const names[] = {"join", "leave", "update"};
+	bool		leave = event->kind == PRESENCE_EVENT_LEAVE;
+
+	append_head(buf, stamp, names[event->kind], event->room);
+	appendStringInfoString(buf, ",\"added\":");
+	if (leave)
+		appendStringInfoString(buf, "null");
+	else
+		append_presence(buf, event->row, with_meta);
+	appendStringInfoString(buf, ",\"removed\":");
+	if (leave)
+		append_presence(buf, event->row, with_meta);
+	else
+		appendStringInfoString(buf, "null");
+	if (leave)
+		appendStringInfo(buf, ",\"reason\":\"%s\"",
+						 presence_hint_reason_name(event->reason));
+	if (event->user_changed)
+	{
+		appendStringInfoString(buf, ",\"previous\":{\"user_id\":");
+		append_text(buf, event->previous_user);
+		appendStringInfoChar(buf, '}');
+	}
+	if (truncated)
+		append_flag(buf, "truncated", true);
+	append_flag(buf, "bulk_change", false);
+	append_tail(buf, event);
+}
+
+/* Write a join, leave or update that fits. */
+static void
+format_change(StringInfo buf, const PresenceStamp *stamp,
+			  const PresenceEvent *event)
+{
+	bool		truncated = event->row->truncated && presence_notify_meta;
+	bool		with_meta = presence_notify_meta && !truncated;
+
+	write_change(buf, stamp, event, with_meta, truncated);
+	if (buf->len <= MAX_PAYLOAD || !with_meta)
+		return;
+	resetStringInfo(buf);
+	write_change(buf, stamp, event, false, true);
+}
+
+/* Append those who joined or left, in short; false: it does not fit. */
+static bool
+append_folded(StringInfo buf, const PresenceEvent *bulk, PresenceEventKind kind)
+{
+	ListCell   *lc;
+	bool		first = true;
+
+	appendStringInfoChar(buf, '[');
+	foreach(lc, bulk->folded)
+	{
+		PresenceEvent *event = lfirst(lc);
+
+		if (event->kind != kind)
+			continue;
+		appendStringInfo(buf, "%s{\"id\":" INT64_FORMAT ",\"channel_name\":",
+						 first ? "" : ",", event->row->id);
+		append_text(buf, event->row->channel);
+		appendStringInfoString(buf, ",\"user_id\":");
+		append_text(buf, event->row->user);
+		appendStringInfoChar(buf, '}');
+		first = false;
+		if (buf->len > MAX_PAYLOAD)
+			return false;
+	}
+	appendStringInfoChar(buf, ']');
+	return true;
+}
+
+/* How many of the folded events are of a kind. */
+static int
+count_folded(const PresenceEvent *bulk, PresenceEventKind kind)
+{
+	int			count = 0;
+	ListCell   *lc;
+
+	foreach(lc, bulk->folded)
+		if (((PresenceEvent *) lfirst(lc))->kind == kind)
+			count++;
+	return count;
+}
+
+/*
+ * Write a bulk, with or without the list of who came and went; false: with
+ * it, it does not fit.
+ */
+static bool
+write_bulk(StringInfo buf, const PresenceStamp *stamp,
+		   const PresenceEvent *bulk, bool with_list)
+{
+	append_head(buf, stamp, "bulk", bulk->room);
+	appendStringInfoString(buf, ",\"added\":null,\"removed\":null,\"bulk_change\":true,\"joined\":");
+	if (!with_list)
+		appendStringInfo(buf, "null,\"left\":null,\"joined_count\":%d,\"left_count\":%d",
+						 count_folded(bulk, PRESENCE_EVENT_JOIN),
+						 count_folded(bulk, PRESENCE_EVENT_LEAVE));
+	else
+	{
+		if (!append_folded(buf, bulk, PRESENCE_EVENT_JOIN))
+			return false;
+		appendStringInfoString(buf, ",\"left\":");
+		if (!append_folded(buf, bulk, PRESENCE_EVENT_LEAVE))
+			return false;
+	}
+	append_tail(buf, bulk);
+	return buf->len <= MAX_PAYLOAD;
+}
+
+/*
+ * Write a bulk that fits.  The list says nothing of updates, so where there
+ * are any it is left out, and listeners read the room again.
+ */
+static void
+format_bulk(StringInfo buf, const PresenceStamp *stamp,
+			const PresenceEvent *bulk)
+{
+	if (count_folded(bulk, PRESENCE_EVENT_UPDATE) == 0 &&
+		write_bulk(buf, stamp, bulk, true))
+		return;
+	resetStringInfo(buf);
+	(void) write_bulk(buf, stamp, bulk, false);
+}
+
+/* Write a resync of a room, or of all. */
+static void
+format_resync(StringInfo buf, const PresenceStamp *stamp, const char *room)
+{
+	append_head(buf, stamp, "resync", room);
+	appendStringInfoString(buf, ",\"added\":null,\"removed\":null,\"bulk_change\":true,"
+						   "\"user_joined\":false,\"user_left\":false,"
+						   "\"connections\":null,\"users\":null,\"anonymous\":null}");
+}
+
+/* Write an event, with the next number. */
+static void
+format_event(StringInfo buf, PresenceStamp *stamp, const PresenceEvent *event)
+{
+	stamp->seq++;
+	if (event->kind == PRESENCE_EVENT_BULK)
+		format_bulk(buf, stamp, event);
+	else if (event->kind == PRESENCE_EVENT_RESYNC)
+		format_resync(buf, stamp, event->room);
+	else
+		format_change(buf, stamp, event);
+}
+
+/* Hand events to NOTIFY, numbering them on from the stamp. */
+void
+presence_notify_events(List *events, PresenceStamp *stamp)
+{
+	PresenceDatabase *database = presence_database_mine();
+	StringInfoData buf;
+	ListCell   *lc;
+
+	initStringInfo(&buf);
+	foreach(lc, events)
+	{
+		PresenceEvent *event = lfirst(lc);
+
+		resetStringInfo(&buf);
+		format_event(&buf, stamp, event);
+		Assert(buf.len <= MAX_PAYLOAD);
+		Async_Notify(presence_notify_channel, buf.data);
+		presence_database_add(database, PRESENCE_EVENTS, 1);
+		if (event->kind == PRESENCE_EVENT_BULK)
+			presence_database_add(database, PRESENCE_BULK_EVENTS, 1);
+		if (event->kind == PRESENCE_EVENT_RESYNC)
+			presence_database_add(database, PRESENCE_RESYNCS, 1);
+	}
+	pfree(buf.data);
+}
+
+/* Ask listeners to read all rooms again. */
+void
+presence_notify_resync(PresenceStamp *stamp)
+{
+	PresenceEvent event = {PRESENCE_EVENT_RESYNC};
+
+	presence_notify_events(list_make1(&event), stamp);
+}
+
+/* Whether a hint says that everything changed. */
+static bool
+asks_resync(PresenceHint *const *hints, int nhints)
+{
+	for (int i = 0; i < nhints; i++)
+		if (hints[i]->kind == PRESENCE_HINT_RESYNC)
+			return true;
+	return false;
+}
+
+/*
+ * Announce the changes of the running transaction from within it.  A full
+ * notify queue would fail the caller's commit, so it is spared when it fills
+ * up, and listeners miss the events.
+ */
+void
+presence_notify_transaction(PresenceHint *const *hints, int nhints, bool resync)
+{
+	PresenceStamp stamp = {false};
+	PresenceSession caller;
+	MemoryContext context;
+	MemoryContext old;
+	MemoryContext before;
+
+	if (presence_notify_queue_usage() > MAX_QUEUE_USAGE)
+	{
+		ereport(WARNING,
+				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+				 errmsg("changes of presence are not announced because the notify queue is almost full"),
+				 errhint("Look for sessions that LISTEN and stay in a transaction.")));
+		return;
+	}
+	context = AllocSetContextCreate(CurrentMemoryContext, "presence notify",
+									ALLOCSET_DEFAULT_SIZES);
+	old = MemoryContextSwitchTo(context);
+	PushActiveSnapshot(GetTransactionSnapshot());
+	caller = presence_store_become_owner();
+	before = presence_store_connect();
+	if (resync || asks_resync(hints, nhints))
+		presence_notify_resync(&stamp);
+	presence_notify_events(presence_announce(presence_roster_create(context),
+											 hints, nhints, NULL, 0,
+											 InvalidSnapshot), &stamp);
+	presence_store_finish(before);
+	presence_store_become_caller(caller);
+	PopActiveSnapshot();
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+}

@@ -1,0 +1,133 @@
+/*-------------------------------------------------------------------------
+ *
+ * permission.c
+ *		Decides who may send heartbeats, which touch no row.
+ *
+ * A heartbeat stands for an update of the channel's rows, so it asks for the
+ * same rights.  Without row-level security the privilege to update the table
+ * is enough; the answer is remembered for the session until the catalogs
+ * change.  With it, the policies of an UPDATE decide row by row, and they may
+ * depend on anything, so the table is asked each time: by an UPDATE whose
+ * last condition, presence.note_touchable(), notes that a row has passed the
+ * policies, and answers false, so that nothing is written.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/namespace.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "permission.h"
+#include "store.h"
+#include "utils/acl.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/rls.h"
+#include "utils/syscache.h"
+
+PG_FUNCTION_INFO_V1(presence_note_touchable);
+
+/* What is remembered; void once "valid" is false. */
+static struct
+{
+	bool		valid;
+	bool		watching;		/* callbacks are registered */
+	Oid			user;
+	bool		is_free;		/* no policies to ask */
+}			memory;
+
+/* Whether a row has passed the policies since this was last cleared. */
+static bool touchable;
+
+/* A catalog has changed: ask again. */
+static void
+forget_syscache(Datum arg, int cacheid, uint32 hashvalue)
+{
+	memory.valid = false;
+}
+
+/* A table has changed: ask again. */
+static void
+forget_relcache(Datum arg, Oid relid)
+{
+	memory.valid = false;
+}
+
+/* Have changes of grants, roles and policies noticed. */
+static void
+watch_catalogs(void)
+{
+	if (memory.watching)
+		return;
+	CacheRegisterSyscacheCallback(RELOID, forget_syscache, (Datum) 0);
+	CacheRegisterSyscacheCallback(NAMESPACEOID, forget_syscache, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHOID, forget_syscache, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, forget_syscache, (Datum) 0);
+	CacheRegisterRelcacheCallback(forget_relcache, (Datum) 0);
+	memory.watching = true;
+}
+
+/* Ask the catalogs, and raise an error where the privilege is missing. */
+static bool
+ask_catalogs(void)
+{
+	Oid			schema = get_namespace_oid("presence", true);
+	Oid			table = OidIsValid(schema) ?
+		get_relname_relid("presences", schema) : InvalidOid;
+
+	if (!OidIsValid(table))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("table presence.presences does not exist"),
+				 errhint("Run CREATE EXTENSION presence in this database.")));
+	if (pg_class_aclcheck(table, GetUserId(), ACL_UPDATE) != ACLCHECK_OK &&
+		pg_attribute_aclcheck_all(table, GetUserId(), ACL_UPDATE,
+								  ACLMASK_ANY) != ACLCHECK_OK)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for table presence.presences"),
+				 errhint("Have the owner of the extension call presence_grant() for role \"%s\".",
+						 GetUserNameFromId(GetUserId(), false))));
+	return check_enable_rls(table, InvalidOid, true) != RLS_ENABLED;
+}
+
+/*
+ * Whether the current user may touch any channel.  Raises an error when it
+ * may touch none.
+ */
+bool
+presence_permission_touch_is_free(void)
+{
+	if (memory.valid && memory.user == GetUserId())
+		return memory.is_free;
+	watch_catalogs();
+	memory.valid = true;		/* asking may find that it is not */
+	memory.user = InvalidOid;
+	memory.is_free = ask_catalogs();
+	memory.user = GetUserId();
+	return memory.is_free;
+}
+
+/* Whether the current user may touch this channel.  Needs SPI. */
+bool
+presence_permission_may_touch(text *channel)
+{
+	if (presence_permission_touch_is_free())
+		return true;
+	touchable = false;
+	presence_store_probe_update(PointerGetDatum(channel));
+	return touchable;
+}
+
+/*
+ * presence.note_touchable(channel_name text) returns boolean
+ *
+ * Notes that a row may be updated; always false.
+ */
+Datum
+presence_note_touchable(PG_FUNCTION_ARGS)
+{
+	touchable = true;
+	PG_RETURN_BOOL(false);
+}

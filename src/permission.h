@@ -1,0 +1,16 @@
+/*-------------------------------------------------------------------------
+ *
+ * permission.h
+ *		Who may send heartbeats.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PRESENCE_PERMISSION_H
+#define PRESENCE_PERMISSION_H
+
+#include "postgres.h"
+
+extern bool presence_permission_touch_is_free(void);
+extern bool presence_permission_may_touch(text *channel);
+
+#endif							/* PRESENCE_PERMISSION_H */

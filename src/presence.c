@@ -1,0 +1,54 @@
+/*-------------------------------------------------------------------------
+ *
+ * presence.c
+ *		Loads the library: puts the modules together.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "backend.h"
+#include "capture.h"
+#include "clock.h"
+#include "compat.h"
+#include "database.h"
+#include "fmgr.h"
+#include "guc.h"
+#include "launcher.h"
+#include "lifecycle.h"
+#include "miscadmin.h"
+#include "notify.h"
+#include "queue.h"
+#include "registry.h"
+#include "shmem.h"
+
+PRESENCE_MODULE_MAGIC("presence", "1.0");
+
+void		_PG_init(void);
+
+/* In this order the modules start: each may use those before it. */
+static const PresenceShmemArea areas[] = {
+	{"presence clock", presence_clock_shmem_size, presence_clock_shmem_init},
+	{"presence databases", presence_database_shmem_size,
+	presence_database_shmem_init, "presence_control", 1},
+	{"presence backends", presence_backend_shmem_size,
+	presence_backend_shmem_init},
+	{"presence registry", presence_registry_shmem_size,
+		presence_registry_shmem_init, "presence_registry",
+	PRESENCE_REGISTRY_LOCKS},
+	{"presence queues", presence_queue_shmem_size, presence_queue_shmem_init,
+	"presence_queue", 1}
+};
+
+/* Called when the library is loaded, by the postmaster or by a session. */
+void
+_PG_init(void)
+{
+	presence_guc_define();
+	presence_capture_install(presence_notify_transaction);
+	if (!process_shared_preload_libraries_in_progress || IsBinaryUpgrade)
+		return;
+	presence_shmem_install(areas, lengthof(areas));
+	presence_lifecycle_install();
+	presence_launcher_register();
+}

@@ -1,0 +1,82 @@
+/*-------------------------------------------------------------------------
+ *
+ * registry.h
+ *		Heartbeats of channels, in shared memory.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PRESENCE_REGISTRY_H
+#define PRESENCE_REGISTRY_H
+
+#include "postgres.h"
+
+#include "clock.h"
+
+#define PRESENCE_REGISTRY_LOCKS 128
+
+/* A name has at most 255 characters of at most 4 bytes. */
+#define PRESENCE_MAX_NAME_BYTES (255 * 4)
+
+/* A channel of this process's database, with its hash. */
+typedef struct PresenceName
+{
+	const char *data;
+	int			length;			/* bytes */
+	uint32		hash;
+} PresenceName;
+
+/* What the registry knows of a channel. */
+typedef enum PresenceLife
+{
+	PRESENCE_LIFE_ABSENT,		/* nothing */
+	PRESENCE_LIFE_FULL,			/* nothing, and it has no room */
+	PRESENCE_LIFE_UNSURE,		/* beats, but its rows are not known committed */
+	PRESENCE_LIFE_ALIVE,		/* beats, and has committed rows */
+	PRESENCE_LIFE_DEAD			/* silent for too long, or being removed */
+} PresenceLife;
+
+/* An entry, and which of its successive owners is meant. */
+typedef struct PresenceEntryRef
+{
+	uint32		index;
+	uint32		generation;
+} PresenceEntryRef;
+
+typedef void (*PresenceScanFunc) (void *arg, PresenceEntryRef ref,
+								  PresenceTime seen);
+
+extern Size presence_registry_shmem_size(void);
+extern void presence_registry_shmem_init(void *area, bool found);
+
+extern PresenceName presence_registry_name(const char *data, int length);
+extern PresenceLife presence_registry_touch(const PresenceName *name,
+											PresenceTime now,
+											PresenceTime cutoff);
+extern PresenceLife presence_registry_look(const PresenceName *name,
+										   PresenceTime cutoff,
+										   PresenceTime *seen);
+extern PresenceLife presence_registry_begin(const PresenceName *name,
+											PresenceTime now,
+											PresenceTime cutoff, bool revive);
+extern void presence_registry_end(const PresenceName *name, bool pinned,
+								  bool committed, int change);
+extern PresenceLife presence_registry_load(const PresenceName *name,
+										   PresenceTime seen,
+										   PresenceTime cutoff, uint32 *changes);
+extern bool presence_registry_confirm(const PresenceName *name,
+									  PresenceTime seen, uint32 changes);
+extern void presence_registry_forget(const PresenceName *name);
+extern void presence_registry_doubt(Oid database);
+extern void presence_registry_clear(Oid database);
+
+extern bool presence_registry_condemn(const PresenceName *name,
+									  PresenceTime cutoff,
+									  PresenceEntryRef *ref, bool *counted);
+extern bool presence_registry_condemned(PresenceEntryRef ref);
+extern void presence_registry_release(PresenceEntryRef ref, bool bury);
+
+extern void presence_registry_scan(PresenceScanFunc visit, void *arg);
+extern char *presence_registry_read(PresenceEntryRef ref, PresenceTime *seen);
+extern uint64 presence_registry_count(Oid database);
+
+#endif							/* PRESENCE_REGISTRY_H */

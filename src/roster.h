@@ -1,0 +1,53 @@
+/*-------------------------------------------------------------------------
+ *
+ * roster.h
+ *		Who has been announced as present.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PRESENCE_ROSTER_H
+#define PRESENCE_ROSTER_H
+
+#include "postgres.h"
+
+#include "lib/ilist.h"
+
+typedef struct PresenceRoster PresenceRoster;
+typedef struct PresenceRosterRoom PresenceRosterRoom;
+
+typedef struct PresenceRosterMember
+{
+	const char *channel;		/* key */
+	char		status;			/* for simplehash */
+	int64		id;
+	char	   *user;			/* NULL: anonymous */
+} PresenceRosterMember;
+
+typedef struct PresenceRosterCounts
+{
+	int64		connections;
+	int64		users;
+	int64		anonymous;
+} PresenceRosterCounts;
+
+extern PresenceRoster *presence_roster_create(MemoryContext parent);
+extern void presence_roster_clear(PresenceRoster *roster);
+extern void presence_roster_trim(PresenceRoster *roster, Size limit);
+
+extern PresenceRosterRoom *presence_roster_find(PresenceRoster *roster,
+												const char *room);
+extern PresenceRosterRoom *presence_roster_make(PresenceRoster *roster,
+												const char *room);
+extern PresenceRosterMember *presence_roster_member(PresenceRosterRoom *room,
+													const char *channel);
+extern bool presence_roster_join(PresenceRosterRoom *room, const char *channel,
+								 int64 id, const char *user);
+extern bool presence_roster_leave(PresenceRosterRoom *room,
+								  PresenceRosterMember *member);
+extern void presence_roster_set_user(PresenceRosterRoom *room,
+									 PresenceRosterMember *member,
+									 const char *user, bool *joined, bool *left);
+extern PresenceRosterCounts presence_roster_counts(const PresenceRosterRoom *room);
+extern const char *presence_roster_room_name(const PresenceRosterRoom *room);
+
+#endif							/* PRESENCE_ROSTER_H */

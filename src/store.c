@@ -1,0 +1,747 @@
+/*-------------------------------------------------------------------------
+ *
+ * store.c
+ *		Holds every SQL statement that C sends to the tables.
+ *
+ * Statements are prepared once in a session and kept.  They run as whoever
+ * calls: its grants and row-level security decide.  Only the announcement of
+ * events reads as the owner of the extension, between
+ * presence_store_become_owner() and presence_store_become_caller(), because
+ * events tell what is, not what the caller may see.
+ *
+ * Names and operators are qualified, so the caller's search_path means
+ * nothing here.  Rows are removed in the order of their ids, whoever removes
+ * them, so two removers never wait for each other in a circle.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/detoast.h"
+#include "access/genam.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_extension.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "hint.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "storage/proc.h"
+#include "store.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#define EQ "OPERATOR(pg_catalog.=)"
+#define LT "OPERATOR(pg_catalog.<)"
+#define GE "OPERATOR(pg_catalog.>=)"
+
+#define ROW_COLUMNS \
+	"p.id, p.room, p.channel_name, p.user_id, p.meta, p.joined_at, p.last_seen, p.ctid"
+
+#define MAX_ARGUMENTS 8
+
+/* A statement, prepared at its first use in a session. */
+typedef struct Statement
+{
+	const char *sql;
+	int			nargs;
+	Oid			types[MAX_ARGUMENTS];
+	int			cursor_options;
+	SPIPlanPtr	plan;
+} Statement;
+
+static Statement get_room = {
+	"SELECT r.max_members, r.private FROM presence.rooms r WHERE r.name " EQ " $1",
+	1, {TEXTOID}
+};
+
+static Statement insert_room = {
+	"INSERT INTO presence.rooms (name) VALUES ($1) ON CONFLICT DO NOTHING",
+	1, {TEXTOID}
+};
+
+static Statement empty_room_exists = {
+	"SELECT 1 FROM presence.rooms r"
+	" WHERE NOT r.persistent AND NOT EXISTS ("
+	"SELECT FROM presence.presences p WHERE p.room " EQ " r.name)",
+	0
+};
+
+static Statement delete_empty_rooms = {
+	"DELETE FROM presence.rooms r"
+	" WHERE NOT r.persistent AND NOT EXISTS ("
+	"SELECT FROM presence.presences p WHERE p.room " EQ " r.name)",
+	0
+};
+
+static Statement insert_presence = {
+	"INSERT INTO presence.presences AS p"
+	" (room, channel_name, user_id, meta, joined_at, last_seen)"
+	" VALUES ($1, $2, $3, $4, $5, $5)"
+	" ON CONFLICT (room, channel_name) DO NOTHING RETURNING " ROW_COLUMNS,
+	5, {TEXTOID, TEXTOID, TEXTOID, JSONBOID, TIMESTAMPTZOID}
+};
+
+static Statement find_presence = {
+	"SELECT " ROW_COLUMNS " FROM presence.presences p"
+	" WHERE p.room " EQ " $1 AND p.channel_name " EQ " $2",
+	2, {TEXTOID, TEXTOID}
+};
+
+static Statement replace_presence = {
+	"UPDATE presence.presences AS p"
+	" SET user_id = COALESCE($3, p.user_id), meta = COALESCE($4, p.meta)"
+	" WHERE p.room " EQ " $1 AND p.channel_name " EQ " $2"
+	" RETURNING " ROW_COLUMNS,
+	4, {TEXTOID, TEXTOID, TEXTOID, JSONBOID}
+};
+
+/* The keys that the patch sets to null go; the others are laid over. */
+#define MERGED_META \
+	"((COALESCE(p.meta, '{}') OPERATOR(pg_catalog.||) $3) OPERATOR(pg_catalog.-)" \
+	" ARRAY(SELECT e.key FROM pg_catalog.jsonb_each($3) e" \
+	" WHERE pg_catalog.jsonb_typeof(e.value) " EQ " 'null'))"
+
+static Statement merge_meta = {
+	"UPDATE presence.presences AS p SET meta = " MERGED_META
+	" WHERE p.room " EQ " $1 AND p.channel_name " EQ " $2"
+	" AND NOT COALESCE(p.meta, '{}') " EQ " " MERGED_META,
+	3, {TEXTOID, TEXTOID, JSONBOID}
+};
+
+static Statement lock_presence = {
+	"SELECT " ROW_COLUMNS " FROM presence.presences p"
+	" WHERE p.room " EQ " $1 AND p.channel_name " EQ " $2 FOR UPDATE",
+	2, {TEXTOID, TEXTOID}
+};
+
+static Statement lock_channels = {
+	"SELECT " ROW_COLUMNS " FROM presence.presences p"
+	" WHERE p.channel_name " EQ " ANY ($1) ORDER BY p.id FOR UPDATE",
+	1, {TEXTARRAYOID}
+};
+
+static Statement lock_channels_skip = {
+	"SELECT " ROW_COLUMNS " FROM presence.presences p"
+	" WHERE p.channel_name " EQ " ANY ($1) ORDER BY p.id FOR UPDATE SKIP LOCKED",
+	1, {TEXTARRAYOID}
+};
+
+static Statement delete_rows = {
+	"DELETE FROM presence.presences p WHERE p.ctid " EQ " ANY ($1)",
+	1, {TIDARRAYOID}
+};
+
+static Statement has_channel = {
+	"SELECT 1 FROM presence.presences p"
+	" WHERE p.channel_name " EQ " $1 AND p.last_seen " GE " $2",
+	2, {TEXTOID, TIMESTAMPTZOID}
+};
+
+/*
+ * Finds the rows that the caller may update, by the policies of an UPDATE,
+ * and updates none: presence.note_touchable() answers false.
+ */
+static Statement probe_update = {
+	"UPDATE presence.presences AS p SET last_seen = p.last_seen"
+	" WHERE p.channel_name " EQ " $1 AND presence.note_touchable(p.channel_name)",
+	1, {TEXTOID}
+};
+
+static Statement beat = {
+	"UPDATE presence.presences AS p SET last_seen = $2"
+	" WHERE p.channel_name " EQ " $1 AND p.last_seen " GE " $3 AND p.last_seen " LT " $4",
+	4, {TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
+};
+
+static Statement remaining = {
+	"SELECT pg_catalog.array_agg(DISTINCT p.channel_name) FROM presence.presences p"
+	" WHERE p.channel_name " EQ " ANY ($1)",
+	1, {TEXTARRAYOID}
+};
+
+static Statement older = {
+	"SELECT pg_catalog.array_agg(DISTINCT p.channel_name) FROM presence.presences p"
+	" WHERE presence.is_older(p.channel_name, p.last_seen, $1)",
+	1, {INT8OID}
+};
+
+static Statement each_channel = {
+	"SELECT p.channel_name, pg_catalog.max(p.last_seen) FROM presence.presences p"
+	" GROUP BY p.channel_name",
+	0
+};
+
+static Statement oldest = {
+	"SELECT pg_catalog.min(p.last_seen) FROM presence.presences p",
+	0
+};
+
+static Statement load_rooms = {
+	"SELECT p.id, p.room, p.channel_name, p.user_id, NULL::pg_catalog.jsonb,"
+	" p.joined_at, p.last_seen, p.ctid"
+	" FROM presence.presences p WHERE p.room " EQ " ANY ($1)",
+	1, {TEXTARRAYOID}
+};
+
+static Statement look_up = {
+	"SELECT " ROW_COLUMNS
+	" FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS k (room, channel)"
+	" JOIN presence.presences p"
+	" ON p.room " EQ " k.room AND p.channel_name " EQ " k.channel",
+	2, {TEXTARRAYOID, TEXTARRAYOID}, CURSOR_OPT_GENERIC_PLAN
+};
+
+static Statement snapshot_room = {
+	"SELECT pg_catalog.jsonb_build_object("
+	"'room', $1, 'epoch', $2, 'seq', $3,"
+	" 'connections', pg_catalog.count(*),"
+	" 'users', pg_catalog.count(DISTINCT m.user_id),"
+	" 'anonymous', pg_catalog.count(*) FILTER (WHERE m.user_id IS NULL),"
+	" 'members', COALESCE(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object("
+	"'id', m.id, 'channel_name', m.channel_name, 'user_id', m.user_id, 'meta', m.meta,"
+	" 'joined_at', m.joined_at, 'last_seen', m.last_seen)"
+	" ORDER BY m.joined_at, m.id), '[]'))"
+	" FROM presence.members m WHERE m.room " EQ " $1",
+	3, {TEXTOID, TEXTOID, INT8OID}
+};
+
+/* The memory context of the caller of presence_store_connect(). */
+static MemoryContext caller_context;
+
+/*
+ * Open SPI; results are made in the memory context that is current now.
+ * Calls may nest: what is returned goes to presence_store_finish().
+ */
+MemoryContext
+presence_store_connect(void)
+{
+	MemoryContext before = caller_context;
+
+	caller_context = CurrentMemoryContext;
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	return before;
+}
+
+/* Close SPI. */
+void
+presence_store_finish(MemoryContext before)
+{
+	SPI_finish();
+	caller_context = before;
+}
+
+/* Prepare a statement for the rest of the session, if it is not yet. */
+static SPIPlanPtr
+get_plan(Statement *statement)
+{
+	if (statement->plan == NULL)
+	{
+		SPIPlanPtr	plan = SPI_prepare_cursor(statement->sql, statement->nargs,
+											  statement->types,
+											  statement->cursor_options);
+
+		if (plan == NULL)
+			elog(ERROR, "SPI_prepare failed for \"%s\": %s", statement->sql,
+				 SPI_result_code_string(SPI_result));
+		SPI_keepplan(plan);
+		statement->plan = plan;
+	}
+	return statement->plan;
+}
+
+/* Run a statement; returns how many rows it found or changed. */
+static uint64
+run(Statement *statement, Datum *values, const char *nulls, Snapshot snapshot,
+	long limit)
+{
+	int			result = SPI_execute_snapshot(get_plan(statement), values, nulls,
+											  snapshot, InvalidSnapshot,
+											  false, true, limit);
+
+	if (result < 0)
+		elog(ERROR, "SPI failed for \"%s\": %s", statement->sql,
+			 SPI_result_code_string(result));
+	return SPI_processed;
+}
+
+/* A text column of a result as a string of the caller's, or NULL. */
+static char *
+result_text(HeapTuple tuple, int column)
+{
+	bool		isnull;
+	Datum		datum = SPI_getbinval(tuple, SPI_tuptable->tupdesc, column, &isnull);
+
+	return isnull ? NULL : TextDatumGetCString(datum);
+}
+
+/*
+ * Read one row of ROW_COLUMNS; the current memory context gets the parts.
+ * Unless "whole", a meta that no payload could carry is left out.
+ */
+static void
+read_row(HeapTuple tuple, PresenceRow *row, bool whole)
+{
+	TupleDesc	desc = SPI_tuptable->tupdesc;
+	bool		isnull;
+	Datum		meta;
+
+	row->id = DatumGetInt64(SPI_getbinval(tuple, desc, 1, &isnull));
+	row->room = result_text(tuple, 2);
+	row->channel = result_text(tuple, 3);
+	row->user = result_text(tuple, 4);
+	meta = SPI_getbinval(tuple, desc, 5, &isnull);
+	row->meta = NULL;
+	row->truncated = !isnull &&
+		toast_raw_datum_size(meta) > PRESENCE_HINT_MAX_META;
+	if (!isnull && (whole || !row->truncated))
+		row->meta = (Jsonb *) PG_DETOAST_DATUM_COPY(meta);
+	row->joined_at = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 6, &isnull));
+	row->last_seen = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 7, &isnull));
+	row->tid = *(ItemPointer) DatumGetPointer(SPI_getbinval(tuple, desc, 8, &isnull));
+}
+
+/* Read the first row of a result, if there is one. */
+static bool
+first_row(uint64 count, PresenceRow *row)
+{
+	MemoryContext old;
+
+	if (count > 0)
+	{
+		old = MemoryContextSwitchTo(caller_context);
+		read_row(SPI_tuptable->vals[0], row, true);
+		MemoryContextSwitchTo(old);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return count > 0;
+}
+
+/* Read all rows of a result. */
+static List *
+all_rows(uint64 count)
+{
+	MemoryContext old = MemoryContextSwitchTo(caller_context);
+	List	   *rows = NIL;
+
+	for (uint64 i = 0; i < count; i++)
+	{
+		PresenceRow *row = palloc(sizeof(PresenceRow));
+
+		read_row(SPI_tuptable->vals[i], row, false);
+		rows = lappend(rows, row);
+	}
+	MemoryContextSwitchTo(old);
+	SPI_freetuptable(SPI_tuptable);
+	return rows;
+}
+
+/* Read the one array that a statement answers; NULL when it is NULL. */
+static ArrayType *
+one_array(void)
+{
+	bool		isnull;
+	Datum		datum = SPI_getbinval(SPI_tuptable->vals[0],
+									  SPI_tuptable->tupdesc, 1, &isnull);
+	ArrayType  *array = NULL;
+	MemoryContext old;
+
+	if (!isnull)
+	{
+		old = MemoryContextSwitchTo(caller_context);
+		array = DatumGetArrayTypePCopy(datum);
+		MemoryContextSwitchTo(old);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return array;
+}
+
+/* Who owns the extension. */
+Oid
+presence_store_owner(void)
+{
+	Relation	relation = table_open(ExtensionRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	Oid			owner = BOOTSTRAP_SUPERUSERID;
+
+	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber,
+				F_NAMEEQ, CStringGetDatum("presence"));
+	scan = systable_beginscan(relation, ExtensionNameIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+		owner = ((Form_pg_extension) GETSTRUCT(tuple))->extowner;
+	systable_endscan(scan);
+	table_close(relation, AccessShareLock);
+	return owner;
+}
+
+/* Act as the owner of the extension, past row-level security. */
+PresenceSession
+presence_store_become_owner(void)
+{
+	PresenceSession caller;
+
+	GetUserIdAndSecContext(&caller.user, &caller.context);
+	SetUserIdAndSecContext(presence_store_owner(),
+						   caller.context | SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_NOFORCE_RLS);
+	return caller;
+}
+
+/* Act as the caller again. */
+void
+presence_store_become_caller(PresenceSession session)
+{
+	SetUserIdAndSecContext(session.user, session.context);
+}
+
+/* The table of rooms. */
+static Oid
+rooms_oid(void)
+{
+	Oid			schema = get_namespace_oid("presence", true);
+	Oid			rooms = OidIsValid(schema) ? get_relname_relid("rooms", schema) :
+		InvalidOid;
+
+	if (!OidIsValid(rooms))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("table presence.rooms does not exist"),
+				 errhint("Run CREATE EXTENSION presence in this database.")));
+	return rooms;
+}
+
+/*
+ * Lock the table of rooms until the transaction ends.  RowExclusiveLock keeps
+ * prune_rooms away from rooms that are being entered.
+ */
+void
+presence_store_lock_rooms(LOCKMODE mode)
+{
+	LockRelationOid(rooms_oid(), mode);
+}
+
+/*
+ * Wait at most so long for every transaction that is entering rooms; whether
+ * they have ended.  A timed-out wait is undone with its subtransaction, so
+ * that it stands in nobody's way.
+ */
+bool
+presence_store_try_lock_rooms(int timeout_ms)
+{
+	Oid			rooms = rooms_oid();
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	int			before = LockTimeout;
+	volatile bool locked = true;
+
+	if (ConditionalLockRelationOid(rooms, ShareRowExclusiveLock))
+		return true;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		LockTimeout = timeout_ms;
+		LockRelationOid(rooms, ShareRowExclusiveLock);
+		LockTimeout = before;
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		LockTimeout = before;
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+			PG_RE_THROW();
+		FlushErrorState();
+		FreeErrorData(error);
+		RollbackAndReleaseCurrentSubTransaction();
+		locked = false;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return locked;
+}
+
+/* Read a room's rules; false: no such room. */
+static bool
+read_room(Datum room, PresenceRoomRules *rules)
+{
+	uint64		count = run(&get_room, &room, NULL, InvalidSnapshot, 1);
+	bool		isnull;
+
+	rules->max_members = 0;
+	rules->private = false;
+	if (count > 0)
+	{
+		HeapTuple	tuple = SPI_tuptable->vals[0];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+
+		rules->max_members = DatumGetInt32(SPI_getbinval(tuple, desc, 1, &isnull));
+		if (isnull)
+			rules->max_members = 0;
+		rules->private = DatumGetBool(SPI_getbinval(tuple, desc, 2, &isnull));
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return count > 0;
+}
+
+/*
+ * Make sure that a room exists and stays until the transaction ends; what it
+ * asks of those who enter.
+ *
+ * A snapshot older than this statement may show a room that is gone, so with
+ * one the insert comes first: it looks at what is, or says 40001.
+ */
+PresenceRoomRules
+presence_store_enter_room(Datum room)
+{
+	PresenceRoomRules rules;
+
+	presence_store_lock_rooms(RowExclusiveLock);
+	if (IsolationUsesXactSnapshot())
+		(void) run(&insert_room, &room, NULL, InvalidSnapshot, 0);
+	if (!read_room(room, &rules))
+		(void) run(&insert_room, &room, NULL, InvalidSnapshot, 0);
+	return rules;
+}
+
+/* Whether any room could be removed; looks without a lock. */
+uint64
+presence_store_count_empty_rooms(void)
+{
+	return run(&empty_room_exists, NULL, NULL, InvalidSnapshot, 1);
+}
+
+/*
+ * Remove empty rooms.  The caller holds the lock that keeps others out; the
+ * newest snapshot is used even where the transaction has an older one.
+ */
+uint64
+presence_store_delete_empty_rooms(void)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	uint64		count = run(&delete_empty_rooms, NULL, NULL, snapshot, 0);
+
+	UnregisterSnapshot(snapshot);
+	return count;
+}
+
+/* Insert a presence; false: the pair exists.  "nulls" speaks of user, meta. */
+bool
+presence_store_insert(Datum room, Datum channel, Datum user, Datum meta,
+					  const char *nulls, TimestampTz now, PresenceRow *row)
+{
+	Datum		values[] = {room, channel, user, meta, TimestampTzGetDatum(now)};
+	char		all_nulls[] = {' ', ' ', nulls[0], nulls[1], ' '};
+
+	return first_row(run(&insert_presence, values, all_nulls,
+						 InvalidSnapshot, 0), row);
+}
+
+/* Find a presence. */
+bool
+presence_store_find(Datum room, Datum channel, PresenceRow *row)
+{
+	Datum		values[] = {room, channel};
+
+	return first_row(run(&find_presence, values, NULL, InvalidSnapshot, 1), row);
+}
+
+/* Replace user and meta of a presence where they are not NULL. */
+bool
+presence_store_replace(Datum room, Datum channel, Datum user, Datum meta,
+					   const char *nulls, PresenceRow *row)
+{
+	Datum		values[] = {room, channel, user, meta};
+	char		all_nulls[] = {' ', ' ', nulls[0], nulls[1]};
+
+	return first_row(run(&replace_presence, values, all_nulls,
+						 InvalidSnapshot, 0), row);
+}
+
+/* Merge keys into the meta of a presence; whether that changed it. */
+bool
+presence_store_merge_meta(Datum room, Datum channel, Datum meta)
+{
+	Datum		values[] = {room, channel, meta};
+
+	return run(&merge_meta, values, NULL, InvalidSnapshot, 0) > 0;
+}
+
+/* Lock a presence for removal. */
+List *
+presence_store_lock_presence(Datum room, Datum channel)
+{
+	Datum		values[] = {room, channel};
+
+	return all_rows(run(&lock_presence, values, NULL, InvalidSnapshot, 0));
+}
+
+/* Lock the presences of channels (text[]) for removal, in order of id. */
+List *
+presence_store_lock_channels(Datum channels, bool skip_locked)
+{
+	return all_rows(run(skip_locked ? &lock_channels_skip : &lock_channels,
+						&channels, NULL, InvalidSnapshot, 0));
+}
+
+/* Delete presences that are locked; how many went. */
+uint64
+presence_store_delete(List *rows)
+{
+	Datum	   *tids = palloc(list_length(rows) * sizeof(Datum));
+	ListCell   *lc;
+	Datum		array;
+
+	if (rows == NIL)
+		return 0;
+	foreach(lc, rows)
+		tids[foreach_current_index(lc)] =
+			PointerGetDatum(&((PresenceRow *) lfirst(lc))->tid);
+	array = PointerGetDatum(construct_array(tids, list_length(rows), TIDOID,
+											sizeof(ItemPointerData), false,
+											TYPALIGN_SHORT));
+	return run(&delete_rows, &array, NULL, InvalidSnapshot, 0);
+}
+
+/* Whether a channel has rows with a last_seen since a time. */
+bool
+presence_store_has_channel(Datum channel, TimestampTz since)
+{
+	Datum		values[] = {channel, TimestampTzGetDatum(since)};
+	uint64		count = run(&has_channel, values, NULL, InvalidSnapshot, 1);
+
+	SPI_freetuptable(SPI_tuptable);
+	return count > 0;
+}
+
+/* Have presence.note_touchable() see the rows that the caller may update. */
+void
+presence_store_probe_update(Datum channel)
+{
+	(void) run(&probe_update, &channel, NULL, InvalidSnapshot, 0);
+}
+
+/* Write a sign of life into rows whose last_seen is in [since, before). */
+uint64
+presence_store_beat(Datum channel, TimestampTz now, TimestampTz since,
+					TimestampTz before)
+{
+	Datum		values[] = {channel, TimestampTzGetDatum(now),
+		TimestampTzGetDatum(since), TimestampTzGetDatum(before)};
+
+	return run(&beat, values, NULL, InvalidSnapshot, 0);
+}
+
+/* Those of the channels (text[]) that have rows; NULL: none. */
+ArrayType *
+presence_store_remaining(Datum channels)
+{
+	(void) run(&remaining, &channels, NULL, InvalidSnapshot, 0);
+	return one_array();
+}
+
+/* Channels silent for longer than an age in microseconds; NULL: none. */
+ArrayType *
+presence_store_older(int64 age)
+{
+	Datum		value = Int64GetDatum(age);
+
+	(void) run(&older, &value, NULL, InvalidSnapshot, 0);
+	return one_array();
+}
+
+/* Visit every channel with the newest last_seen of its rows. */
+void
+presence_store_each_channel(void (*visit) (void *arg, const char *channel,
+										   int length, TimestampTz last_seen),
+							void *arg)
+{
+	Portal		portal = SPI_cursor_open(NULL, get_plan(&each_channel),
+										 NULL, NULL, true);
+
+	for (;;)
+	{
+		SPI_cursor_fetch(portal, true, 10000);
+		if (SPI_processed == 0)
+			break;
+		for (uint64 i = 0; i < SPI_processed; i++)
+		{
+			HeapTuple	tuple = SPI_tuptable->vals[i];
+			TupleDesc	desc = SPI_tuptable->tupdesc;
+			bool		isnull;
+			text	   *channel = DatumGetTextPP(SPI_getbinval(tuple, desc, 1, &isnull));
+			Datum		seen = SPI_getbinval(tuple, desc, 2, &isnull);
+
+			visit(arg, VARDATA_ANY(channel), VARSIZE_ANY_EXHDR(channel),
+				  DatumGetTimestampTz(seen));
+		}
+		SPI_freetuptable(SPI_tuptable);
+		CHECK_FOR_INTERRUPTS();
+	}
+	SPI_cursor_close(portal);
+}
+
+/* The oldest last_seen of all rows; DT_NOEND where there is none. */
+TimestampTz
+presence_store_oldest(void)
+{
+	bool		isnull;
+	Datum		datum;
+
+	(void) run(&oldest, NULL, NULL, InvalidSnapshot, 0);
+	datum = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	return isnull ? DT_NOEND : DatumGetTimestampTz(datum);
+}
+
+/* All presences of rooms (text[]) in a snapshot, without their metas. */
+List *
+presence_store_load_rooms(Datum rooms, Snapshot snapshot)
+{
+	return all_rows(run(&load_rooms, &rooms, NULL, snapshot, 0));
+}
+
+/* The presences of pairs of room and channel (two text[]) in a snapshot. */
+List *
+presence_store_look_up(Datum rooms, Datum channels, Snapshot snapshot)
+{
+	Datum		values[] = {rooms, channels};
+
+	return all_rows(run(&look_up, values, NULL, snapshot, 0));
+}
+
+/* What presence_snapshot() returns. */
+Jsonb *
+presence_store_snapshot(Datum room, const char *epoch, int64 seq, bool has_seq)
+{
+	Datum		values[3];
+	char		nulls[] = {' ', epoch ? ' ' : 'n', has_seq ? ' ' : 'n'};
+	bool		isnull;
+	Datum		datum;
+	Jsonb	   *jsonb;
+	MemoryContext old;
+
+	values[0] = room;
+	values[1] = epoch ? CStringGetTextDatum(epoch) : (Datum) 0;
+	values[2] = Int64GetDatum(seq);
+	(void) run(&snapshot_room, values, nulls, InvalidSnapshot, 0);
+	datum = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	old = MemoryContextSwitchTo(caller_context);
+	jsonb = DatumGetJsonbPCopy(datum);
+	MemoryContextSwitchTo(old);
+	return jsonb;
+}

@@ -1,0 +1,91 @@
+/*-------------------------------------------------------------------------
+ *
+ * store.h
+ *		Every SQL statement that C sends to the tables.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PRESENCE_STORE_H
+#define PRESENCE_STORE_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+#include "nodes/pg_list.h"
+#include "storage/itemptr.h"
+#include "storage/lockdefs.h"
+#include "utils/array.h"
+#include "utils/jsonb.h"
+#include "utils/snapshot.h"
+
+/* A presence, in the memory context that was current before the call. */
+typedef struct PresenceRow
+{
+	int64		id;
+	char	   *room;
+	char	   *channel;
+	char	   *user;			/* NULL: anonymous */
+	Jsonb	   *meta;			/* NULL: none, or too large: see truncated */
+	bool		truncated;
+	TimestampTz joined_at;
+	TimestampTz last_seen;		/* as the row has it */
+	ItemPointerData tid;
+} PresenceRow;
+
+/* What a room asks of those who enter. */
+typedef struct PresenceRoomRules
+{
+	int			max_members;	/* 0: unlimited */
+	bool		private;
+} PresenceRoomRules;
+
+typedef struct PresenceSession
+{
+	Oid			user;
+	int			context;
+} PresenceSession;
+
+extern MemoryContext presence_store_connect(void);
+extern void presence_store_finish(MemoryContext before);
+extern Oid	presence_store_owner(void);
+extern PresenceSession presence_store_become_owner(void);
+extern void presence_store_become_caller(PresenceSession session);
+
+extern void presence_store_lock_rooms(LOCKMODE mode);
+extern bool presence_store_try_lock_rooms(int timeout_ms);
+extern PresenceRoomRules presence_store_enter_room(Datum room);
+extern uint64 presence_store_count_empty_rooms(void);
+extern uint64 presence_store_delete_empty_rooms(void);
+
+extern bool presence_store_insert(Datum room, Datum channel, Datum user,
+								  Datum meta, const char *nulls,
+								  TimestampTz now, PresenceRow *row);
+extern bool presence_store_find(Datum room, Datum channel, PresenceRow *row);
+extern bool presence_store_replace(Datum room, Datum channel, Datum user,
+								   Datum meta, const char *nulls,
+								   PresenceRow *row);
+extern bool presence_store_merge_meta(Datum room, Datum channel, Datum meta);
+extern List *presence_store_lock_presence(Datum room, Datum channel);
+extern List *presence_store_lock_channels(Datum channels, bool skip_locked);
+extern uint64 presence_store_delete(List *rows);
+
+extern bool presence_store_has_channel(Datum channel, TimestampTz since);
+extern void presence_store_probe_update(Datum channel);
+extern uint64 presence_store_beat(Datum channel, TimestampTz now,
+								  TimestampTz since, TimestampTz before);
+extern ArrayType *presence_store_remaining(Datum channels);
+extern ArrayType *presence_store_older(int64 age);
+extern void presence_store_each_channel(void (*visit) (void *arg,
+													   const char *channel,
+													   int length,
+													   TimestampTz last_seen),
+										void *arg);
+extern TimestampTz presence_store_oldest(void);
+
+extern List *presence_store_load_rooms(Datum rooms, Snapshot snapshot);
+extern List *presence_store_look_up(Datum rooms, Datum channels,
+									Snapshot snapshot);
+extern Jsonb *presence_store_snapshot(Datum room, const char *epoch,
+									  int64 seq, bool has_seq);
+
+#endif							/* PRESENCE_STORE_H */

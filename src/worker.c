@@ -1,0 +1,699 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker.c
+ *		Announces the events of one database and expires its silent channels.
+ *
+ * The worker's round: deliver what is in the queue, remove the dead, remove
+ * empty rooms now and then, and sleep until there is something to do: until
+ * the next deadline at the latest, or until a committing transaction sets its
+ * latch.  While it sleeps it holds neither snapshot nor transaction.
+ *
+ * Each round works in short transactions of its own, as the owner of the
+ * extension.  Each of them first takes a share lock on the extension and
+ * looks whether it still exists, so a DROP EXTENSION is waited for, and a
+ * committed one ends the worker.
+ *
+ * Delivery.  A transaction takes a snapshot, waits until every transaction
+ * that the snapshot shows as ended has queued its hints (backend.c), copies
+ * the queue, and announces the hints that belong to the snapshot, in order.
+ * What was announced is dropped from the queue, and the number of the last
+ * event published, only once the NOTIFY has committed, with nothing between
+ * that could fail: so nothing is lost, and nothing gets two numbers.  That
+ * transaction writes no row: it neither flushes WAL nor waits for a standby.
+ *
+ * An error ends the worker; the launcher starts another one, which finds the
+ * queue as it was.  What the worker remembers, it can build again: the roster
+ * from the tables, the deadlines from the registry.
+ *
+ * Without shared memory there is no queue and no registry; the worker then
+ * only removes what the rows call dead.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "announce.h"
+#include "backend.h"
+#include "catalog/pg_database.h"
+#include "catalog/pg_extension.h"
+#include "commands/extension.h"
+#include "compat.h"
+#include "database.h"
+#include "executor/spi.h"
+#include "expiry.h"
+#include "guc.h"
+#include "liveness.h"
+#include "membership.h"
+#include "miscadmin.h"
+#include "notify.h"
+#include "pgstat.h"
+#include "postmaster/interrupt.h"
+#include "queue.h"
+#include "registry.h"
+#include "shmem.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lmgr.h"
+#include "storage/procsignal.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "worker.h"
+
+/* Channels removed in one transaction. */
+#define EXPIRY_BATCH 2000
+
+/* Bytes of hints announced in one transaction. */
+#define DELIVERY_BATCH (256 * 1024)
+
+/* Memory that the roster may take. */
+#define ROSTER_LIMIT ((Size) 64 * 1024 * 1024)
+
+/* When to try again what others stood in the way of; microseconds. */
+#define RETRY_DELAY (50 * 1000)
+
+/* How long to wait for hints of transactions that have ended; microseconds. */
+#define LATE_LIMIT (1000 * 1000)
+
+/* Above this the worker waits for the listeners to read. */
+#define MAX_QUEUE_USAGE 0.5
+
+typedef struct Worker
+{
+	PresenceDatabase *database; /* NULL without shared memory */
+	Oid			extension;
+	bool		leaving;		/* ends by its own will */
+	MemoryContext scratch;		/* reset each round */
+	PresenceRoster *roster;
+	PresenceExpiry *expiry;
+	PresenceTime last_delivery;
+	PresenceTime next_delivery; /* not before */
+	PresenceTime next_rooms;	/* when to remove empty rooms */
+	PresenceTime next_rows;		/* when to look at rows without entries */
+	PresenceTime idle_since;	/* 0: not idle */
+	uint64		adds;			/* counted in this database at the last scan */
+} Worker;
+
+static Worker worker;
+
+/* Describe a worker of a database to the postmaster. */
+void
+presence_worker_describe(BackgroundWorker *description, Oid database)
+{
+	memset(description, 0, sizeof(*description));
+	description->bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	description->bgw_start_time = BgWorkerStart_RecoveryFinished;
+	description->bgw_restart_time = BGW_NEVER_RESTART;
+	strlcpy(description->bgw_library_name, "presence", BGW_MAXLEN);
+	strlcpy(description->bgw_function_name, "presence_worker_main", BGW_MAXLEN);
+	snprintf(description->bgw_name, BGW_MAXLEN, "presence worker for database %u", database);
+	strlcpy(description->bgw_type, "presence worker", BGW_MAXLEN);
+	description->bgw_main_arg = ObjectIdGetDatum(database);
+	description->bgw_notify_pid = MyProcPid;
+}
+
+/*
+ * Give the slot back; whoever ended by an error is started again later.
+ *
+ * A transaction that commits at this moment asks for a worker only once it
+ * finds none; before, its channel is in the registry already.
+ */
+static void
+release_slot(int code, Datum arg)
+{
+	PresenceDatabase *database = worker.database;
+
+	LWLockAcquire(presence_database_lock(), LW_EXCLUSIVE);
+	if (database->worker_pid == MyProcPid)
+	{
+		database->worker_state = PRESENCE_WORKER_NONE;
+		database->worker_pid = 0;
+		database->worker_latch = NULL;
+		pg_atomic_write_u64(&database->due, 0);
+		database->wanted = !worker.leaving;
+		database->failures = worker.leaving ? 0 : database->failures + 1;
+		database->retry_at = worker.leaving ? 0 :
+			presence_clock_now() + (PresenceTime) 100000 * (1 << Min(database->failures, 8));
+	}
+	LWLockRelease(presence_database_lock());
+	if (worker.leaving && (presence_registry_count(MyDatabaseId) > 0 ||
+						   !presence_queue_is_empty(database)))
+		presence_database_want_worker(database);
+	presence_database_wake_launcher();
+}
+
+/* Take the slot of this database; false: another worker has it. */
+static bool
+claim_slot(void)
+{
+	PresenceDatabase *database = presence_database_mine();
+	bool		claimed;
+
+	if (database == NULL)
+		return false;
+	LWLockAcquire(presence_database_lock(), LW_EXCLUSIVE);
+	claimed = database->worker_pid == 0 && database->hold_pid == 0;
+	if (claimed)
+	{
+		database->worker_state = PRESENCE_WORKER_RUNNING;
+		database->worker_pid = MyProcPid;
+		database->worker_latch = MyLatch;
+		database->wanted = false;
+	}
+	LWLockRelease(presence_database_lock());
+	if (claimed)
+	{
+		worker.database = database;
+		before_shmem_exit(release_slot, (Datum) 0);
+	}
+	return claimed;
+}
+
+/* Settings that must not depend on the database's or the owner's. */
+static void
+pin_settings(void)
+{
+	static const char *const settings[][2] = {
+		{"search_path", "pg_catalog"},
+		{"default_transaction_isolation", "read committed"},
+		{"default_transaction_read_only", "off"},
+		{"default_transaction_deferrable", "off"},
+		{"lock_timeout", "0"},
+		{"statement_timeout", "0"},
+		{"idle_in_transaction_session_timeout", "0"},
+		{"synchronous_commit", "local"},
+		{"row_security", "on"},
+		{"enable_seqscan", "on"},
+		{"jit", "off"},
+#ifdef PRESENCE_HAS_TRANSACTION_TIMEOUT
+		{"transaction_timeout", "0"},
+#endif
+	};
+
+	for (int i = 0; i < lengthof(settings); i++)
+		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+/* End the worker by its own will. */
+static void
+leave(void)
+{
+	worker.leaving = true;
+	proc_exit(0);
+}
+
+/*
+ * Begin a transaction as the owner of the extension, in the scratch context.
+ * A worker whose extension is gone leaves.
+ */
+static void
+begin_work(const char *what)
+{
+	Oid			extension;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	pgstat_report_activity(STATE_RUNNING, what);
+	extension = get_extension_oid("presence", true);
+	if (OidIsValid(extension))
+	{
+		LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
+		extension = get_extension_oid("presence", true);
+	}
+	if (!OidIsValid(extension) || (OidIsValid(worker.extension) &&
+								   extension != worker.extension))
+	{
+		AbortCurrentTransaction();
+		if (worker.database)
+		{
+			presence_queue_reset(worker.database);
+			presence_registry_clear(MyDatabaseId);
+		}
+		leave();
+	}
+	worker.extension = extension;
+	PushActiveSnapshot(GetTransactionSnapshot());
+	SetUserIdAndSecContext(presence_store_owner(), SECURITY_NOFORCE_RLS);
+	MemoryContextSwitchTo(worker.scratch);
+}
+
+/* Commit what begin_work() began. */
+static void
+end_work(void)
+{
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	pgstat_report_stat(true);
+	pgstat_report_activity(STATE_IDLE, NULL);
+	MemoryContextReset(worker.scratch);
+}
+
+/* Wait until all that the snapshot shows is in the queue; false: in vain. */
+static bool
+wait_for_hints(Snapshot snapshot)
+{
+	PresenceTime start = presence_clock_now();
+
+	while (presence_backend_late(MyDatabaseId, snapshot))
+	{
+		PresenceTime waited = presence_clock_now() - start;
+
+		if (waited > LATE_LIMIT)
+			return false;
+		CHECK_FOR_INTERRUPTS();
+		pg_usleep(waited < 200 ? 10 : 500);
+	}
+	return true;
+}
+
+/* Next number to give, as the last worker left it. */
+static PresenceStamp
+current_stamp(void)
+{
+	PresenceStamp stamp;
+
+	stamp.numbered = true;
+	stamp.epoch = presence_database_epoch();
+	stamp.seq = pg_atomic_read_u64(&worker.database->seq);
+	return stamp;
+}
+
+/*
+ * Sort a batch: first the hints to announce now, then those that the snapshot
+ * shows but that come later.  The first hint that it does not show ends the
+ * first part: hints are dropped from the queue in order.
+ */
+static int
+split_batch(PresenceBatch *batch, Snapshot snapshot, int *nlater)
+{
+	Size		bytes = 0;
+	int			n = 0;
+	int			kept;
+
+	while (n < batch->nhints && bytes < DELIVERY_BATCH &&
+		   !XidInMVCCSnapshot(batch->hints[n]->xid, snapshot))
+		bytes += batch->hints[n++]->size;
+	kept = n;
+	for (int i = n; i < batch->nhints; i++)
+		if (!XidInMVCCSnapshot(batch->hints[i]->xid, snapshot))
+			batch->hints[kept++] = batch->hints[i];
+	*nlater = kept - n;
+	return n;
+}
+
+/* Whether a hint says that everything changed. */
+static bool
+asks_resync(PresenceHint *const *hints, int nhints)
+{
+	for (int i = 0; i < nhints; i++)
+		if (hints[i]->kind == PRESENCE_HINT_RESYNC && !hints[i]->announced)
+			return true;
+	return false;
+}
+
+/* Forget who was announced and have listeners read all rooms again. */
+static void
+resync(PresenceStamp *stamp)
+{
+	presence_roster_clear(worker.roster);
+	presence_notify_resync(stamp);
+}
+
+/* Announce the hints of a batch that the snapshot shows; how many. */
+static int
+announce_batch(PresenceBatch *batch, Snapshot snapshot, PresenceStamp *stamp)
+{
+	int			nlater;
+	int			nhints = split_batch(batch, snapshot, &nlater);
+	MemoryContext before;
+	List	   *events;
+
+	if (asks_resync(batch->hints, nhints))
+		resync(stamp);
+	before = presence_store_connect();
+	events = presence_announce(worker.roster, batch->hints, nhints,
+							   batch->hints + nhints, nlater, snapshot);
+	presence_notify_events(events, stamp);
+	presence_store_finish(before);
+	return nhints;
+}
+
+/*
+ * Deliver what is in the queue, as much as one transaction should.  From the
+ * commit on nothing is interrupted until the queue knows.
+ */
+static void
+deliver(void)
+{
+	PresenceStamp stamp = current_stamp();
+	Snapshot	snapshot;
+	PresenceBatch *batch;
+	int			nhints = 0;
+	bool		resynced;
+
+	begin_work("delivering events");
+	snapshot = GetActiveSnapshot();
+	resynced = !wait_for_hints(snapshot);
+	batch = presence_queue_peek(worker.database);
+	resynced |= batch->resync;
+	if (resynced)
+		resync(&stamp);
+	else
+		nhints = announce_batch(batch, snapshot, &stamp);
+
+	PopActiveSnapshot();
+	HOLD_INTERRUPTS();
+	CommitTransactionCommand();
+	pg_atomic_write_u64(&worker.database->seq, stamp.seq);
+	if (batch->resync)
+		presence_queue_resynced(worker.database, batch->cuts);
+	else
+		presence_queue_consume(worker.database, batch, nhints);
+	RESUME_INTERRUPTS();
+
+	worker.last_delivery = presence_clock_now();
+	presence_database_set(worker.database, PRESENCE_LAST_DRAIN,
+						  (uint64) GetCurrentTimestamp());
+	worker.database->failures = 0;
+	pgstat_report_stat(true);
+	pgstat_report_activity(STATE_IDLE, NULL);
+	MemoryContextReset(worker.scratch);
+	presence_roster_trim(worker.roster, ROSTER_LIMIT);
+}
+
+/* Deliver if there is something and it may go now. */
+static void
+deliver_if_due(PresenceTime now)
+{
+	if (worker.database == NULL || presence_queue_is_empty(worker.database) ||
+		now < worker.next_delivery)
+		return;
+	if (presence_notify_queue_usage() > MAX_QUEUE_USAGE)
+	{
+		worker.next_delivery = now + RETRY_DELAY;
+		return;
+	}
+	deliver();
+	worker.next_delivery = presence_queue_bytes(worker.database) > DELIVERY_BATCH ?
+		0 : now + (PresenceTime) presence_notify_interval * 1000;
+}
+
+/* Remove channels (text[]) that were silent for max_age. */
+static void
+expire_channels(ArrayType *channels, PresenceTime lag)
+{
+	MemoryContext before = presence_store_connect();
+	uint64		removed = presence_membership_expire(channels, presence_liveness_max_age());
+
+	presence_store_finish(before);
+	if (removed > 0)
+		presence_database_set(worker.database, PRESENCE_LAST_EXPIRY_LAG, (uint64) lag);
+}
+
+/* Remove the channels of the registry that are due. */
+static void
+expire_due(PresenceTime now)
+{
+	ArrayType  *channels;
+	PresenceTime lag;
+
+	if (worker.database == NULL || now < presence_expiry_next(worker.expiry))
+		return;
+	worker.adds = presence_database_count(worker.database, PRESENCE_ADDS);
+	channels = presence_expiry_take(worker.expiry, now, EXPIRY_BATCH, &lag);
+	if (channels == NULL)
+		return;
+	begin_work("removing expired presences");
+	expire_channels(channels, lag);
+	end_work();
+	MemoryContextSwitchTo(worker.scratch);
+	presence_expiry_settle(worker.expiry, now + RETRY_DELAY);
+}
+
+/* Give a channel of the table an entry. */
+static void
+load_channel(void *arg, const char *channel, int length, TimestampTz last_seen)
+{
+	bool	   *complete = arg;
+	PresenceName name = presence_registry_name(channel, length);
+	uint32		changes;
+
+	if (presence_registry_load(&name, presence_clock_from_timestamp(last_seen),
+							   0, &changes) == PRESENCE_LIFE_FULL)
+		*complete = false;
+}
+
+/*
+ * Give every channel of the table an entry.  "loaded" is 1 when every channel
+ * with rows has one, 2 while that is being brought about; whoever finds the
+ * registry full sets it to 0.
+ */
+static void
+load_registry(void)
+{
+	uint32		loading = 2;
+	bool		complete = true;
+	MemoryContext before;
+
+	pg_atomic_write_u32(&worker.database->loaded, loading);
+	begin_work("loading channels");
+	before = presence_store_connect();
+	presence_store_each_channel(load_channel, &complete);
+	presence_store_finish(before);
+	end_work();
+	if (complete)
+		pg_atomic_compare_exchange_u32(&worker.database->loaded, &loading, 1);
+	presence_expiry_rescan(worker.expiry);
+}
+
+/* Whether every channel with rows is in the registry. */
+static bool
+is_loaded(void)
+{
+	return worker.database && pg_atomic_read_u32(&worker.database->loaded) == 1;
+}
+
+/*
+ * Remove channels without entries by their rows: all of them without shared
+ * memory, those that found no room otherwise; those get entries as room comes.
+ */
+static void
+expire_rows(PresenceTime now)
+{
+	PresenceTime max_age = presence_liveness_max_age();
+	MemoryContext before;
+	TimestampTz oldest = DT_NOEND;
+
+	if (is_loaded() || now < worker.next_rows)
+		return;
+	begin_work("removing expired presences");
+	before = presence_store_connect();
+	(void) presence_membership_expire(presence_store_older(max_age), max_age);
+	if (worker.database == NULL)
+		oldest = presence_store_oldest();
+	presence_store_finish(before);
+	end_work();
+	worker.next_rows = now + max_age / 4;
+	if (worker.database)
+		load_registry();
+	else if (!TIMESTAMP_NOT_FINITE(oldest))
+		worker.next_rows = Min(worker.next_rows,
+							   Max(presence_clock_from_timestamp(oldest) + max_age + 1000,
+								   now + RETRY_DELAY));
+}
+
+/* Remove empty rooms when it is time. */
+static void
+prune_rooms_if_due(PresenceTime now)
+{
+	MemoryContext before;
+
+	if (presence_prune_rooms_interval == 0)
+		return;
+	if (worker.next_rooms == 0)
+		worker.next_rooms = now + (PresenceTime) presence_prune_rooms_interval * USECS_PER_SEC;
+	if (now < worker.next_rooms)
+		return;
+	begin_work("removing empty rooms");
+	before = presence_store_connect();
+	(void) presence_membership_prune_rooms();
+	presence_store_finish(before);
+	end_work();
+	worker.next_rooms = now + (PresenceTime) presence_prune_rooms_interval * USECS_PER_SEC;
+}
+
+/*
+ * Open the queue while events are to be announced by the worker.  It is
+ * closed only once it is empty; then the roster means nothing any more.
+ */
+static void
+follow_mode(void)
+{
+	bool		open;
+
+	if (worker.database == NULL)
+		return;
+	open = presence_queue_is_open(worker.database);
+	if (presence_notify == PRESENCE_NOTIFY_AUTO && !open)
+	{
+		presence_roster_clear(worker.roster);
+		presence_queue_open(worker.database);
+	}
+	else if (presence_notify != PRESENCE_NOTIFY_AUTO && open)
+		(void) presence_queue_close(worker.database, false);
+}
+
+/* Whether the registry may hold channels of this database. */
+static bool
+has_channels(void)
+{
+	return presence_expiry_channels(worker.expiry) > 0 ||
+		presence_database_count(worker.database, PRESENCE_ADDS) != worker.adds;
+}
+
+/* Leave when nothing has happened for long, or when somebody asks for it. */
+static void
+leave_if_idle(PresenceTime now)
+{
+	if (worker.database == NULL)
+		return;
+	if (worker.database->hold_pid != 0)
+		leave();
+	if (has_channels() || !is_loaded() ||
+		!presence_queue_is_empty(worker.database))
+		worker.idle_since = 0;
+	else if (worker.idle_since == 0)
+		worker.idle_since = now;
+	if (worker.idle_since != 0 && presence_worker_idle_timeout > 0 &&
+		now >= worker.idle_since + (PresenceTime) presence_worker_idle_timeout * USECS_PER_SEC &&
+		presence_queue_close(worker.database, false))
+		leave();
+}
+
+/* When to wake at the latest. */
+static PresenceTime
+next_wake(PresenceTime now)
+{
+	PresenceTime wake = now + presence_liveness_max_age();
+
+	if (worker.database)
+	{
+		wake = Min(wake, presence_expiry_next(worker.expiry) + 1);
+		if (!presence_queue_is_empty(worker.database))
+			wake = Min(wake, Max(worker.next_delivery, now));
+		if (has_channels())
+			wake = Min(wake, now + presence_database_stall_limit());
+		else if (presence_worker_idle_timeout > 0)
+			wake = Min(wake, now + (PresenceTime) presence_worker_idle_timeout * USECS_PER_SEC);
+	}
+	if (!is_loaded())
+		wake = Min(wake, worker.next_rows);
+	if (worker.next_rooms != 0)
+		wake = Min(wake, worker.next_rooms);
+	return wake;
+}
+
+/* The worker woke much too late: the server stood still, so nobody died. */
+static void
+notice_stall(PresenceTime due)
+{
+	PresenceTime now = presence_clock_now();
+
+	if (worker.database == NULL)
+		return;
+	if (now > due + presence_database_stall_limit())
+		presence_database_raise_floor(worker.database, now);
+	presence_liveness_check_wall_clock();
+}
+
+/* Sleep until there is something to do. */
+static void
+sleep_until(PresenceTime wake, uint32 wait_event)
+{
+	PresenceTime now = presence_clock_now();
+	long		timeout = wake <= now ? 0 : (wake - now + 999) / 1000;
+
+	if (worker.database)
+		pg_atomic_write_u64(&worker.database->due, (uint64) Max(wake, now));
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 timeout, wait_event);
+	ResetLatch(MyLatch);
+	if (worker.database)
+		pg_atomic_write_u64(&worker.database->due, 0);
+	notice_stall(Max(wake, now));
+	CHECK_FOR_INTERRUPTS();
+}
+
+/* Do all that is due. */
+static void
+do_round(void)
+{
+	PresenceTime now = presence_clock_now();
+
+	MemoryContextSwitchTo(worker.scratch);
+	MemoryContextReset(worker.scratch);
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+		worker.next_rooms = 0;
+	}
+	follow_mode();
+	deliver_if_due(now);
+	expire_rows(now);
+	expire_due(now);
+	prune_rooms_if_due(now);
+	leave_if_idle(now);
+}
+
+/*
+ * Make this the only worker of the database.  Without shared memory a lock on
+ * the extension, held by the session, says so.
+ */
+static void
+become_the_worker(void)
+{
+	LOCKTAG		tag;
+
+	if (presence_shmem_ready())
+	{
+		if (!claim_slot())
+			proc_exit(0);
+		begin_work("starting");
+		end_work();
+		return;
+	}
+	begin_work("starting");
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, ExtensionRelationId, worker.extension, 1);
+	if (LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
+		proc_exit(0);
+	end_work();
+}
+
+/* Entry point of the worker of one database. */
+void
+presence_worker_main(Datum database)
+{
+	uint32		wait_event;
+
+	pqsignal(SIGTERM, die);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(database), InvalidOid, 0);
+	pin_settings();
+	wait_event = presence_compat_wait_event("PresenceWorkerMain");
+
+	worker.scratch = AllocSetContextCreate(TopMemoryContext, "presence worker scratch",
+										   ALLOCSET_DEFAULT_SIZES);
+	worker.roster = presence_roster_create(TopMemoryContext);
+	worker.expiry = presence_expiry_create(TopMemoryContext);
+	become_the_worker();
+	for (;;)
+	{
+		do_round();
+		sleep_until(next_wake(presence_clock_now()), wait_event);
+	}
+}

@@ -66,6 +66,12 @@
 /* Channels removed in one transaction. */
 #define EXPIRY_BATCH 2000
 
+/*
+ * How long a death may wait for others, so that they are removed and told
+ * together; microseconds.
+ */
+#define EXPIRY_PATIENCE (20 * 1000)
+
 /* Bytes of hints announced in one transaction. */
 #define DELIVERY_BATCH (256 * 1024)
 
@@ -420,7 +426,8 @@ expire_due(PresenceTime now)
 	ArrayType  *channels;
 	PresenceTime lag;
 
-	if (worker.database == NULL || now < presence_expiry_next(worker.expiry))
+	if (worker.database == NULL ||
+		now < presence_expiry_next(worker.expiry) + EXPIRY_PATIENCE)
 		return;
 	worker.adds = presence_database_count(worker.database, PRESENCE_ADDS);
 	channels = presence_expiry_take(worker.expiry, now, EXPIRY_BATCH, &lag);
@@ -581,7 +588,7 @@ next_wake(PresenceTime now)
 
 	if (worker.database)
 	{
-		wake = Min(wake, presence_expiry_next(worker.expiry) + 1);
+		wake = Min(wake, presence_expiry_next(worker.expiry) + EXPIRY_PATIENCE);
 		if (!presence_queue_is_empty(worker.database))
 			wake = Min(wake, Max(worker.next_delivery, now));
 		if (has_channels())

@@ -80,12 +80,15 @@ get_backend(void)
 	return my_backend ? my_backend : attach_backend();
 }
 
-/* Count heartbeats of this process. */
+/* Count heartbeats of this process; without shared memory nobody counts. */
 void
 presence_backend_count_touches(uint64 touches)
 {
-	PresenceBackend *slot = get_backend();
+	PresenceBackend *slot;
 
+	if (backends == NULL)
+		return;
+	slot = get_backend();
 	pg_atomic_write_u64(&slot->touches,
 						pg_atomic_read_u64(&slot->touches) + touches);
 }

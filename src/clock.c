@@ -46,14 +46,21 @@ presence_clock_shmem_init(void *area, bool found)
 	pg_atomic_init_u64(&clock_state->wall_offset, 0);
 }
 
-/* Return the monotonic time in microseconds. */
+/* Return the machine's monotonic time, which tests cannot push, in microseconds. */
 PresenceTime
-presence_clock_now(void)
+presence_clock_machine(void)
 {
 	struct timespec ts;
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (PresenceTime) ts.tv_sec * USECS_PER_SEC + ts.tv_nsec / 1000 +
+	return (PresenceTime) ts.tv_sec * USECS_PER_SEC + ts.tv_nsec / 1000;
+}
+
+/* Return the monotonic time in microseconds. */
+PresenceTime
+presence_clock_now(void)
+{
+	return presence_clock_machine() +
 		(PresenceTime) pg_atomic_read_u64(&clock_state->offset);
 }
 
@@ -92,7 +99,8 @@ presence_clock_wall_offset(void)
 /*
  * presence_test_advance_clock(microseconds bigint) returns void
  *
- * Push all clocks of the extension ahead.  For tests, which declare it.
+ * Push all clocks of the extension ahead, as if the server had run for that
+ * long: it counts as silence, not as a stall.  For tests, which declare it.
  */
 Datum
 presence_test_advance_clock(PG_FUNCTION_ARGS)

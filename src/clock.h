@@ -26,6 +26,7 @@ typedef struct PresenceClock
 extern Size presence_clock_shmem_size(void);
 extern void presence_clock_shmem_init(void *area, bool found);
 
+extern PresenceTime presence_clock_machine(void);
 extern PresenceTime presence_clock_now(void);
 extern TimestampTz presence_clock_wall(void);
 extern TimestampTz presence_clock_to_timestamp(PresenceTime time);

@@ -328,12 +328,13 @@ presence_database_stall_limit(void)
 
 /* Whether the worker is overdue: the server was stopped, or it is. */
 bool
-presence_database_stalled(PresenceDatabase *database, PresenceTime now)
+presence_database_stalled(PresenceDatabase *database)
 {
 	PresenceTime due;
 
 	if (database == NULL || database->worker_state != PRESENCE_WORKER_RUNNING)
 		return false;
 	due = (PresenceTime) pg_atomic_read_u64(&database->due);
-	return due != 0 && now > due + presence_database_stall_limit();
+	return due != 0 &&
+		presence_clock_machine() > due + presence_database_stall_limit();
 }

@@ -59,7 +59,8 @@ typedef struct PresenceDatabase
 
 	/* Written by the worker, read by all. */
 	pg_atomic_uint64 floor;		/* PresenceTime; signs of life count from here */
-	pg_atomic_uint64 due;		/* when the sleeping worker wakes; 0: awake */
+	pg_atomic_uint64 due;		/* when the sleeping worker wakes, by the
+								 * machine's clock; 0: awake */
 	pg_atomic_uint64 wall_offset;	/* as last seen */
 	pg_atomic_uint32 loaded;	/* every row's channel is in the registry */
 	pg_atomic_uint64 seq;		/* of the last event delivered */
@@ -97,7 +98,6 @@ extern void presence_database_raise_floor(PresenceDatabase *database,
 										  PresenceTime time);
 extern void presence_database_end_recovery(void);
 extern PresenceTime presence_database_stall_limit(void);
-extern bool presence_database_stalled(PresenceDatabase *database,
-									  PresenceTime now);
+extern bool presence_database_stalled(PresenceDatabase *database);
 
 #endif							/* PRESENCE_DATABASE_H */

@@ -84,10 +84,9 @@ static PresenceTime
 forgiving_cutoff(void)
 {
 	PresenceDatabase *database = presence_database_mine();
-	PresenceTime now = presence_clock_now();
 
-	if (presence_database_stalled(database, now))
-		presence_database_raise_floor(database, now);
+	if (presence_database_stalled(database))
+		presence_database_raise_floor(database, presence_clock_now());
 	presence_liveness_check_wall_clock();
 	return current_cutoff();
 }

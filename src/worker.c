@@ -221,6 +221,7 @@ begin_work(const char *what)
 	Oid			extension;
 
 	SetCurrentStatementStartTimestamp();
+	SetUserIdAndSecContext(GetSessionUserId(), 0);
 	StartTransactionCommand();
 	pgstat_report_activity(STATE_RUNNING, what);
 	extension = get_extension_oid("presence", true);
@@ -607,12 +608,10 @@ next_wake(PresenceTime now)
 static void
 notice_stall(PresenceTime due)
 {
-	PresenceTime now = presence_clock_now();
-
 	if (worker.database == NULL)
 		return;
-	if (now > due + presence_database_stall_limit())
-		presence_database_raise_floor(worker.database, now);
+	if (presence_clock_machine() > due + presence_database_stall_limit())
+		presence_database_raise_floor(worker.database, presence_clock_now());
 	presence_liveness_check_wall_clock();
 }
 
@@ -622,15 +621,16 @@ sleep_until(PresenceTime wake, uint32 wait_event)
 {
 	PresenceTime now = presence_clock_now();
 	long		timeout = wake <= now ? 0 : (wake - now + 999) / 1000;
+	PresenceTime due = presence_clock_machine() + Max(wake - now, 0);
 
 	if (worker.database)
-		pg_atomic_write_u64(&worker.database->due, (uint64) Max(wake, now));
+		pg_atomic_write_u64(&worker.database->due, (uint64) due);
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 					 timeout, wait_event);
 	ResetLatch(MyLatch);
 	if (worker.database)
 		pg_atomic_write_u64(&worker.database->due, 0);
-	notice_stall(Max(wake, now));
+	notice_stall(due);
 	CHECK_FOR_INTERRUPTS();
 }
 

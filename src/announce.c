@@ -16,12 +16,16 @@
  * that wait for a later turn ("later").  Undoing the hints of both kinds
  * leaves what had been told when they came.
  *
+ * Whether a user is online anywhere is counted in the table, less what is to
+ * be told later; the events of this turn tell what it was before.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "announce.h"
 #include "catalog/pg_type.h"
+#include "clock.h"
 #include "common/hashfn.h"
 #include "guc.h"
 #include "utils/array.h"
@@ -76,6 +80,30 @@ typedef struct TurnPresence
 #define SH_DECLARE
 #include "lib/simplehash.h"
 
+/* What happens to one user. */
+typedef struct TurnUser
+{
+	const char *name;			/* key */
+	char		status;			/* for simplehash */
+	int64		change;			/* connections announced as come less gone */
+	int64		later;			/* connections that come less go later on */
+	bool		chose;			/* the chosen status or message changed */
+	const char *chosen_before;	/* status before, where "chose" */
+	const char *message_before;
+	TimestampTz last_seen;		/* newest sign of life of those who left */
+} TurnUser;
+
+#define SH_PREFIX turnusers
+#define SH_ELEMENT_TYPE TurnUser
+#define SH_KEY_TYPE const char *
+#define SH_KEY name
+#define SH_HASH_KEY(tb, key) hash_string(key)
+#define SH_EQUAL(tb, a, b) (strcmp(a, b) == 0)
+#define SH_SCOPE static inline
+#define SH_DEFINE
+#define SH_DECLARE
+#include "lib/simplehash.h"
+
 /* One announcement. */
 typedef struct Turn
 {
@@ -83,6 +111,7 @@ typedef struct Turn
 	Snapshot	snapshot;
 	turnrooms_hash *rooms;
 	turnpresences_hash *presences;
+	turnusers_hash *users;
 	List	   *order;			/* names of rooms with events, as they came up */
 } Turn;
 
@@ -117,6 +146,38 @@ get_room(Turn *turn, const char *name)
 		room->room = presence_roster_find(turn->roster, name);
 	}
 	return room;
+}
+
+/* Find or make what happens to a user; NULL for nobody. */
+static TurnUser *
+get_user(Turn *turn, const char *name)
+{
+	bool		found;
+	TurnUser   *user;
+
+	if (name == NULL)
+		return NULL;
+	user = turnusers_insert(turn->users, name, &found);
+	if (!found)
+	{
+		user->change = 0;
+		user->later = 0;
+		user->chose = false;
+		user->chosen_before = NULL;
+		user->message_before = NULL;
+		user->last_seen = DT_NOBEGIN;
+	}
+	return user;
+}
+
+/* A user's connections come or go with the events of this turn. */
+static void
+count_user(Turn *turn, const char *name, int change)
+{
+	TurnUser   *user = get_user(turn, name);
+
+	if (user)
+		user->change += change;
 }
 
 /* Whether a hint speaks of one presence. */
@@ -287,7 +348,7 @@ load_rooms(Turn *turn)
 	turnrooms_start_iterate(turn->rooms, &iterator);
 	while ((room = turnrooms_iterate(turn->rooms, &iterator)))
 	{
-		if (room->room)
+		if (room->room || room->hints == NIL)
 			continue;
 		room->room = presence_roster_make(turn->roster, room->name);
 		names = lappend(names, unconstify(char *, room->name));
@@ -315,7 +376,8 @@ add_event(Turn *turn, TurnRoom *room, PresenceEventKind kind, PresenceRow *row)
 	event->kind = kind;
 	event->room = room->name;
 	event->row = row;
-	event->counts = presence_roster_counts(room->room);
+	if (room->room)
+		event->counts = presence_roster_counts(room->room);
 	if (room->events == NIL)
 		turn->order = lappend(turn->order, unconstify(char *, room->name));
 	room->events = lappend(room->events, event);
@@ -343,11 +405,17 @@ static void
 tell_leave(Turn *turn, TurnRoom *room, PresenceRosterMember *member,
 		   const PresenceHint *hint)
 {
+	TurnUser   *user = get_user(turn, member->user ? pstrdup(member->user) : NULL);
 	bool		last = presence_roster_leave(room->room, member);
 	PresenceEvent *event;
 
 	if (hint->announced)
 		return;
+	if (user)
+	{
+		user->change--;
+		user->last_seen = Max(user->last_seen, hint->last_seen);
+	}
 	event = add_event(turn, room, PRESENCE_EVENT_LEAVE, row_of_leave(hint));
 	event->reason = hint->reason;
 	event->user_left = last;
@@ -379,8 +447,10 @@ tell_join(Turn *turn, TurnRoom *room, const PresenceHint *hint)
 	first = presence_roster_join(room->room, channel, hint->id,
 								 row ? row->user :
 								 presence_hint_text(hint, PRESENCE_FIELD_USER));
-	if (!hint->announced)
-		add_event(turn, room, PRESENCE_EVENT_JOIN, row)->user_joined = first;
+	if (hint->announced)
+		return;
+	count_user(turn, row->user, 1);
+	add_event(turn, room, PRESENCE_EVENT_JOIN, row)->user_joined = first;
 }
 
 /* A member's user or meta has changed. */
@@ -404,6 +474,11 @@ tell_update(Turn *turn, TurnRoom *room, PresenceRosterMember *member,
 		presence_roster_set_user(room->room, member, user, &joined, &left);
 	if (hint->announced)
 		return;
+	if (changed)
+	{
+		count_user(turn, before, -1);
+		count_user(turn, user, 1);
+	}
 	presence->updated = true;
 	event = add_event(turn, room, PRESENCE_EVENT_UPDATE, presence->row);
 	event->user_changed = changed;
@@ -434,20 +509,80 @@ tell(Turn *turn, const PresenceHint *hint)
 		tell_update(turn, room, member, hint);
 }
 
-/* Fold the events of a room into one where they are many. */
+/* A broadcast goes to its room as it is. */
+static void
+tell_broadcast(Turn *turn, const PresenceHint *hint)
+{
+	TurnRoom   *room = get_room(turn, presence_hint_text(hint, PRESENCE_FIELD_ROOM));
+
+	add_event(turn, room, PRESENCE_EVENT_BROADCAST, NULL)->payload =
+		presence_hint_text(hint, PRESENCE_FIELD_PAYLOAD);
+}
+
+/* A user has chosen; what counts is what held before the first choice. */
+static void
+tell_choice(Turn *turn, const PresenceHint *hint)
+{
+	TurnUser   *user = get_user(turn, presence_hint_text(hint, PRESENCE_FIELD_USER));
+
+	if (user->chose)
+		return;
+	user->chose = true;
+	user->chosen_before = presence_hint_text(hint, PRESENCE_FIELD_PREVIOUS);
+	user->message_before = presence_hint_text(hint, PRESENCE_FIELD_PAYLOAD);
+}
+
+/* Tell all hints, in their order. */
+static void
+tell_hints(Turn *turn, PresenceHint *const *hints, int nhints)
+{
+	for (int i = 0; i < nhints; i++)
+	{
+		if (is_change(hints[i]))
+			tell(turn, hints[i]);
+		else if (hints[i]->announced)
+			continue;
+		else if (hints[i]->kind == PRESENCE_HINT_BROADCAST)
+			tell_broadcast(turn, hints[i]);
+		else if (hints[i]->kind == PRESENCE_HINT_STATUS)
+			tell_choice(turn, hints[i]);
+	}
+}
+
+/* Whether an event is a broadcast. */
+static bool
+is_broadcast(const PresenceEvent *event)
+{
+	return event->kind == PRESENCE_EVENT_BROADCAST;
+}
+
+/*
+ * Fold the changes of a room into one event where they are many; broadcasts
+ * follow it.
+ */
 static List *
 fold_events(TurnRoom *room)
 {
 	PresenceEvent *bulk;
+	List	   *changes = NIL;
+	List	   *broadcasts = NIL;
+	ListCell   *lc;
 
-	if (list_length(room->events) <= presence_bulk_threshold)
+	foreach(lc, room->events)
+	{
+		if (is_broadcast(lfirst(lc)))
+			broadcasts = lappend(broadcasts, lfirst(lc));
+		else
+			changes = lappend(changes, lfirst(lc));
+	}
+	if (list_length(changes) <= presence_bulk_threshold)
 		return room->events;
 	bulk = palloc0(sizeof(PresenceEvent));
 	bulk->kind = PRESENCE_EVENT_BULK;
 	bulk->room = room->name;
 	bulk->counts = presence_roster_counts(room->room);
-	bulk->folded = room->events;
-	return list_make1(bulk);
+	bulk->folded = changes;
+	return list_concat(list_make1(bulk), broadcasts);
 }
 
 /* The events of all rooms, room by room, as the rooms came up. */
@@ -466,27 +601,130 @@ collect_events(Turn *turn)
 	return events;
 }
 
+/* By how much the hints for later change what the table shows of users. */
+static void
+count_later(Turn *turn, PresenceHint *const *later, int nlater)
+{
+	for (int i = 0; i < nlater; i++)
+	{
+		const PresenceHint *hint = later[i];
+		TurnPresence *presence;
+		TurnUser   *user;
+
+		if (!is_change(hint) || hint->kind == PRESENCE_HINT_UPDATE)
+			continue;
+		presence = get_presence(turn, hint->id);
+		if (hint->kind == PRESENCE_HINT_JOIN && presence->row)
+		{
+			user = get_user(turn, presence->row->user);
+			if (user)
+				user->later++;
+		}
+		else if (hint->kind == PRESENCE_HINT_LEAVE && !presence->joined)
+		{
+			user = get_user(turn, presence_hint_text(hint, PRESENCE_FIELD_USER));
+			if (user)
+				user->later--;
+		}
+	}
+}
+
+/* The status that others see. */
+static const char *
+effective_status(int64 connections, const char *chosen)
+{
+	return connections <= 0 ? "offline" : chosen ? chosen : "online";
+}
+
+/* Tell the status of a user if it is news. */
+static PresenceEvent *
+status_event(const TurnUser *user, PresencePerson *person, List **gone)
+{
+	int64		now = person->connections - user->later;
+	int64		before = now - user->change;
+	const char *chosen_before = user->chose ? user->chosen_before : person->chosen_status;
+	const char *message_before = user->chose ? user->message_before : person->custom_message;
+	bool		hidden;
+	PresenceEvent *event;
+
+	if (now <= 0 && before > 0)
+	{
+		PresenceGone *entry = palloc(sizeof(PresenceGone));
+
+		entry->user = person->user;
+		entry->last_seen = user->last_seen;
+		*gone = lappend(*gone, entry);
+	}
+	person->status = effective_status(now, person->chosen_status);
+	hidden = strcmp(person->status, "offline") == 0;
+	if (strcmp(person->status, effective_status(before, chosen_before)) == 0 &&
+		(hidden || same_user(person->custom_message, message_before)))
+		return NULL;
+	if (!hidden)
+		person->last_seen = presence_clock_wall();
+	else if (user->last_seen > person->last_seen)
+		person->last_seen = user->last_seen;
+	event = palloc0(sizeof(PresenceEvent));
+	event->kind = PRESENCE_EVENT_STATUS;
+	event->person = person;
+	return event;
+}
+
+/* The statuses that are news; "gone" gets those who went offline. */
+static List *
+collect_statuses(Turn *turn, List **gone)
+{
+	List	   *names = NIL;
+	List	   *events = NIL;
+	turnusers_iterator iterator;
+	TurnUser   *user;
+	ListCell   *lc;
+
+	turnusers_start_iterate(turn->users, &iterator);
+	while ((user = turnusers_iterate(turn->users, &iterator)))
+		if (user->change != 0 || user->chose)
+			names = lappend(names, unconstify(char *, user->name));
+	if (names == NIL)
+		return NIL;
+	foreach(lc, presence_store_people(text_array(names), turn->snapshot))
+	{
+		PresencePerson *person = lfirst(lc);
+		PresenceEvent *event = status_event(turnusers_lookup(turn->users, person->user),
+											person, gone);
+
+		if (event)
+			events = lappend(events, event);
+	}
+	return events;
+}
+
 /*
  * Make the events that hints call for, and bring the roster up to date.
  * "later" are hints that wait for another turn but belong to transactions
  * that the snapshot shows; with InvalidSnapshot the caller's own is used.
- * Needs SPI.  Everything lives in the current memory context.
+ * "gone" gets the users who went offline, as PresenceGone.  Needs SPI.
+ * Everything lives in the current memory context.
  */
 List *
 presence_announce(PresenceRoster *roster, PresenceHint *const *hints, int nhints,
-				  PresenceHint *const *later, int nlater, Snapshot snapshot)
+				  PresenceHint *const *later, int nlater, Snapshot snapshot,
+				  List **gone)
 {
 	Turn		turn = {roster, snapshot};
+	List	   *events;
 
 	turn.rooms = turnrooms_create(CurrentMemoryContext, 64, NULL);
 	turn.presences = turnpresences_create(CurrentMemoryContext,
 										  Max(nhints, 16), NULL);
+	turn.users = turnusers_create(CurrentMemoryContext, 64, NULL);
+	*gone = NIL;
 	sort_hints(&turn, hints, nhints);
 	sort_hints(&turn, later, nlater);
 	load_rooms(&turn);
 	look_up_rows(&turn, hints, nhints);
-	for (int i = 0; i < nhints; i++)
-		if (is_change(hints[i]))
-			tell(&turn, hints[i]);
-	return collect_events(&turn);
+	look_up_rows(&turn, later, nlater);
+	tell_hints(&turn, hints, nhints);
+	count_later(&turn, later, nlater);
+	events = collect_events(&turn);
+	return list_concat(events, collect_statuses(&turn, gone));
 }

@@ -22,7 +22,9 @@ typedef enum PresenceEventKind
 	PRESENCE_EVENT_LEAVE,
 	PRESENCE_EVENT_UPDATE,
 	PRESENCE_EVENT_BULK,
-	PRESENCE_EVENT_RESYNC
+	PRESENCE_EVENT_RESYNC,
+	PRESENCE_EVENT_STATUS,
+	PRESENCE_EVENT_BROADCAST
 } PresenceEventKind;
 
 /* One thing to tell listeners. */
@@ -38,11 +40,20 @@ typedef struct PresenceEvent
 	bool		user_left;
 	PresenceRosterCounts counts;
 	List	   *folded;			/* the events that a bulk stands for */
+	const char *payload;		/* of a broadcast */
+	const PresencePerson *person;	/* of a status */
 } PresenceEvent;
+
+/* A user who went offline, and the last sign of life. */
+typedef struct PresenceGone
+{
+	const char *user;
+	TimestampTz last_seen;
+} PresenceGone;
 
 extern List *presence_announce(PresenceRoster *roster,
 							   PresenceHint *const *hints, int nhints,
 							   PresenceHint *const *later, int nlater,
-							   Snapshot snapshot);
+							   Snapshot snapshot, List **gone);
 
 #endif							/* PRESENCE_ANNOUNCE_H */

@@ -59,7 +59,7 @@ typedef struct Privilege
 static const Privilege privileges[] = {
 	{LEVEL_READER, "USAGE ON SCHEMA presence"},
 	{LEVEL_READER, "USAGE ON SCHEMA %s"},
-	{LEVEL_READER, "SELECT ON presence.presences, presence.rooms,"
+	{LEVEL_READER, "SELECT ON presence.presences, presence.rooms, presence.people,"
 	" presence.members, presence.room_list, presence.stats"},
 	{LEVEL_READER, "EXECUTE ON FUNCTION presence.is_live, presence.is_older,"
 	" presence.effective_last_seen, presence.check_name, presence.check_names,"
@@ -67,15 +67,24 @@ static const Privilege privileges[] = {
 	{LEVEL_READER, "EXECUTE ON FUNCTION %s.presence_list, %s.presence_users,"
 	" %s.presence_count, %s.presence_anonymous_count, %s.presence_counts,"
 	" %s.presence_rooms, %s.presence_user_rooms, %s.presence_is_online,"
-	" %s.presence_online, %s.presence_snapshot"},
+	" %s.presence_online, %s.presence_snapshot, %s.presence_status,"
+	" %s.presence_statuses"},
 	{LEVEL_MEMBER, "INSERT, UPDATE, DELETE ON presence.presences"},
 	{LEVEL_MEMBER, "INSERT ON presence.rooms"},
-	{LEVEL_MEMBER, "EXECUTE ON FUNCTION presence.note_touchable"},
+	{LEVEL_MEMBER, "INSERT, UPDATE ON presence.people"},
+	{LEVEL_MEMBER, "SELECT ON presence.bans, presence.invitations"},
+	{LEVEL_MEMBER, "SELECT, INSERT ON presence.admissions"},
+	{LEVEL_MEMBER, "EXECUTE ON FUNCTION presence.note_touchable, presence.check_status"},
 	{LEVEL_MEMBER, "EXECUTE ON FUNCTION %s.presence_add, %s.presence_add_many,"
 	" %s.presence_update, %s.presence_remove, %s.presence_touch,"
 	" %s.presence_touch_many, %s.presence_receive, %s.presence_leave_all,"
-	" %s.presence_leave_all_many"},
+	" %s.presence_leave_all_many, %s.presence_set_status, %s.presence_broadcast"},
 	{LEVEL_ADMIN, "UPDATE, DELETE ON presence.rooms"},
+	{LEVEL_ADMIN, "INSERT, UPDATE, DELETE ON presence.bans, presence.invitations"},
+	{LEVEL_ADMIN, "DELETE ON presence.admissions, presence.people"},
+	{LEVEL_ADMIN, "EXECUTE ON FUNCTION presence.check_room_settings"},
+	{LEVEL_ADMIN, "EXECUTE ON FUNCTION %s.presence_configure_room, %s.presence_invite,"
+	" %s.presence_uninvite, %s.presence_kick, %s.presence_ban, %s.presence_unban"},
 	{LEVEL_ADMIN, "EXECUTE ON FUNCTION %s.prune_presences, %s.prune_rooms,"
 	" %s.presence_start_worker, %s.presence_schedule_pruning,"
 	" %s.presence_unschedule_pruning, %s.presence_reset_stats"},
@@ -292,7 +301,7 @@ fill_shared_stats(PresenceDatabase *database, Datum *values, bool *nulls)
 	values[1] = Int32GetDatum(database->worker_pid);
 	nulls[1] = database->worker_pid == 0;
 	values[2] = CStringGetTextDatum(presence_notify_epoch_text(presence_database_epoch()));
-	values[3] = Int64GetDatum((int64) pg_atomic_read_u64(&database->seq));
+	values[3] = Int64GetDatum((int64) pg_atomic_read_u64(&database->seq[PRESENCE_VOICE_CHANGED]));
 	values[4] = Int64GetDatum((int64) presence_registry_count(database->oid));
 	values[5] = Int64GetDatum(presence_max_channels);
 	values[6] = Int64GetDatum((int64) presence_queue_bytes(database));

@@ -128,7 +128,7 @@ presence_snapshot(PG_FUNCTION_ARGS)
 	if (database && presence_queue_is_open(database))
 	{
 		epoch = presence_notify_epoch_text(presence_database_epoch());
-		seq = (int64) pg_atomic_read_u64(&database->seq);
+		seq = (int64) pg_atomic_read_u64(&database->seq[PRESENCE_VOICE_CHANGED]);
 		has_seq = !IsolationUsesXactSnapshot();
 	}
 	before = presence_store_connect();

@@ -48,6 +48,15 @@
 
 PG_FUNCTION_INFO_V1(presence_capture_row);
 PG_FUNCTION_INFO_V1(presence_capture_truncate);
+PG_FUNCTION_INFO_V1(presence_capture_person);
+
+/* Columns of presence.people. */
+enum
+{
+	PERSON_USER = 1,
+	PERSON_STATUS,
+	PERSON_MESSAGE
+};
 
 /* Columns of presence.presences. */
 enum
@@ -129,6 +138,13 @@ capture_context(void)
 	return capture.context;
 }
 
+/* Whether the running transaction has dealt with presences. */
+bool
+presence_capture_is_active(void)
+{
+	return capture.context != NULL;
+}
+
 /* Say why rows that are deleted from now on leave; returns what held so far. */
 PresenceReason
 presence_capture_set_reason(PresenceReason reason)
@@ -201,8 +217,13 @@ presence_capture_begin(const char *channel, int length, PresenceTime now,
 	name = presence_registry_name(channel, length);
 	note = get_channel(&name);
 	if (note->pinned)
-		return presence_registry_touch(&name, now, cutoff);
-	life = presence_registry_begin(&name, now, cutoff, revive);
+	{
+		life = presence_registry_touch(&name, now, cutoff);
+		if (life == PRESENCE_LIFE_DEAD && revive)
+			(void) presence_registry_begin(&name, now, cutoff, true, false);
+		return life;
+	}
+	life = presence_registry_begin(&name, now, cutoff, revive, true);
 	note->pinned = (life != PRESENCE_LIFE_FULL &&
 					(life != PRESENCE_LIFE_DEAD || revive));
 	return life;
@@ -327,6 +348,18 @@ note_join(HeapTuple row, TupleDesc desc)
 											 row_id(row, desc), fields));
 }
 
+/* The newest sign of life of the channel of a row. */
+static TimestampTz
+newest_sign(HeapTuple row, TupleDesc desc, const PresenceValue *channel)
+{
+	bool		isnull;
+	Datum		last_seen = heap_getattr(row, COLUMN_LAST_SEEN, desc, &isnull);
+
+	return presence_clock_to_timestamp(presence_liveness_seen(channel->data,
+															  channel->length,
+															  DatumGetTimestampTz(last_seen)));
+}
+
 /* A row was deleted. */
 static void
 note_leave(HeapTuple row, TupleDesc desc)
@@ -354,6 +387,7 @@ note_leave(HeapTuple row, TupleDesc desc)
 	hint->truncated = truncated;
 	hint->joined_at = DatumGetTimestampTz(heap_getattr(row, COLUMN_JOINED_AT,
 													   desc, &isnull));
+	hint->last_seen = newest_sign(row, desc, &fields[PRESENCE_FIELD_CHANNEL]);
 	presence_capture_note(hint);
 }
 
@@ -385,16 +419,16 @@ note_update(HeapTuple before, HeapTuple after, TupleDesc desc)
 
 /* Raise an error unless called as a trigger as the install script does. */
 static TriggerData *
-check_trigger(FunctionCallInfo fcinfo, bool row)
+check_trigger(FunctionCallInfo fcinfo, bool row, int columns)
 {
 	TriggerData *data = (TriggerData *) fcinfo->context;
 
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_AFTER(data->tg_event) ||
 		(TRIGGER_FIRED_FOR_ROW(data->tg_event) != 0) != row ||
-		RelationGetNumberOfAttributes(data->tg_relation) < COLUMN_LAST_SEEN)
+		RelationGetNumberOfAttributes(data->tg_relation) < columns)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("this function serves the triggers of presence.presences only"),
+				 errmsg("this function serves the triggers of the tables of presence only"),
 				 errhint("Leave the triggers as CREATE EXTENSION presence made them.")));
 	return data;
 }
@@ -407,7 +441,7 @@ check_trigger(FunctionCallInfo fcinfo, bool row)
 Datum
 presence_capture_row(PG_FUNCTION_ARGS)
 {
-	TriggerData *data = check_trigger(fcinfo, true);
+	TriggerData *data = check_trigger(fcinfo, true, COLUMN_LAST_SEEN);
 	TupleDesc	desc = RelationGetDescr(data->tg_relation);
 
 	if (TRIGGER_FIRED_BY_INSERT(data->tg_event))
@@ -429,8 +463,36 @@ presence_capture_truncate(PG_FUNCTION_ARGS)
 {
 	PresenceValue fields[PRESENCE_NFIELDS] = {0};
 
-	(void) check_trigger(fcinfo, false);
+	(void) check_trigger(fcinfo, false, COLUMN_LAST_SEEN);
 	presence_capture_note(presence_hint_make(PRESENCE_HINT_RESYNC, 0, fields));
+	return PointerGetDatum(NULL);
+}
+
+/*
+ * presence.capture_person() returns trigger
+ *
+ * Notes that a chosen status or message changed, with what it was.
+ */
+Datum
+presence_capture_person(PG_FUNCTION_ARGS)
+{
+	TriggerData *data = check_trigger(fcinfo, true, PERSON_MESSAGE);
+	TupleDesc	desc = RelationGetDescr(data->tg_relation);
+	HeapTuple	before = TRIGGER_FIRED_BY_INSERT(data->tg_event) ? NULL :
+		data->tg_trigtuple;
+	HeapTuple	after = TRIGGER_FIRED_BY_INSERT(data->tg_event) ? data->tg_trigtuple :
+		TRIGGER_FIRED_BY_UPDATE(data->tg_event) ? data->tg_newtuple : NULL;
+	PresenceValue none = {NULL, 0};
+	PresenceValue fields[PRESENCE_NFIELDS] = {0};
+
+	fields[PRESENCE_FIELD_USER] = row_text(after ? after : before, desc, PERSON_USER);
+	fields[PRESENCE_FIELD_PREVIOUS] = before ? row_text(before, desc, PERSON_STATUS) : none;
+	fields[PRESENCE_FIELD_PAYLOAD] = before ? row_text(before, desc, PERSON_MESSAGE) : none;
+	if (!same_value(fields[PRESENCE_FIELD_PREVIOUS],
+					after ? row_text(after, desc, PERSON_STATUS) : none) ||
+		!same_value(fields[PRESENCE_FIELD_PAYLOAD],
+					after ? row_text(after, desc, PERSON_MESSAGE) : none))
+		presence_capture_note(presence_hint_make(PRESENCE_HINT_STATUS, 0, fields));
 	return PointerGetDatum(NULL);
 }
 

@@ -22,6 +22,7 @@ typedef void (*PresenceAnnounceFunc) (PresenceHint *const *hints, int nhints,
 
 extern void presence_capture_install(PresenceAnnounceFunc announce);
 
+extern bool presence_capture_is_active(void);
 extern PresenceReason presence_capture_set_reason(PresenceReason reason);
 extern PresenceLife presence_capture_begin(const char *channel, int length,
 										   PresenceTime now,

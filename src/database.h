@@ -33,6 +33,15 @@ typedef enum PresenceCounter
 	PRESENCE_NCOUNTERS
 } PresenceCounter;
 
+/* The NOTIFY channels on which events are numbered, each on its own. */
+typedef enum PresenceVoice
+{
+	PRESENCE_VOICE_CHANGED,
+	PRESENCE_VOICE_STATUS,
+	PRESENCE_VOICE_BROADCAST,
+	PRESENCE_NVOICES
+} PresenceVoice;
+
 typedef enum PresenceWorkerState
 {
 	PRESENCE_WORKER_NONE,
@@ -63,7 +72,7 @@ typedef struct PresenceDatabase
 								 * machine's clock; 0: awake */
 	pg_atomic_uint64 wall_offset;	/* as last seen */
 	pg_atomic_uint32 loaded;	/* every row's channel is in the registry */
-	pg_atomic_uint64 seq;		/* of the last event delivered */
+	pg_atomic_uint64 seq[PRESENCE_NVOICES];	/* of the last events delivered */
 
 	pg_atomic_uint64 counters[PRESENCE_NCOUNTERS];
 } PresenceDatabase;

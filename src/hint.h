@@ -19,8 +19,8 @@ typedef enum PresenceHintKind
 	PRESENCE_HINT_LEAVE,		/* all of the row, for it is gone */
 	PRESENCE_HINT_UPDATE,		/* room, channel; user now and before */
 	PRESENCE_HINT_RESYNC,		/* room, or all rooms where that is NULL */
-	PRESENCE_HINT_STATUS,		/* user: the chosen status changed */
-	PRESENCE_HINT_BROADCAST		/* payload: to be sent as it is */
+	PRESENCE_HINT_STATUS,		/* user; chosen status and message before */
+	PRESENCE_HINT_BROADCAST		/* room; payload: to be sent as it is */
 } PresenceHintKind;
 
 typedef enum PresenceReason
@@ -38,8 +38,8 @@ typedef enum PresenceHintField
 	PRESENCE_FIELD_ROOM,
 	PRESENCE_FIELD_CHANNEL,
 	PRESENCE_FIELD_USER,
-	PRESENCE_FIELD_PREVIOUS,	/* user before an update */
-	PRESENCE_FIELD_PAYLOAD,		/* of a broadcast */
+	PRESENCE_FIELD_PREVIOUS,	/* user, or chosen status, before an update */
+	PRESENCE_FIELD_PAYLOAD,		/* of a broadcast; message before an update */
 	PRESENCE_FIELD_META,		/* jsonb, not text */
 	PRESENCE_NFIELDS
 } PresenceHintField;
@@ -61,7 +61,8 @@ typedef struct PresenceHint
 	uint32		size;
 	TransactionId xid;			/* the top transaction that made the change */
 	int64		id;				/* of the presence */
-	TimestampTz joined_at;
+	TimestampTz joined_at;		/* of a LEAVE */
+	TimestampTz last_seen;		/* of a LEAVE: the channel's sign of life */
 	uint8		kind;			/* PresenceHintKind */
 	uint8		reason;			/* PresenceReason, of a LEAVE */
 	bool		truncated;		/* the meta was too large to carry */

@@ -223,7 +223,7 @@ is_void(PresenceDatabase *database)
 	return OidIsValid(database->oid) && !database->wanted &&
 		database->worker_state == PRESENCE_WORKER_NONE &&
 		database->hold_pid == 0 &&
-		pg_atomic_read_u64(&database->seq) == 0 &&
+		pg_atomic_read_u64(&database->seq[PRESENCE_VOICE_CHANGED]) == 0 &&
 		presence_database_count(database, PRESENCE_ADDS) == 0 &&
 		presence_registry_count(database->oid) == 0;
 }

@@ -20,14 +20,19 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "access/xlog.h"
+#include "admission.h"
 #include "capture.h"
 #include "catalog/pg_type.h"
 #include "compat.h"
 #include "database.h"
+#include "guc.h"
 #include "liveness.h"
 #include "membership.h"
 #include "miscadmin.h"
+#include "permission.h"
+#include "queue.h"
 #include "shmem.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
@@ -109,13 +114,53 @@ array_of_one(text *channel)
 	return construct_array(&datum, 1, TEXTOID, -1, false, TYPALIGN_INT);
 }
 
+/* Whether a worker remembers when users were last seen. */
+static bool
+worker_remembers(void)
+{
+	PresenceDatabase *database = presence_database_mine();
+
+	return database && presence_queue_is_open(database);
+}
+
+/* Remember when the users of rows that are about to go were last seen. */
+static void
+remember_users(List *rows)
+{
+	Datum	   *users = palloc(list_length(rows) * sizeof(Datum));
+	Datum	   *times = palloc(list_length(rows) * sizeof(Datum));
+	int			count = 0;
+	ListCell   *lc;
+
+	foreach(lc, rows)
+	{
+		PresenceRow *row = lfirst(lc);
+		PresenceTime seen = presence_liveness_seen(row->channel, strlen(row->channel),
+												   row->last_seen);
+
+		if (row->user == NULL)
+			continue;
+		users[count] = CStringGetTextDatum(row->user);
+		times[count++] = TimestampTzGetDatum(presence_clock_to_timestamp(seen));
+	}
+	if (count > 0)
+		presence_store_note_last_seen(PointerGetDatum(construct_array(users, count, TEXTOID, -1,
+																	  false, TYPALIGN_INT)),
+									  PointerGetDatum(construct_array(times, count, TIMESTAMPTZOID,
+																	  sizeof(TimestampTz), FLOAT8PASSBYVAL,
+																	  TYPALIGN_DOUBLE)));
+}
+
 /* Remove presences that are locked, for a reason; how many went. */
 uint64
 presence_membership_remove(List *rows, PresenceReason reason)
 {
 	PresenceReason before = presence_capture_set_reason(reason);
-	uint64		count = presence_store_delete(rows);
+	uint64		count;
 
+	if (rows != NIL && !worker_remembers())
+		remember_users(rows);
+	count = presence_store_delete(rows);
 	presence_capture_set_reason(before);
 	return count;
 }
@@ -207,6 +252,26 @@ insert_or_replace(const PresenceEntrant *entrant, TimestampTz now,
 }
 
 /*
+ * Raise an error if the rules keep an entrant out.  Who is in already is not
+ * asked again.  "row" is used for a moment.
+ */
+static void
+admit(const PresenceEntrant *entrant, PresenceRoomRules rules, PresenceRow *row)
+{
+	PresenceAdmission admission;
+
+	if (!presence_admission_prepare(&admission, rules, entrant->user))
+		return;
+	presence_admission_lock(&admission, entrant->room, entrant->user);
+	if (presence_store_find(PointerGetDatum(entrant->room),
+							PointerGetDatum(entrant->channel), row) &&
+		presence_liveness_is_live(row->channel, strlen(row->channel),
+								  row->last_seen, current_cutoff()))
+		return;
+	presence_admission_check(&admission, entrant->room, entrant->user);
+}
+
+/*
  * Add a channel to a room; whether that is new.  "row" gets the presence as
  * it stands, seen now.
  */
@@ -217,7 +282,7 @@ presence_membership_add(const PresenceEntrant *entrant, PresenceRow *row)
 	PresenceLife life;
 	bool		inserted;
 
-	(void) presence_store_enter_room(PointerGetDatum(entrant->room));
+	admit(entrant, presence_store_enter_room(PointerGetDatum(entrant->room)), row);
 	bury_old_self(entrant->channel);
 	life = presence_capture_begin(VARDATA_ANY(entrant->channel),
 								  VARSIZE_ANY_EXHDR(entrant->channel),
@@ -240,7 +305,8 @@ presence_membership_update(text *room, text *channel, Jsonb *meta)
 
 	if (!presence_store_find(PointerGetDatum(room), PointerGetDatum(channel), &row) ||
 		!presence_liveness_is_live(row.channel, strlen(row.channel),
-								   row.last_seen, cutoff))
+								   row.last_seen, cutoff) ||
+		!presence_permission_may_touch(channel))
 		return false;
 	if (presence_membership_beat(channel) != PRESENCE_LIFE_ALIVE)
 		(void) presence_membership_touch(channel);
@@ -264,24 +330,44 @@ touch_rows(text *channel, PresenceTime cutoff)
 	return presence_store_has_channel(datum, since);
 }
 
-/*
- * A heartbeat, as far as the registry can answer it alone: ALIVE means that
- * it was stored.  Needs no SPI.
- */
-PresenceLife
-presence_membership_beat(text *channel)
+/* A heartbeat in the registry. */
+static PresenceLife
+beat_entry(text *channel)
 {
 	PresenceTime now = presence_clock_now();
-	PresenceName name;
+	PresenceName name = name_of(channel);
 
-	if (!presence_shmem_ready())
-		return PRESENCE_LIFE_ABSENT;
-	name = name_of(channel);
 	return presence_registry_touch(&name, now,
 								   presence_liveness_cutoff(now, presence_liveness_max_age()));
 }
 
-/* Look whether a channel has rows, and make its entry say so. */
+/*
+ * A heartbeat, as far as the registry can answer it alone: ALIVE means that
+ * it was stored.  The registry knows nothing of what the running transaction
+ * has added or removed.  Needs no SPI.
+ */
+PresenceLife
+presence_membership_beat(text *channel)
+{
+	if (!presence_shmem_ready() || presence_capture_is_active())
+		return PRESENCE_LIFE_ABSENT;
+	return beat_entry(channel);
+}
+
+/*
+ * Whether what the running transaction sees is what is committed: not once it
+ * has dealt with presences itself, nor with a snapshot of the past.
+ */
+static bool
+sees_committed(void)
+{
+	return !presence_capture_is_active() && !IsolationUsesXactSnapshot();
+}
+
+/*
+ * Look whether a channel has rows, and make its entry say so, if what is seen
+ * can be trusted for that.
+ */
 static bool
 touch_entry(text *channel, PresenceTime cutoff)
 {
@@ -301,9 +387,12 @@ touch_entry(text *channel, PresenceTime cutoff)
 		if (!presence_store_has_channel(PointerGetDatum(channel),
 										absent ? row_cutoff(cutoff) : DT_NOBEGIN))
 		{
-			presence_registry_forget(&name);
+			if (sees_committed())
+				presence_registry_forget(&name);
 			return false;
 		}
+		if (!sees_committed())
+			return beat_entry(channel) != PRESENCE_LIFE_DEAD;
 		if (presence_registry_confirm(&name, now, changes))
 			return true;
 		CHECK_FOR_INTERRUPTS();
@@ -333,6 +422,7 @@ typedef struct Condemned
 	PresenceEntryRef ref;
 	int			death;			/* as the capture numbers it */
 	bool		counted;		/* the end of its rows frees its entry */
+	bool		has_rows;		/* at least one was found */
 } Condemned;
 
 #define SH_PREFIX condemned
@@ -347,13 +437,9 @@ typedef struct Condemned
 #define SH_DECLARE
 #include "lib/simplehash.h"
 
-/*
- * Condemn those of the channels that the registry knows to be silent.
- * "uncounted" tells whether there are any whose rows are not counted.
- */
+/* Condemn those of the channels that the registry knows to be silent. */
 static condemned_hash *
-condemn_channels(Datum *channels, int nchannels, PresenceTime cutoff,
-				 bool *uncounted)
+condemn_channels(Datum *channels, int nchannels, PresenceTime cutoff)
 {
 	condemned_hash *table = condemned_create(CurrentMemoryContext,
 											 Max(nchannels, 1), NULL);
@@ -377,7 +463,7 @@ condemn_channels(Datum *channels, int nchannels, PresenceTime cutoff,
 		entry->ref = ref;
 		entry->death = death;
 		entry->counted = counted;
-		*uncounted |= !counted;
+		entry->has_rows = false;
 	}
 	return table;
 }
@@ -396,6 +482,8 @@ condemned_rows(List *rows, condemned_hash *table, PresenceTime cutoff)
 												   strlen(row->channel));
 		Condemned  *entry = condemned_lookup(table, name);
 
+		if (entry)
+			entry->has_rows = true;
 		if (entry ? presence_registry_condemned(entry->ref) :
 			look_at(cstring_to_text(row->channel), cutoff) == PRESENCE_LIFE_ABSENT &&
 			!presence_liveness_is_live(row->channel, strlen(row->channel),
@@ -403,6 +491,23 @@ condemned_rows(List *rows, condemned_hash *table, PresenceTime cutoff)
 			doomed = lappend(doomed, row);
 	}
 	return doomed;
+}
+
+/* Whether there are entries that no count of rows will free. */
+static bool
+has_uncounted(condemned_hash *table)
+{
+	condemned_iterator iterator;
+	Condemned  *entry;
+	bool		found = false;
+
+	condemned_start_iterate(table, &iterator);
+	while ((entry = condemned_iterate(table, &iterator)))
+	{
+		entry->counted &= entry->has_rows;
+		found |= !entry->counted;
+	}
+	return found;
 }
 
 /*
@@ -447,17 +552,16 @@ presence_membership_expire(ArrayType *channels, int64 age)
 	condemned_hash *table;
 	List	   *rows;
 	uint64		removed;
-	bool		uncounted = false;
 
 	if (channels == NULL || cutoff == 0)
 		return 0;
 	deconstruct_array(channels, TEXTOID, -1, false, TYPALIGN_INT,
 					  &datums, NULL, &count);
-	table = condemn_channels(datums, count, cutoff, &uncounted);
+	table = condemn_channels(datums, count, cutoff);
 	rows = presence_store_lock_channels(PointerGetDatum(channels), true);
 	removed = presence_membership_remove(condemned_rows(rows, table, cutoff),
 										 PRESENCE_REASON_EXPIRED);
-	if (uncounted)
+	if (has_uncounted(table))
 		bury_rowless(table, channels);
 	return removed;
 }
@@ -466,8 +570,10 @@ presence_membership_expire(ArrayType *channels, int64 age)
 uint64
 presence_membership_prune_rooms(void)
 {
+	presence_store_forget_admissions(GetCurrentTimestamp() -
+									 (int64) presence_join_rate_window * USECS_PER_SEC);
 	if (presence_store_count_empty_rooms() == 0 ||
-		!presence_store_try_lock_rooms(ROOMS_LOCK_TIMEOUT))
+		!presence_store_try_lock("rooms", ROOMS_LOCK_TIMEOUT))
 		return 0;
 	return presence_store_delete_empty_rooms();
 }

@@ -79,17 +79,24 @@ append_time(StringInfo buf, TimestampTz time)
 					 tm.tm_hour, tm.tm_min, tm.tm_sec, (int) fsec);
 }
 
-/* Append what every payload begins with. */
+/* Append what every payload begins with: which event this is. */
 static void
-append_head(StringInfo buf, const PresenceStamp *stamp, const char *event,
-			const char *room)
+append_stamp(StringInfo buf, const PresenceStamp *stamp, PresenceVoice voice)
 {
 	if (stamp->numbered)
 		appendStringInfo(buf, "{\"epoch\":\"%016llx\",\"seq\":%llu",
 						 (unsigned long long) stamp->epoch,
-						 (unsigned long long) stamp->seq);
+						 (unsigned long long) stamp->seq[voice]);
 	else
 		appendStringInfoString(buf, "{\"epoch\":null,\"seq\":null");
+}
+
+/* Append the head of a change of presence. */
+static void
+append_head(StringInfo buf, const PresenceStamp *stamp, const char *event,
+			const char *room)
+{
+	append_stamp(buf, stamp, PRESENCE_VOICE_CHANGED);
 	appendStringInfo(buf, ",\"event\":\"%s\",\"room\":", event);
 	append_text(buf, room);
 }
@@ -265,17 +272,69 @@ format_resync(StringInfo buf, const PresenceStamp *stamp, const char *room)
 						   "\"connections\":null,\"users\":null,\"anonymous\":null}");
 }
 
-/* Write an event, with the next number. */
+/* Write a status of a user. */
+static void
+format_status(StringInfo buf, const PresenceStamp *stamp,
+			  const PresencePerson *person)
+{
+	append_stamp(buf, stamp, PRESENCE_VOICE_STATUS);
+	appendStringInfoString(buf, ",\"user_id\":");
+	append_text(buf, person->user);
+	appendStringInfo(buf, ",\"status\":\"%s\",\"custom_message\":", person->status);
+	append_text(buf, strcmp(person->status, "offline") == 0 ? NULL : person->custom_message);
+	appendStringInfoString(buf, ",\"last_seen\":");
+	append_time(buf, person->last_seen);
+	appendStringInfoChar(buf, '}');
+}
+
+/* Write a broadcast: the rest of the object was put together by its sender. */
+static void
+format_broadcast(StringInfo buf, const PresenceStamp *stamp, const char *payload)
+{
+	append_stamp(buf, stamp, PRESENCE_VOICE_BROADCAST);
+	appendStringInfoString(buf, payload);
+}
+
+/* The voice in which an event is told. */
+static PresenceVoice
+voice_of(const PresenceEvent *event)
+{
+	return event->kind == PRESENCE_EVENT_STATUS ? PRESENCE_VOICE_STATUS :
+		event->kind == PRESENCE_EVENT_BROADCAST ? PRESENCE_VOICE_BROADCAST :
+		PRESENCE_VOICE_CHANGED;
+}
+
+/* The NOTIFY channel of a voice. */
+static const char *
+channel_of(PresenceVoice voice)
+{
+	return voice == PRESENCE_VOICE_STATUS ? "presence_status" :
+		voice == PRESENCE_VOICE_BROADCAST ? "presence_broadcast" :
+		presence_notify_channel;
+}
+
+/* Write an event, with the next number of its voice. */
 static void
 format_event(StringInfo buf, PresenceStamp *stamp, const PresenceEvent *event)
 {
-	stamp->seq++;
-	if (event->kind == PRESENCE_EVENT_BULK)
-		format_bulk(buf, stamp, event);
-	else if (event->kind == PRESENCE_EVENT_RESYNC)
-		format_resync(buf, stamp, event->room);
-	else
-		format_change(buf, stamp, event);
+	stamp->seq[voice_of(event)]++;
+	switch (event->kind)
+	{
+		case PRESENCE_EVENT_BULK:
+			format_bulk(buf, stamp, event);
+			break;
+		case PRESENCE_EVENT_RESYNC:
+			format_resync(buf, stamp, event->room);
+			break;
+		case PRESENCE_EVENT_STATUS:
+			format_status(buf, stamp, event->person);
+			break;
+		case PRESENCE_EVENT_BROADCAST:
+			format_broadcast(buf, stamp, event->payload);
+			break;
+		default:
+			format_change(buf, stamp, event);
+	}
 }
 
 /* Hand events to NOTIFY, numbering them on from the stamp. */
@@ -294,7 +353,7 @@ presence_notify_events(List *events, PresenceStamp *stamp)
 		resetStringInfo(&buf);
 		format_event(&buf, stamp, event);
 		Assert(buf.len <= MAX_PAYLOAD);
-		Async_Notify(presence_notify_channel, buf.data);
+		Async_Notify(channel_of(voice_of(event)), buf.data);
 		presence_database_add(database, PRESENCE_EVENTS, 1);
 		if (event->kind == PRESENCE_EVENT_BULK)
 			presence_database_add(database, PRESENCE_BULK_EVENTS, 1);
@@ -336,6 +395,7 @@ presence_notify_transaction(PresenceHint *const *hints, int nhints, bool resync)
 	MemoryContext context;
 	MemoryContext old;
 	MemoryContext before;
+	List	   *gone;
 
 	if (presence_notify_queue_usage() > MAX_QUEUE_USAGE)
 	{
@@ -355,7 +415,7 @@ presence_notify_transaction(PresenceHint *const *hints, int nhints, bool resync)
 		presence_notify_resync(&stamp);
 	presence_notify_events(presence_announce(presence_roster_create(context),
 											 hints, nhints, NULL, 0,
-											 InvalidSnapshot), &stamp);
+											 InvalidSnapshot, &gone), &stamp);
 	presence_store_finish(before);
 	presence_store_become_caller(caller);
 	PopActiveSnapshot();

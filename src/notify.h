@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "announce.h"
+#include "database.h"
 #include "hint.h"
 
 /* Which run of the server and which number an event gets; 0: none. */
@@ -18,7 +19,7 @@ typedef struct PresenceStamp
 {
 	bool		numbered;		/* else epoch and seq are null */
 	uint64		epoch;
-	uint64		seq;			/* of the last event so far */
+	uint64		seq[PRESENCE_NVOICES];	/* of the last events so far */
 } PresenceStamp;
 
 extern void presence_notify_events(List *events, PresenceStamp *stamp);

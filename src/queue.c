@@ -419,6 +419,17 @@ presence_queue_resynced(PresenceDatabase *database, uint32 cuts)
 	LWLockRelease(&queue->lock);
 }
 
+/* What waits is not to be told any more: listeners read again instead. */
+void
+presence_queue_cut(PresenceDatabase *database)
+{
+	PresenceQueue *queue = get_queue(database);
+
+	LWLockAcquire(&queue->lock, LW_EXCLUSIVE);
+	cut_queue(queue);
+	LWLockRelease(&queue->lock);
+}
+
 /* Close and empty the queue of a database that has no use for it any more. */
 void
 presence_queue_reset(PresenceDatabase *database)

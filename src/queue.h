@@ -38,6 +38,7 @@ extern void presence_queue_consume(PresenceDatabase *database,
 extern void presence_queue_resynced(PresenceDatabase *database, uint32 cuts);
 extern bool presence_queue_owes_resync(PresenceDatabase *database,
 									   uint32 *cuts);
+extern void presence_queue_cut(PresenceDatabase *database);
 extern void presence_queue_reset(PresenceDatabase *database);
 extern uint64 presence_queue_bytes(PresenceDatabase *database);
 

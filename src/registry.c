@@ -341,8 +341,8 @@ judge_cell(PresenceCell *cell, PresenceTime cutoff)
 }
 
 /*
- * A heartbeat: stores the time where the channel is known to be alive, and
- * tells what it is otherwise.  Signs of life before "cutoff" count as none.
+ * A heartbeat: stores the time unless the channel is absent or dead, and tells
+ * what it is.  Signs of life before "cutoff" count as none.
  */
 PresenceLife
 presence_registry_touch(const PresenceName *name, PresenceTime now,
@@ -355,7 +355,7 @@ presence_registry_touch(const PresenceName *name, PresenceTime now,
 	LWLockAcquire(lock, LW_SHARED);
 	cell = find_cell(name);
 	life = judge_cell(cell, cutoff);
-	if (life == PRESENCE_LIFE_ALIVE)
+	if (life == PRESENCE_LIFE_ALIVE || life == PRESENCE_LIFE_UNSURE)
 		pg_atomic_write_u64(&cell->seen, (uint64) now);
 	LWLockRelease(lock);
 	return life;
@@ -379,14 +379,15 @@ presence_registry_look(const PresenceName *name, PresenceTime cutoff,
 }
 
 /*
- * A transaction begins to add a channel: pins its entry, made where there is
- * none, until presence_registry_end().  A dead one is left alone unless
- * "revive" says that its old rows are dealt with.  ABSENT tells that the
- * entry is new, FULL that there is none, DEAD that nothing was done.
+ * A transaction adds a channel: "pin", wanted at the first add, keeps its
+ * entry, made where there is none, until presence_registry_end().  A dead one
+ * is left alone unless "revive" says that its old rows are dealt with.  ABSENT
+ * tells that the entry is new, FULL that there is none, DEAD that nothing was
+ * done.
  */
 PresenceLife
 presence_registry_begin(const PresenceName *name, PresenceTime now,
-						PresenceTime cutoff, bool revive)
+						PresenceTime cutoff, bool revive, bool pin)
 {
 	PresenceDatabase *database = presence_database_mine();
 	bool		exact = database && pg_atomic_read_u32(&database->loaded);
@@ -406,7 +407,7 @@ presence_registry_begin(const PresenceName *name, PresenceTime now,
 		if (life == PRESENCE_LIFE_DEAD)
 			cell->flags = (cell->flags & ~CELL_DYING) | CELL_REVIVED;
 		pg_atomic_write_u64(&cell->seen, (uint64) now);
-		cell->pins++;
+		cell->pins += pin;
 	}
 	LWLockRelease(lock);
 

@@ -68,14 +68,14 @@ static Statement insert_room = {
 
 static Statement empty_room_exists = {
 	"SELECT 1 FROM presence.rooms r"
-	" WHERE NOT r.persistent AND NOT EXISTS ("
+	" WHERE NOT r.persistent AND NOT r.private AND NOT EXISTS ("
 	"SELECT FROM presence.presences p WHERE p.room " EQ " r.name)",
 	0
 };
 
 static Statement delete_empty_rooms = {
 	"DELETE FROM presence.rooms r"
-	" WHERE NOT r.persistent AND NOT EXISTS ("
+	" WHERE NOT r.persistent AND NOT r.private AND NOT EXISTS ("
 	"SELECT FROM presence.presences p WHERE p.room " EQ " r.name)",
 	0
 };
@@ -196,6 +196,99 @@ static Statement look_up = {
 	" JOIN presence.presences p"
 	" ON p.room " EQ " k.room AND p.channel_name " EQ " k.channel",
 	2, {TEXTARRAYOID, TEXTARRAYOID}, CURSOR_OPT_GENERIC_PLAN
+};
+
+static Statement people = {
+	"SELECT u.user_id, pe.chosen_status, pe.custom_message, pe.last_seen,"
+	" (SELECT pg_catalog.count(*) FROM presence.presences p"
+	" WHERE p.user_id " EQ " u.user_id)"
+	" FROM pg_catalog.unnest($1) AS u (user_id)"
+	" LEFT JOIN presence.people pe ON pe.user_id " EQ " u.user_id",
+	1, {TEXTARRAYOID}, CURSOR_OPT_GENERIC_PLAN
+};
+
+/* In order of users, so that two that note the same do not wait in a circle. */
+static Statement note_last_seen = {
+	"INSERT INTO presence.people AS pe (user_id, last_seen)"
+	" SELECT t.user_id, t.last_seen"
+	" FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS t (user_id, last_seen)"
+	" ORDER BY t.user_id"
+	" ON CONFLICT (user_id) DO UPDATE SET last_seen = GREATEST(pe.last_seen, excluded.last_seen)",
+	2, {TEXTARRAYOID, TIMESTAMPTZARRAYOID}
+};
+
+static Statement is_banned = {
+	"SELECT 1 FROM presence.bans b WHERE b.user_id " EQ " $2"
+	" AND (b.room " EQ " $1 OR b.room IS NULL)"
+	" AND b.until OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()",
+	2, {TEXTOID, TEXTOID}
+};
+
+static Statement is_invited = {
+	"SELECT 1 FROM presence.invitations i"
+	" WHERE i.room " EQ " $1 AND i.user_id " EQ " $2",
+	2, {TEXTOID, TEXTOID}
+};
+
+static Statement count_live = {
+	"SELECT pg_catalog.count(*) FROM (SELECT FROM presence.presences p"
+	" WHERE p.room " EQ " $1 AND presence.is_live(p.channel_name, p.last_seen) LIMIT $2) l",
+	2, {TEXTOID, INT8OID}
+};
+
+static Statement count_admissions = {
+	"SELECT pg_catalog.count(*) FROM presence.admissions a"
+	" WHERE a.user_id " EQ " $2 AND a.room " EQ " $1 AND a.admitted_at " GE " $3",
+	3, {TEXTOID, TEXTOID, TIMESTAMPTZOID}
+};
+
+static Statement note_admission = {
+	"INSERT INTO presence.admissions (room, user_id, admitted_at)"
+	" VALUES ($1, $2, pg_catalog.clock_timestamp())",
+	2, {TEXTOID, TEXTOID}
+};
+
+static Statement forget_admissions = {
+	"DELETE FROM presence.admissions a WHERE a.admitted_at " LT " $1",
+	1, {TIMESTAMPTZOID}
+};
+
+static Statement invite = {
+	"INSERT INTO presence.invitations (room, user_id) VALUES ($1, $2)"
+	" ON CONFLICT DO NOTHING",
+	2, {TEXTOID, TEXTOID}
+};
+
+static Statement uninvite = {
+	"DELETE FROM presence.invitations i"
+	" WHERE i.room " EQ " $1 AND i.user_id " EQ " $2",
+	2, {TEXTOID, TEXTOID}
+};
+
+static Statement ban = {
+	"INSERT INTO presence.bans (room, user_id, until, reason) VALUES ($1, $2, $3, $4)"
+	" ON CONFLICT (user_id, room) DO UPDATE"
+	" SET until = excluded.until, reason = excluded.reason",
+	4, {TEXTOID, TEXTOID, TIMESTAMPTZOID, TEXTOID}
+};
+
+static Statement unban = {
+	"DELETE FROM presence.bans b WHERE b.user_id " EQ " $2"
+	" AND (b.room " EQ " $1 OR (b.room IS NULL AND $1 IS NULL))",
+	2, {TEXTOID, TEXTOID}
+};
+
+static Statement lock_members = {
+	"SELECT " ROW_COLUMNS " FROM presence.presences p"
+	" WHERE p.room " EQ " $1 AND ($2 IS NULL OR p.user_id " EQ " $2)"
+	" AND ($3 IS NULL OR p.channel_name " EQ " $3) ORDER BY p.id FOR UPDATE",
+	3, {TEXTOID, TEXTOID, TEXTOID}
+};
+
+static Statement lock_user = {
+	"SELECT " ROW_COLUMNS " FROM presence.presences p"
+	" WHERE p.user_id " EQ " $1 ORDER BY p.id FOR UPDATE",
+	1, {TEXTOID}
 };
 
 static Statement snapshot_room = {
@@ -404,20 +497,20 @@ presence_store_become_caller(PresenceSession session)
 	SetUserIdAndSecContext(session.user, session.context);
 }
 
-/* The table of rooms. */
-static Oid
-rooms_oid(void)
+/* A table of the extension, by its name. */
+Oid
+presence_store_table(const char *name)
 {
 	Oid			schema = get_namespace_oid("presence", true);
-	Oid			rooms = OidIsValid(schema) ? get_relname_relid("rooms", schema) :
+	Oid			table = OidIsValid(schema) ? get_relname_relid(name, schema) :
 		InvalidOid;
 
-	if (!OidIsValid(rooms))
+	if (!OidIsValid(table))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("table presence.rooms does not exist"),
+				 errmsg("table presence.%s does not exist", name),
 				 errhint("Run CREATE EXTENSION presence in this database.")));
-	return rooms;
+	return table;
 }
 
 /*
@@ -427,24 +520,24 @@ rooms_oid(void)
 void
 presence_store_lock_rooms(LOCKMODE mode)
 {
-	LockRelationOid(rooms_oid(), mode);
+	LockRelationOid(presence_store_table("rooms"), mode);
 }
 
 /*
- * Wait at most so long for every transaction that is entering rooms; whether
- * they have ended.  A timed-out wait is undone with its subtransaction, so
- * that it stands in nobody's way.
+ * Wait at most so long for every transaction that is changing a table; whether
+ * they have ended, and others are kept out until this one ends.  A timed-out
+ * wait is undone with its subtransaction, so that it stands in nobody's way.
  */
 bool
-presence_store_try_lock_rooms(int timeout_ms)
+presence_store_try_lock(const char *name, int timeout_ms)
 {
-	Oid			rooms = rooms_oid();
+	Oid			table = presence_store_table(name);
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 	int			before = LockTimeout;
 	volatile bool locked = true;
 
-	if (ConditionalLockRelationOid(rooms, ShareRowExclusiveLock))
+	if (ConditionalLockRelationOid(table, ShareRowExclusiveLock))
 		return true;
 
 	BeginInternalSubTransaction(NULL);
@@ -452,7 +545,7 @@ presence_store_try_lock_rooms(int timeout_ms)
 	PG_TRY();
 	{
 		LockTimeout = timeout_ms;
-		LockRelationOid(rooms, ShareRowExclusiveLock);
+		LockRelationOid(table, ShareRowExclusiveLock);
 		LockTimeout = before;
 		ReleaseCurrentSubTransaction();
 	}
@@ -722,6 +815,180 @@ presence_store_look_up(Datum rooms, Datum channels, Snapshot snapshot)
 	Datum		values[] = {rooms, channels};
 
 	return all_rows(run(&look_up, values, NULL, snapshot, 0));
+}
+
+/* The users (text[]), as a snapshot shows them. */
+List *
+presence_store_people(Datum users, Snapshot snapshot)
+{
+	uint64		count = run(&people, &users, NULL, snapshot, 0);
+	MemoryContext old = MemoryContextSwitchTo(caller_context);
+	List	   *result = NIL;
+
+	for (uint64 i = 0; i < count; i++)
+	{
+		HeapTuple	tuple = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		PresencePerson *person = palloc0(sizeof(PresencePerson));
+		bool		isnull;
+		Datum		last_seen = SPI_getbinval(tuple, desc, 4, &isnull);
+
+		person->user = result_text(tuple, 1);
+		person->chosen_status = result_text(tuple, 2);
+		person->custom_message = result_text(tuple, 3);
+		person->last_seen = isnull ? DT_NOBEGIN : DatumGetTimestampTz(last_seen);
+		person->connections = DatumGetInt64(SPI_getbinval(tuple, desc, 5, &isnull));
+		result = lappend(result, person);
+	}
+	MemoryContextSwitchTo(old);
+	SPI_freetuptable(SPI_tuptable);
+	return result;
+}
+
+/* Remember when users (text[]) were last seen (timestamptz[]). */
+void
+presence_store_note_last_seen(Datum users, Datum times)
+{
+	Datum		values[] = {users, times};
+
+	(void) run(&note_last_seen, values, NULL, InvalidSnapshot, 0);
+}
+
+/*
+ * Run a statement of a room and a user in the newest snapshot: what decides
+ * about an admission must not be older than the locks taken for it.
+ */
+static uint64
+run_newest(Statement *statement, Datum *values)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	uint64		count = run(statement, values, NULL, snapshot, 0);
+
+	UnregisterSnapshot(snapshot);
+	return count;
+}
+
+/* The one bigint that a statement answers. */
+static uint64
+one_count(void)
+{
+	bool		isnull;
+	Datum		count = SPI_getbinval(SPI_tuptable->vals[0],
+									  SPI_tuptable->tupdesc, 1, &isnull);
+
+	SPI_freetuptable(SPI_tuptable);
+	return (uint64) DatumGetInt64(count);
+}
+
+/* Whether a user is banned from a room, or from all. */
+bool
+presence_store_is_banned(Datum room, Datum user)
+{
+	Datum		values[] = {room, user};
+
+	return run_newest(&is_banned, values) > 0;
+}
+
+/* Whether a user is invited to a room. */
+bool
+presence_store_is_invited(Datum room, Datum user)
+{
+	Datum		values[] = {room, user};
+
+	return run_newest(&is_invited, values) > 0;
+}
+
+/* How many live presences a room has, counted up to a limit. */
+uint64
+presence_store_count_live(Datum room, int limit)
+{
+	Datum		values[] = {room, Int64GetDatum(limit)};
+
+	(void) run_newest(&count_live, values);
+	return one_count();
+}
+
+/* How often a user was admitted to a room since a time. */
+uint64
+presence_store_count_admissions(Datum room, Datum user, TimestampTz since)
+{
+	Datum		values[] = {room, user, TimestampTzGetDatum(since)};
+
+	(void) run_newest(&count_admissions, values);
+	return one_count();
+}
+
+/* Note that a user was admitted to a room. */
+void
+presence_store_note_admission(Datum room, Datum user)
+{
+	Datum		values[] = {room, user};
+
+	(void) run(&note_admission, values, NULL, InvalidSnapshot, 0);
+}
+
+/* Forget admissions before a time. */
+void
+presence_store_forget_admissions(TimestampTz before)
+{
+	Datum		value = TimestampTzGetDatum(before);
+
+	(void) run(&forget_admissions, &value, NULL, InvalidSnapshot, 0);
+}
+
+/* Invite a user to a room; false: invited already. */
+bool
+presence_store_invite(Datum room, Datum user)
+{
+	Datum		values[] = {room, user};
+
+	return run(&invite, values, NULL, InvalidSnapshot, 0) > 0;
+}
+
+/* Take an invitation back; false: there was none. */
+bool
+presence_store_uninvite(Datum room, Datum user)
+{
+	Datum		values[] = {room, user};
+
+	return run(&uninvite, values, NULL, InvalidSnapshot, 0) > 0;
+}
+
+/* Ban a user from a room, or from all. */
+void
+presence_store_ban(Datum room, Datum user, Datum until, Datum reason,
+				   bool all_rooms, bool has_reason)
+{
+	Datum		values[] = {room, user, until, reason};
+	char		nulls[] = {all_rooms ? 'n' : ' ', ' ', ' ', has_reason ? ' ' : 'n'};
+
+	(void) run(&ban, values, nulls, InvalidSnapshot, 0);
+}
+
+/* End a ban; false: there was none. */
+bool
+presence_store_unban(Datum room, Datum user, bool all_rooms)
+{
+	Datum		values[] = {room, user};
+	char		nulls[] = {all_rooms ? 'n' : ' ', ' '};
+
+	return run(&unban, values, nulls, InvalidSnapshot, 0) > 0;
+}
+
+/*
+ * Lock presences for removal: those of a room, of a user there, of a channel
+ * there; without a room, those of a user anywhere.  "nulls" speaks of room,
+ * user and channel.
+ */
+List *
+presence_store_lock_members(Datum room, Datum user, Datum channel,
+							const char *nulls)
+{
+	Datum		values[] = {room, user, channel};
+
+	if (nulls[0] == 'n')
+		return all_rows(run(&lock_user, &user, NULL, InvalidSnapshot, 0));
+	return all_rows(run(&lock_members, values, nulls, InvalidSnapshot, 0));
 }
 
 /* What presence_snapshot() returns. */

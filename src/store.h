@@ -32,6 +32,17 @@ typedef struct PresenceRow
 	ItemPointerData tid;
 } PresenceRow;
 
+/* A user, as listeners get to know. */
+typedef struct PresencePerson
+{
+	char	   *user;
+	const char *status;			/* effective; the announcer fills it in */
+	char	   *chosen_status;	/* NULL: none */
+	char	   *custom_message; /* NULL: none */
+	int64		connections;	/* rows, in all rooms */
+	TimestampTz last_seen;		/* DT_NOBEGIN: not known */
+} PresencePerson;
+
 /* What a room asks of those who enter. */
 typedef struct PresenceRoomRules
 {
@@ -51,8 +62,9 @@ extern Oid	presence_store_owner(void);
 extern PresenceSession presence_store_become_owner(void);
 extern void presence_store_become_caller(PresenceSession session);
 
+extern Oid	presence_store_table(const char *name);
 extern void presence_store_lock_rooms(LOCKMODE mode);
-extern bool presence_store_try_lock_rooms(int timeout_ms);
+extern bool presence_store_try_lock(const char *table, int timeout_ms);
 extern PresenceRoomRules presence_store_enter_room(Datum room);
 extern uint64 presence_store_count_empty_rooms(void);
 extern uint64 presence_store_delete_empty_rooms(void);
@@ -85,6 +97,24 @@ extern TimestampTz presence_store_oldest(void);
 extern List *presence_store_load_rooms(Datum rooms, Snapshot snapshot);
 extern List *presence_store_look_up(Datum rooms, Datum channels,
 									Snapshot snapshot);
+extern List *presence_store_people(Datum users, Snapshot snapshot);
+extern void presence_store_note_last_seen(Datum users, Datum times);
+
+extern bool presence_store_is_banned(Datum room, Datum user);
+extern bool presence_store_is_invited(Datum room, Datum user);
+extern uint64 presence_store_count_live(Datum room, int limit);
+extern uint64 presence_store_count_admissions(Datum room, Datum user,
+											  TimestampTz since);
+extern void presence_store_note_admission(Datum room, Datum user);
+extern void presence_store_forget_admissions(TimestampTz before);
+extern bool presence_store_invite(Datum room, Datum user);
+extern bool presence_store_uninvite(Datum room, Datum user);
+extern void presence_store_ban(Datum room, Datum user, Datum until,
+							   Datum reason, bool all_rooms, bool has_reason);
+extern bool presence_store_unban(Datum room, Datum user, bool all_rooms);
+extern List *presence_store_lock_members(Datum room, Datum user, Datum channel,
+										 const char *nulls);
+
 extern Jsonb *presence_store_snapshot(Datum room, const char *epoch,
 									  int64 seq, bool has_seq);
 

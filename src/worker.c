@@ -37,6 +37,7 @@
 #include "backend.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_extension.h"
+#include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "compat.h"
 #include "database.h"
@@ -57,6 +58,7 @@
 #include "storage/lmgr.h"
 #include "storage/procsignal.h"
 #include "tcop/tcopprot.h"
+#include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -211,6 +213,34 @@ leave(void)
 	proc_exit(0);
 }
 
+/* The extension is gone, and with it all that was to be told. */
+static void
+leave_for_good(void)
+{
+	AbortCurrentTransaction();
+	if (worker.database)
+	{
+		presence_queue_reset(worker.database);
+		presence_registry_clear(MyDatabaseId);
+	}
+	leave();
+}
+
+/*
+ * The extension was dropped and created again: nothing remembered is sure, and
+ * listeners have to read all rooms again.
+ */
+static void
+adopt_extension(Oid extension)
+{
+	worker.extension = extension;
+	if (worker.database == NULL)
+		return;
+	presence_registry_doubt(MyDatabaseId);
+	presence_queue_cut(worker.database);
+	presence_roster_clear(worker.roster);
+}
+
 /*
  * Begin a transaction as the owner of the extension, in the scratch context.
  * A worker whose extension is gone leaves.
@@ -230,18 +260,12 @@ begin_work(const char *what)
 		LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
 		extension = get_extension_oid("presence", true);
 	}
-	if (!OidIsValid(extension) || (OidIsValid(worker.extension) &&
-								   extension != worker.extension))
-	{
-		AbortCurrentTransaction();
-		if (worker.database)
-		{
-			presence_queue_reset(worker.database);
-			presence_registry_clear(MyDatabaseId);
-		}
-		leave();
-	}
-	worker.extension = extension;
+	if (!OidIsValid(extension))
+		leave_for_good();
+	if (!OidIsValid(worker.extension))
+		worker.extension = extension;
+	else if (extension != worker.extension)
+		adopt_extension(extension);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	SetUserIdAndSecContext(presence_store_owner(), SECURITY_NOFORCE_RLS);
 	MemoryContextSwitchTo(worker.scratch);
@@ -284,7 +308,8 @@ current_stamp(void)
 
 	stamp.numbered = true;
 	stamp.epoch = presence_database_epoch();
-	stamp.seq = pg_atomic_read_u64(&worker.database->seq);
+	for (int i = 0; i < PRESENCE_NVOICES; i++)
+		stamp.seq[i] = pg_atomic_read_u64(&worker.database->seq[i]);
 	return stamp;
 }
 
@@ -331,7 +356,8 @@ resync(PresenceStamp *stamp)
 
 /* Announce the hints of a batch that the snapshot shows; how many. */
 static int
-announce_batch(PresenceBatch *batch, Snapshot snapshot, PresenceStamp *stamp)
+announce_batch(PresenceBatch *batch, Snapshot snapshot, PresenceStamp *stamp,
+			   List **gone)
 {
 	int			nlater;
 	int			nhints = split_batch(batch, snapshot, &nlater);
@@ -342,10 +368,42 @@ announce_batch(PresenceBatch *batch, Snapshot snapshot, PresenceStamp *stamp)
 		resync(stamp);
 	before = presence_store_connect();
 	events = presence_announce(worker.roster, batch->hints, nhints,
-							   batch->hints + nhints, nlater, snapshot);
+							   batch->hints + nhints, nlater, snapshot, gone);
 	presence_notify_events(events, stamp);
 	presence_store_finish(before);
 	return nhints;
+}
+
+/*
+ * Remember when users who have gone offline were last seen: in a transaction
+ * of its own, for it writes.
+ */
+static void
+remember_gone(List *gone)
+{
+	int			count = list_length(gone);
+	Datum	   *users = palloc(count * sizeof(Datum));
+	Datum	   *times = palloc(count * sizeof(Datum));
+	MemoryContext before;
+	ListCell   *lc;
+
+	foreach(lc, gone)
+	{
+		PresenceGone *entry = lfirst(lc);
+
+		users[foreach_current_index(lc)] = CStringGetTextDatum(entry->user);
+		times[foreach_current_index(lc)] = TimestampTzGetDatum(entry->last_seen);
+	}
+	begin_work("remembering who was last seen");
+	before = presence_store_connect();
+	presence_store_note_last_seen(PointerGetDatum(construct_array(users, count, TEXTOID, -1,
+																  false, TYPALIGN_INT)),
+								  PointerGetDatum(construct_array(times, count, TIMESTAMPTZOID,
+																  sizeof(TimestampTz), FLOAT8PASSBYVAL,
+																  TYPALIGN_DOUBLE)));
+	presence_store_finish(before);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
 }
 
 /*
@@ -358,6 +416,7 @@ deliver(void)
 	PresenceStamp stamp = current_stamp();
 	Snapshot	snapshot;
 	PresenceBatch *batch;
+	List	   *gone = NIL;
 	int			nhints = 0;
 	bool		resynced;
 
@@ -369,12 +428,13 @@ deliver(void)
 	if (resynced)
 		resync(&stamp);
 	else
-		nhints = announce_batch(batch, snapshot, &stamp);
+		nhints = announce_batch(batch, snapshot, &stamp, &gone);
 
 	PopActiveSnapshot();
 	HOLD_INTERRUPTS();
 	CommitTransactionCommand();
-	pg_atomic_write_u64(&worker.database->seq, stamp.seq);
+	for (int i = 0; i < PRESENCE_NVOICES; i++)
+		pg_atomic_write_u64(&worker.database->seq[i], stamp.seq[i]);
 	if (batch->resync)
 		presence_queue_resynced(worker.database, batch->cuts);
 	else
@@ -385,6 +445,8 @@ deliver(void)
 	presence_database_set(worker.database, PRESENCE_LAST_DRAIN,
 						  (uint64) GetCurrentTimestamp());
 	worker.database->failures = 0;
+	if (gone != NIL)
+		remember_gone(gone);
 	pgstat_report_stat(true);
 	pgstat_report_activity(STATE_IDLE, NULL);
 	MemoryContextReset(worker.scratch);

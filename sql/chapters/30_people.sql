@@ -1,0 +1,97 @@
+-- 6. People: chosen statuses and who was last seen when -------------------
+
+CREATE TABLE presence.people (
+	user_id text COLLATE pg_catalog."C" PRIMARY KEY
+		CHECK (pg_catalog.char_length(user_id) OPERATOR(pg_catalog.>=) 1
+			   AND pg_catalog.char_length(user_id) OPERATOR(pg_catalog.<=) 255),
+	chosen_status text COLLATE pg_catalog."C"
+		CHECK (chosen_status OPERATOR(pg_catalog.=) ANY (ARRAY['online', 'away', 'busy', 'offline'])),
+	custom_message text
+		CHECK (pg_catalog.char_length(custom_message) OPERATOR(pg_catalog.<=) 100),
+	last_seen timestamptz
+) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05);
+
+COMMENT ON TABLE presence.people IS 'what users chose to show, and when they were last seen';
+COMMENT ON COLUMN presence.people.user_id IS 'the user, 1 to 255 characters';
+COMMENT ON COLUMN presence.people.chosen_status IS 'online, away, busy or offline (invisible); NULL: none chosen, which means online';
+COMMENT ON COLUMN presence.people.custom_message IS 'at most 100 characters of the user''s own, or NULL';
+COMMENT ON COLUMN presence.people.last_seen IS 'last sign of life before the user went offline; NULL: not known';
+
+SELECT pg_catalog.pg_extension_config_dump('presence.people', 'WHERE chosen_status IS NOT NULL');
+
+CREATE TYPE presence.person AS (
+	user_id text COLLATE pg_catalog."C",
+	status text,
+	chosen_status text,
+	custom_message text,
+	connections bigint,
+	last_seen timestamptz
+);
+COMMENT ON TYPE presence.person IS 'a user: status is the effective one, offline without a live connection';
+
+CREATE FUNCTION presence.capture_person() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'presence_capture_person';
+COMMENT ON FUNCTION presence.capture_person() IS 'notes changed statuses for announcement at commit';
+
+CREATE TRIGGER presence_capture_person
+	AFTER INSERT OR UPDATE OR DELETE ON presence.people
+	FOR EACH ROW EXECUTE FUNCTION presence.capture_person();
+ALTER TABLE presence.people ENABLE ALWAYS TRIGGER presence_capture_person;
+COMMENT ON TRIGGER presence_capture_person ON presence.people IS 'captures changes, also those of replication';
+
+CREATE FUNCTION presence.check_status(status text, custom_message text)
+	RETURNS void
+	LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'presence_check_status';
+COMMENT ON FUNCTION presence.check_status(text, text) IS
+	'raises an error unless the arguments of presence_set_status are valid';
+
+CREATE FUNCTION presence_statuses(user_ids text[])
+	RETURNS SETOF presence.person
+	LANGUAGE sql STABLE PARALLEL RESTRICTED
+BEGIN ATOMIC
+	SELECT presence.check_names(presence_statuses.user_ids, 'user_ids');
+	SELECT u.user_id,
+		   CASE WHEN m.connections OPERATOR(pg_catalog.>) 0
+				THEN COALESCE(p.chosen_status, 'online') ELSE 'offline' END,
+		   p.chosen_status, p.custom_message, m.connections,
+		   GREATEST(m.last_seen, p.last_seen)
+	FROM pg_catalog.unnest(presence_statuses.user_ids) WITH ORDINALITY AS u (user_id, position)
+	CROSS JOIN LATERAL (
+		SELECT pg_catalog.count(DISTINCT l.channel_name) AS connections,
+			   pg_catalog.max(l.last_seen) AS last_seen
+		FROM presence.members l
+		WHERE l.user_id OPERATOR(pg_catalog.=) u.user_id) m
+	LEFT JOIN presence.people p ON p.user_id OPERATOR(pg_catalog.=) u.user_id
+	ORDER BY u.position;
+END;
+COMMENT ON FUNCTION presence_statuses(text[]) IS
+	'one row for each user asked for, in the order asked; unknown ones are offline';
+
+CREATE FUNCTION presence_status(user_id text)
+	RETURNS presence.person
+	LANGUAGE sql STABLE PARALLEL RESTRICTED
+BEGIN ATOMIC
+	SELECT presence.check_name(presence_status.user_id, 'user_id');
+	SELECT s.user_id, s.status, s.chosen_status, s.custom_message, s.connections, s.last_seen
+	FROM presence_statuses(ARRAY[presence_status.user_id]) s;
+END;
+COMMENT ON FUNCTION presence_status(text) IS
+	'a user''s effective status, chosen status, message, live connections and when last seen';
+
+CREATE FUNCTION presence_set_status(user_id text, status text, custom_message text DEFAULT NULL)
+	RETURNS presence.person
+	LANGUAGE sql VOLATILE PARALLEL UNSAFE
+BEGIN ATOMIC
+	SELECT presence.check_name(presence_set_status.user_id, 'user_id');
+	SELECT presence.check_status(presence_set_status.status, presence_set_status.custom_message);
+	INSERT INTO presence.people AS p (user_id, chosen_status, custom_message)
+	VALUES (presence_set_status.user_id, presence_set_status.status, presence_set_status.custom_message)
+	ON CONFLICT (user_id) DO UPDATE
+		SET chosen_status = excluded.chosen_status, custom_message = excluded.custom_message
+		WHERE ROW(p.chosen_status, p.custom_message) IS DISTINCT FROM
+			  ROW(excluded.chosen_status, excluded.custom_message);
+	SELECT s.user_id, s.status, s.chosen_status, s.custom_message, s.connections, s.last_seen
+	FROM presence_statuses(ARRAY[presence_set_status.user_id]) s;
+END;
+COMMENT ON FUNCTION presence_set_status(text, text, text) IS
+	'chooses a status, online, away, busy or offline (invisible), with a message of at most 100 characters';

@@ -1,0 +1,35 @@
+/*-------------------------------------------------------------------------
+ *
+ * admission.h
+ *		Who may enter a room.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PRESENCE_ADMISSION_H
+#define PRESENCE_ADMISSION_H
+
+#include "postgres.h"
+
+#include "store.h"
+
+#define PRESENCE_ERRCODE_ROOM_FULL		MAKE_SQLSTATE('P', 'R', '0', '0', '1')
+#define PRESENCE_ERRCODE_BANNED			MAKE_SQLSTATE('P', 'R', '0', '0', '2')
+#define PRESENCE_ERRCODE_RATE_LIMITED	MAKE_SQLSTATE('P', 'R', '0', '0', '3')
+#define PRESENCE_ERRCODE_PRIVATE		MAKE_SQLSTATE('P', 'R', '0', '0', '4')
+
+/* Which rules somebody who enters has to pass. */
+typedef struct PresenceAdmission
+{
+	PresenceRoomRules rules;
+	bool		bans;			/* there may be bans of the user */
+	bool		rate;			/* admissions are counted */
+} PresenceAdmission;
+
+extern bool presence_admission_prepare(PresenceAdmission *admission,
+									   PresenceRoomRules rules, text *user);
+extern void presence_admission_lock(const PresenceAdmission *admission,
+									text *room, text *user);
+extern void presence_admission_check(const PresenceAdmission *admission,
+									 text *room, text *user);
+
+#endif							/* PRESENCE_ADMISSION_H */

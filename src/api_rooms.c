@@ -1,0 +1,296 @@
+/*-------------------------------------------------------------------------
+ *
+ * api_rooms.c
+ *		The SQL functions of admission, moderation, statuses and broadcast.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "args.h"
+#include "capture.h"
+#include "commands/trigger.h"
+#include "compat.h"
+#include "executor/spi.h"
+#include "hint.h"
+#include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
+#include "membership.h"
+#include "store.h"
+#include "utils/builtins.h"
+#include "utils/json.h"
+#include "utils/timestamp.h"
+
+PG_FUNCTION_INFO_V1(presence_check_room_settings);
+PG_FUNCTION_INFO_V1(presence_check_status);
+PG_FUNCTION_INFO_V1(presence_invite);
+PG_FUNCTION_INFO_V1(presence_uninvite);
+PG_FUNCTION_INFO_V1(presence_kick);
+PG_FUNCTION_INFO_V1(presence_ban);
+PG_FUNCTION_INFO_V1(presence_unban);
+PG_FUNCTION_INFO_V1(presence_room_deleted);
+PG_FUNCTION_INFO_V1(presence_broadcast);
+
+/* How long a ban waits for transactions that are adding; milliseconds. */
+#define BAN_LOCK_TIMEOUT 1000
+
+#define MAX_MESSAGE 100			/* characters */
+
+/* Bytes that a notification may have, less its epoch and number. */
+#define MAX_BROADCAST (7999 - 64)
+
+/*
+ * presence.check_room_settings(max_members integer, meta jsonb) returns void
+ */
+Datum
+presence_check_room_settings(PG_FUNCTION_ARGS)
+{
+	if (!PG_ARGISNULL(0) && PG_GETARG_INT32(0) < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"max_members\" must not be negative"),
+				 errdetail("The value of type integer is %d.", PG_GETARG_INT32(0)),
+				 errhint("Pass the most connections to admit, or 0 for no limit.")));
+	if (!PG_ARGISNULL(1))
+		presence_args_check_object(PG_GETARG_JSONB_P(1), "meta");
+	PG_RETURN_VOID();
+}
+
+/*
+ * presence.check_status(status text, custom_message text) returns void
+ */
+Datum
+presence_check_status(PG_FUNCTION_ARGS)
+{
+	static const char *const statuses[] = {"online", "away", "busy", "offline"};
+	char	   *status;
+	bool		known = false;
+	int			length;
+
+	if (PG_ARGISNULL(0))
+		presence_args_reject_null("status");
+	status = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	for (int i = 0; i < lengthof(statuses); i++)
+		known |= strcmp(status, statuses[i]) == 0;
+	if (!known)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"status\" must be online, away, busy or offline"),
+				 errdetail("The value has %d characters.", pg_mbstrlen(status)),
+				 errhint("Choose offline to be invisible.")));
+	if (PG_ARGISNULL(1))
+		PG_RETURN_VOID();
+	length = pg_mbstrlen(text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	if (length > MAX_MESSAGE)
+		ereport(ERROR,
+				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
+				 errmsg("argument \"custom_message\" is too long"),
+				 errdetail("The value has %d characters.", length),
+				 errhint("Pass a message of at most %d characters.", MAX_MESSAGE)));
+	PG_RETURN_VOID();
+}
+
+/*
+ * presence_invite(room text, user_id text) returns boolean
+ *
+ * Whether the user was not invited yet.
+ */
+Datum
+presence_invite(PG_FUNCTION_ARGS)
+{
+	text	   *room = presence_args_name(fcinfo, 0, "room");
+	text	   *user = presence_args_name(fcinfo, 1, "user_id");
+	MemoryContext before = presence_store_connect();
+	bool		invited = presence_store_invite(PointerGetDatum(room),
+												PointerGetDatum(user));
+
+	presence_store_finish(before);
+	PG_RETURN_BOOL(invited);
+}
+
+/*
+ * presence_uninvite(room text, user_id text) returns boolean
+ *
+ * Whether the user was invited.
+ */
+Datum
+presence_uninvite(PG_FUNCTION_ARGS)
+{
+	text	   *room = presence_args_name(fcinfo, 0, "room");
+	text	   *user = presence_args_name(fcinfo, 1, "user_id");
+	MemoryContext before = presence_store_connect();
+	bool		invited = presence_store_uninvite(PointerGetDatum(room),
+												  PointerGetDatum(user));
+
+	presence_store_finish(before);
+	PG_RETURN_BOOL(invited);
+}
+
+/*
+ * presence_kick(room text, user_id text, channel_name text) returns bigint
+ *
+ * How many presences went.
+ */
+Datum
+presence_kick(PG_FUNCTION_ARGS)
+{
+	text	   *room = presence_args_name(fcinfo, 0, "room");
+	text	   *user = presence_args_optional_name(fcinfo, 1, "user_id");
+	text	   *channel = presence_args_optional_name(fcinfo, 2, "channel_name");
+	char		nulls[] = {' ', user ? ' ' : 'n', channel ? ' ' : 'n'};
+	MemoryContext before;
+	List	   *rows;
+	uint64		removed;
+
+	if (user == NULL && channel == NULL)
+		presence_args_reject_null("user_id");
+	before = presence_store_connect();
+	rows = presence_store_lock_members(PointerGetDatum(room), PointerGetDatum(user),
+									   PointerGetDatum(channel), nulls);
+	removed = presence_membership_remove(rows, PRESENCE_REASON_KICKED);
+	presence_store_finish(before);
+	PG_RETURN_INT64(removed);
+}
+
+/* Keep out those who enter until the ban commits, or raise an error. */
+static void
+lock_bans(void)
+{
+	if (!presence_store_try_lock("bans", BAN_LOCK_TIMEOUT))
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("could not ban the user now"),
+				 errdetail("A transaction that adds presences has been open for more than %d ms.",
+						   BAN_LOCK_TIMEOUT),
+				 errhint("Repeat the call; keep transactions that add presences short.")));
+}
+
+/*
+ * presence_ban(room text, user_id text, until timestamptz, reason text)
+ *		returns bigint
+ *
+ * How many presences went.
+ */
+Datum
+presence_ban(PG_FUNCTION_ARGS)
+{
+	text	   *room = presence_args_optional_name(fcinfo, 0, "room");
+	text	   *user = presence_args_name(fcinfo, 1, "user_id");
+	char		nulls[] = {room ? ' ' : 'n', ' ', 'n'};
+	MemoryContext before;
+	List	   *rows;
+	uint64		removed;
+
+	if (PG_ARGISNULL(2))
+		presence_args_reject_null("until");
+	before = presence_store_connect();
+	lock_bans();
+	presence_store_ban(PointerGetDatum(room), PointerGetDatum(user),
+					   PG_GETARG_DATUM(2), PG_GETARG_DATUM(3),
+					   room == NULL, !PG_ARGISNULL(3));
+	rows = PG_GETARG_TIMESTAMPTZ(2) <= GetCurrentTimestamp() ? NIL :
+		presence_store_lock_members(PointerGetDatum(room), PointerGetDatum(user),
+									(Datum) 0, nulls);
+	removed = presence_membership_remove(rows, PRESENCE_REASON_BANNED);
+	presence_store_finish(before);
+	PG_RETURN_INT64(removed);
+}
+
+/*
+ * presence_unban(room text, user_id text) returns boolean
+ *
+ * Whether there was a ban.
+ */
+Datum
+presence_unban(PG_FUNCTION_ARGS)
+{
+	text	   *room = presence_args_optional_name(fcinfo, 0, "room");
+	text	   *user = presence_args_name(fcinfo, 1, "user_id");
+	MemoryContext before = presence_store_connect();
+	bool		banned = presence_store_unban(PointerGetDatum(room),
+											  PointerGetDatum(user), room == NULL);
+
+	presence_store_finish(before);
+	PG_RETURN_BOOL(banned);
+}
+
+/*
+ * presence.room_deleted() returns trigger
+ *
+ * Removes the presences of a room that was deleted.
+ */
+Datum
+presence_room_deleted(PG_FUNCTION_ARGS)
+{
+	TriggerData *data = (TriggerData *) fcinfo->context;
+	MemoryContext before;
+	bool		isnull;
+	Datum		room;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_BY_DELETE(data->tg_event) ||
+		!TRIGGER_FIRED_FOR_ROW(data->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("this function serves the trigger of presence.rooms only"),
+				 errhint("Leave the trigger as CREATE EXTENSION presence made it.")));
+	room = SPI_getbinval(data->tg_trigtuple, data->tg_relation->rd_att, 1, &isnull);
+	before = presence_store_connect();
+	(void) presence_membership_remove(presence_store_lock_members(room, (Datum) 0,
+																  (Datum) 0, " nn"),
+									  PRESENCE_REASON_ROOM_DELETED);
+	presence_store_finish(before);
+	return PointerGetDatum(NULL);
+}
+
+/* Append a member of a JSON object whose value is a text, or null. */
+static void
+append_member(StringInfo buf, const char *name, text *value)
+{
+	appendStringInfo(buf, "\"%s\":", name);
+	if (value)
+		escape_json(buf, text_to_cstring(value));
+	else
+		appendStringInfoString(buf, "null");
+}
+
+/*
+ * presence_broadcast(room text, event text, payload jsonb, sender text)
+ *		returns void
+ */
+Datum
+presence_broadcast(PG_FUNCTION_ARGS)
+{
+	text	   *room = presence_args_name(fcinfo, 0, "room");
+	text	   *event = presence_args_name(fcinfo, 1, "event");
+	text	   *sender = presence_args_optional_name(fcinfo, 3, "sender");
+	PresenceValue fields[PRESENCE_NFIELDS] = {0};
+	StringInfoData buf;
+	Jsonb	   *payload;
+
+	if (PG_ARGISNULL(2))
+		presence_args_reject_null("payload");
+	payload = PG_GETARG_JSONB_P(2);
+	initStringInfo(&buf);
+	appendStringInfoChar(&buf, ',');
+	append_member(&buf, "room", room);
+	appendStringInfoChar(&buf, ',');
+	append_member(&buf, "event", event);
+	appendStringInfoString(&buf, ",\"payload\":");
+	(void) JsonbToCString(&buf, &payload->root, VARSIZE(payload));
+	appendStringInfoChar(&buf, ',');
+	append_member(&buf, "sender", sender);
+	appendStringInfoChar(&buf, '}');
+	if (buf.len > MAX_BROADCAST)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("broadcast is too large"),
+				 errdetail("The notification would have %d bytes, at most %d are possible.",
+						   buf.len, MAX_BROADCAST),
+				 errhint("Store the payload in a table and broadcast its key.")));
+	fields[PRESENCE_FIELD_ROOM].data = text_to_cstring(room);
+	fields[PRESENCE_FIELD_ROOM].length = VARSIZE_ANY_EXHDR(room);
+	fields[PRESENCE_FIELD_PAYLOAD].data = buf.data;
+	fields[PRESENCE_FIELD_PAYLOAD].length = buf.len;
+	presence_capture_note(presence_hint_make(PRESENCE_HINT_BROADCAST, 0, fields));
+	PG_RETURN_VOID();
+}

@@ -210,9 +210,9 @@ static Statement people = {
 /* In order of users, so that two that note the same do not wait in a circle. */
 static Statement note_last_seen = {
 	"INSERT INTO presence.people AS pe (user_id, last_seen)"
-	" SELECT t.user_id, t.last_seen"
+	" SELECT t.user_id, pg_catalog.max(t.last_seen)"
 	" FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS t (user_id, last_seen)"
-	" ORDER BY t.user_id"
+	" GROUP BY t.user_id ORDER BY t.user_id"
 	" ON CONFLICT (user_id) DO UPDATE SET last_seen = GREATEST(pe.last_seen, excluded.last_seen)",
 	2, {TEXTARRAYOID, TIMESTAMPTZARRAYOID}
 };

@@ -39,16 +39,16 @@ presence_args_check_name(text *value, const char *argument)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("argument \"%s\" must not be empty", argument),
 				 errdetail("The value has 0 characters."),
-				 errhint("Pass a name of 1 to %d characters.", PRESENCE_MAX_NAME)));
-	if (bytes <= PRESENCE_MAX_NAME)
+				 errhint("Pass a name of 1 to %d characters.", PRESENCE_MAX_NAME_CHARS)));
+	if (bytes <= PRESENCE_MAX_NAME_CHARS)
 		return;
 	length = pg_mbstrlen_with_len(VARDATA_ANY(value), bytes);
-	if (length > PRESENCE_MAX_NAME)
+	if (length > PRESENCE_MAX_NAME_CHARS)
 		ereport(ERROR,
 				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
 				 errmsg("argument \"%s\" is too long", argument),
 				 errdetail("The value has %d characters.", length),
-				 errhint("Pass a name of 1 to %d characters.", PRESENCE_MAX_NAME)));
+				 errhint("Pass a name of 1 to %d characters.", PRESENCE_MAX_NAME_CHARS)));
 }
 
 /* What kind of JSON a value is, in words. */

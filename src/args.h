@@ -11,9 +11,8 @@
 #include "postgres.h"
 
 #include "fmgr.h"
+#include "registry.h"
 #include "utils/jsonb.h"
-
-#define PRESENCE_MAX_NAME 255	/* characters */
 
 /* The texts of an array argument that holds no NULL unless it may. */
 typedef struct PresenceTexts

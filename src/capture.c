@@ -40,6 +40,7 @@
 #include "database.h"
 #include "guc.h"
 #include "liveness.h"
+#include "mb/pg_wchar.h"
 #include "queue.h"
 #include "shmem.h"
 #include "utils/datum.h"
@@ -332,6 +333,49 @@ fill_key(PresenceValue *fields, HeapTuple row, TupleDesc desc)
 	fields[PRESENCE_FIELD_USER] = row_text(row, desc, COLUMN_USER);
 }
 
+/* Raise an error unless a column holds NULL or a name of 1 to 255 characters. */
+static void
+check_name(const PresenceValue *value, const char *column)
+{
+	int			length;
+
+	if (value->data == NULL ||
+		(value->length > 0 && value->length <= PRESENCE_MAX_NAME_CHARS))
+		return;
+	length = pg_mbstrlen_with_len(value->data, value->length);
+	if (length > 0 && length <= PRESENCE_MAX_NAME_CHARS)
+		return;
+	ereport(ERROR,
+			(errcode(length == 0 ? ERRCODE_INVALID_PARAMETER_VALUE :
+					 ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
+			 errmsg("column \"%s\" of presence.presences must hold 1 to %d characters",
+					column, PRESENCE_MAX_NAME_CHARS),
+			 errdetail("The value has %d characters.", length),
+			 errhint("Use a shorter name, such as a hash of the long one.")));
+}
+
+/*
+ * Raise an error unless a row is as the functions of the extension would have
+ * written it.  Check constraints could do this, but every statement would
+ * read them from the catalogs anew.
+ */
+static void
+check_row(HeapTuple row, TupleDesc desc, const PresenceValue *fields)
+{
+	bool		isnull;
+	Datum		meta = heap_getattr(row, COLUMN_META, desc, &isnull);
+
+	check_name(&fields[PRESENCE_FIELD_ROOM], "room");
+	check_name(&fields[PRESENCE_FIELD_CHANNEL], "channel_name");
+	check_name(&fields[PRESENCE_FIELD_USER], "user_id");
+	if (!isnull && !JB_ROOT_IS_OBJECT(DatumGetJsonbP(meta)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("column \"meta\" of presence.presences must hold a JSON object"),
+				 errdetail("The value is a JSON array or a scalar."),
+				 errhint("Wrap it, as in {\"value\": 1}.")));
+}
+
 /* A row was inserted. */
 static void
 note_join(HeapTuple row, TupleDesc desc)
@@ -340,6 +384,7 @@ note_join(HeapTuple row, TupleDesc desc)
 	PresenceTime now = presence_clock_now();
 
 	fill_key(fields, row, desc);
+	check_row(row, desc, fields);
 	(void) presence_capture_begin(fields[PRESENCE_FIELD_CHANNEL].data,
 								  fields[PRESENCE_FIELD_CHANNEL].length, now,
 								  presence_liveness_cutoff(now, presence_liveness_max_age()),
@@ -412,6 +457,7 @@ note_update(HeapTuple before, HeapTuple after, TupleDesc desc)
 	if (same_value(previous, fields[PRESENCE_FIELD_USER]) &&
 		same_column(before, after, desc, COLUMN_META))
 		return;
+	check_row(after, desc, fields);
 	fields[PRESENCE_FIELD_PREVIOUS] = previous;
 	presence_capture_note(presence_hint_make(PRESENCE_HINT_UPDATE,
 											 row_id(after, desc), fields));

@@ -15,7 +15,8 @@
 #define PRESENCE_REGISTRY_LOCKS 128
 
 /* A name has at most 255 characters of at most 4 bytes. */
-#define PRESENCE_MAX_NAME_BYTES (255 * 4)
+#define PRESENCE_MAX_NAME_CHARS 255
+#define PRESENCE_MAX_NAME_BYTES (PRESENCE_MAX_NAME_CHARS * 4)
 
 /* A channel of this process's database, with its hash. */
 typedef struct PresenceName

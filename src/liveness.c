@@ -80,7 +80,10 @@ registry_seen(const char *channel, int length)
 	return seen;
 }
 
-/* The newest sign of life of the channel of a row. */
+/*
+ * The newest sign of life of the channel of a row; on a standby, which hears
+ * none, what the row says.
+ */
 PresenceTime
 presence_liveness_seen(const char *channel, int length,
 					   TimestampTz row_last_seen)
@@ -89,7 +92,7 @@ presence_liveness_seen(const char *channel, int length,
 
 	if (seen == 0)
 		seen = presence_clock_from_timestamp(row_last_seen);
-	return Max(seen, presence_database_floor());
+	return RecoveryInProgress() ? seen : Max(seen, presence_database_floor());
 }
 
 /* Whether the channel of a row gave a sign of life since "cutoff". */

@@ -195,7 +195,8 @@ bury_old_self(text *channel)
 	List	   *rows;
 
 	if (life != PRESENCE_LIFE_DEAD &&
-		(life != PRESENCE_LIFE_ABSENT || registry_is_complete()))
+		(life != PRESENCE_LIFE_ABSENT || registry_is_complete() ||
+		 !presence_store_has_older(PointerGetDatum(channel), row_cutoff(cutoff))))
 		return;
 	rows = presence_store_lock_channels(PointerGetDatum(array_of_one(channel)),
 										false);

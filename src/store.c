@@ -144,6 +144,12 @@ static Statement has_channel = {
 	2, {TEXTOID, TIMESTAMPTZOID}
 };
 
+static Statement has_older = {
+	"SELECT 1 FROM presence.presences p"
+	" WHERE p.channel_name " EQ " $1 AND p.last_seen " LT " $2",
+	2, {TEXTOID, TIMESTAMPTZOID}
+};
+
 /*
  * Finds the rows that the caller may update, by the policies of an UPDATE,
  * and updates none: presence.note_touchable() answers false.
@@ -355,10 +361,12 @@ static uint64
 run(Statement *statement, Datum *values, const char *nulls, Snapshot snapshot,
 	long limit)
 {
+	MemoryContext context = CurrentMemoryContext;
 	int			result = SPI_execute_snapshot(get_plan(statement), values, nulls,
 											  snapshot, InvalidSnapshot,
 											  false, true, limit);
 
+	MemoryContextSwitchTo(context); /* SPI leaves its own behind */
 	if (result < 0)
 		elog(ERROR, "SPI failed for \"%s\": %s", statement->sql,
 			 SPI_result_code_string(result));
@@ -717,6 +725,17 @@ presence_store_has_channel(Datum channel, TimestampTz since)
 {
 	Datum		values[] = {channel, TimestampTzGetDatum(since)};
 	uint64		count = run(&has_channel, values, NULL, InvalidSnapshot, 1);
+
+	SPI_freetuptable(SPI_tuptable);
+	return count > 0;
+}
+
+/* Whether a channel has rows with a last_seen before a time. */
+bool
+presence_store_has_older(Datum channel, TimestampTz before)
+{
+	Datum		values[] = {channel, TimestampTzGetDatum(before)};
+	uint64		count = run(&has_older, values, NULL, InvalidSnapshot, 1);
 
 	SPI_freetuptable(SPI_tuptable);
 	return count > 0;

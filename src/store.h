@@ -82,6 +82,7 @@ extern List *presence_store_lock_channels(Datum channels, bool skip_locked);
 extern uint64 presence_store_delete(List *rows);
 
 extern bool presence_store_has_channel(Datum channel, TimestampTz since);
+extern bool presence_store_has_older(Datum channel, TimestampTz before);
 extern void presence_store_probe_update(Datum channel);
 extern uint64 presence_store_beat(Datum channel, TimestampTz now,
 								  TimestampTz since, TimestampTz before);

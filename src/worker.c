@@ -367,6 +367,7 @@ announce_batch(PresenceBatch *batch, Snapshot snapshot, PresenceStamp *stamp,
 	if (asks_resync(batch->hints, nhints))
 		resync(stamp);
 	before = presence_store_connect();
+	MemoryContextSwitchTo(worker.scratch);	/* "gone" outlives this */
 	events = presence_announce(worker.roster, batch->hints, nhints,
 							   batch->hints + nhints, nlater, snapshot, gone);
 	presence_notify_events(events, stamp);
@@ -382,11 +383,14 @@ static void
 remember_gone(List *gone)
 {
 	int			count = list_length(gone);
-	Datum	   *users = palloc(count * sizeof(Datum));
-	Datum	   *times = palloc(count * sizeof(Datum));
+	Datum	   *users;
+	Datum	   *times;
 	MemoryContext before;
 	ListCell   *lc;
 
+	begin_work("remembering who was last seen");
+	users = palloc(count * sizeof(Datum));
+	times = palloc(count * sizeof(Datum));
 	foreach(lc, gone)
 	{
 		PresenceGone *entry = lfirst(lc);
@@ -394,7 +398,6 @@ remember_gone(List *gone)
 		users[foreach_current_index(lc)] = CStringGetTextDatum(entry->user);
 		times[foreach_current_index(lc)] = TimestampTzGetDatum(entry->last_seen);
 	}
-	begin_work("remembering who was last seen");
 	before = presence_store_connect();
 	presence_store_note_last_seen(PointerGetDatum(construct_array(users, count, TEXTOID, -1,
 																  false, TYPALIGN_INT)),

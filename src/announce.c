@@ -64,7 +64,7 @@ typedef struct TurnPresence
 	int64		id;				/* key */
 	char		status;			/* for simplehash */
 	bool		joined;			/* a hint says that it joined */
-	bool		updated;		/* an update has been told in this turn */
+	bool		updated;		/* told in this turn, as the row is now */
 	const PresenceHint *leave;	/* the hint that says that it left, or NULL */
 	PresenceRow *row;			/* as the table shows it, or NULL */
 } TurnPresence;
@@ -450,6 +450,7 @@ tell_join(Turn *turn, TurnRoom *room, const PresenceHint *hint)
 	if (hint->announced)
 		return;
 	count_user(turn, row->user, 1);
+	get_presence(turn, hint->id)->updated = true;
 	add_event(turn, room, PRESENCE_EVENT_JOIN, row)->user_joined = first;
 }
 

@@ -10,8 +10,8 @@
  * events tell what is, not what the caller may see.
  *
  * Names and operators are qualified, so the caller's search_path means
- * nothing here.  Rows are removed in the order of their ids, whoever removes
- * them, so two removers never wait for each other in a circle.
+ * nothing here.  Rows are locked by channel, then room, whoever removes them
+ * or adds many channels to a room, so nobody waits for another in a circle.
  *
  *-------------------------------------------------------------------------
  */
@@ -40,6 +40,9 @@
 #define EQ "OPERATOR(pg_catalog.=)"
 #define LT "OPERATOR(pg_catalog.<)"
 #define GE "OPERATOR(pg_catalog.>=)"
+
+/* Every statement that locks more than one presence does so in this order. */
+#define LOCK_ORDER "p.channel_name, p.room"
 
 #define ROW_COLUMNS \
 	"p.id, p.room, p.channel_name, p.user_id, p.meta, p.joined_at, p.last_seen, p.ctid"
@@ -123,13 +126,13 @@ static Statement lock_presence = {
 
 static Statement lock_channels = {
 	"SELECT " ROW_COLUMNS " FROM presence.presences p"
-	" WHERE p.channel_name " EQ " ANY ($1) ORDER BY p.id FOR UPDATE",
+	" WHERE p.channel_name " EQ " ANY ($1) ORDER BY " LOCK_ORDER " FOR UPDATE",
 	1, {TEXTARRAYOID}
 };
 
 static Statement lock_channels_skip = {
 	"SELECT " ROW_COLUMNS " FROM presence.presences p"
-	" WHERE p.channel_name " EQ " ANY ($1) ORDER BY p.id FOR UPDATE SKIP LOCKED",
+	" WHERE p.channel_name " EQ " ANY ($1) ORDER BY " LOCK_ORDER " FOR UPDATE SKIP LOCKED",
 	1, {TEXTARRAYOID}
 };
 
@@ -287,13 +290,13 @@ static Statement unban = {
 static Statement lock_members = {
 	"SELECT " ROW_COLUMNS " FROM presence.presences p"
 	" WHERE p.room " EQ " $1 AND ($2 IS NULL OR p.user_id " EQ " $2)"
-	" AND ($3 IS NULL OR p.channel_name " EQ " $3) ORDER BY p.id FOR UPDATE",
+	" AND ($3 IS NULL OR p.channel_name " EQ " $3) ORDER BY " LOCK_ORDER " FOR UPDATE",
 	3, {TEXTOID, TEXTOID, TEXTOID}
 };
 
 static Statement lock_user = {
 	"SELECT " ROW_COLUMNS " FROM presence.presences p"
-	" WHERE p.user_id " EQ " $1 ORDER BY p.id FOR UPDATE",
+	" WHERE p.user_id " EQ " $1 ORDER BY " LOCK_ORDER " FOR UPDATE",
 	1, {TEXTOID}
 };
 
@@ -692,7 +695,7 @@ presence_store_lock_presence(Datum room, Datum channel)
 	return all_rows(run(&lock_presence, values, NULL, InvalidSnapshot, 0));
 }
 
-/* Lock the presences of channels (text[]) for removal, in order of id. */
+/* Lock the presences of channels (text[]) for removal, in order. */
 List *
 presence_store_lock_channels(Datum channels, bool skip_locked)
 {

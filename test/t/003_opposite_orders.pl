@@ -1,0 +1,83 @@
+# Proves: sessions that leave the same 500 rooms in opposite orders, beside the
+# worker that expires everybody all the time, never deadlock.
+# PRESENCE_TEST_SECONDS sets for how long.
+use strict;
+use warnings FATAL => 'all';
+
+use IPC::Run ();
+use PostgreSQL::Test::Utils;
+use PresenceTest;
+use Test::More;
+
+my $node = new_node('orders', conf => q(
+presence.max_age = 200ms
+deadlock_timeout = 10ms
+log_lock_waits = off
+));
+my $dir = PostgreSQL::Test::Utils::tempdir();
+
+# Each session leads a channel through the same rooms in an order of its own,
+# and another that both sessions remove.
+for my $side ([ 'up', 'ASC', q(ARRAY['up too', 'down too']) ], [ 'down', 'DESC', q(ARRAY['down too', 'up too']) ])
+{
+	my ($name, $order, $both) = @$side;
+	my $rooms = "(SELECT 'room ' || i AS room FROM generate_series(1, 500) i ORDER BY i $order) s";
+
+	append_to_file("$dir/$name.sql", qq(
+SELECT count(presence_add(room, '$name')) FROM $rooms;
+SELECT count(presence_add(room, '$name too')) FROM $rooms;
+SELECT count(presence_remove(room, '$name')) FROM $rooms;
+SELECT presence_leave_all_many($both);
+SELECT count(presence_add(room, '$name too')) FROM $rooms;
+SELECT count(presence_add(room, '$name')) FROM $rooms;
+SELECT presence_leave_all('down too');
+SELECT presence_leave_all('$name');
+SELECT count(presence_add(room, '$name too')) FROM $rooms;
+SELECT prune_presences(0.05);
+\\sleep 250 ms
+));
+}
+
+# Many channels of one room, whose ids run in another order than their names:
+# updated in one call, removed in another.
+my $many = join(', ', map { "'m$_'" } 1 .. 9);
+my $back = join(', ', map { "'m$_'" } reverse 1 .. 9);
+append_to_file("$dir/many.sql", join('', map { "SELECT presence_add('room 1', 'm$_');\n" } reverse 1 .. 9) . qq(
+SELECT presence_add_many('room 1', ARRAY[$many], ARRAY(SELECT 'user ' || (random() * 100)::int FROM generate_series(1, 9)));
+SELECT presence_add_many('room 1', ARRAY[$back], ARRAY(SELECT 'user ' || (random() * 100)::int FROM generate_series(1, 9)));
+SELECT presence_leave_all_many(ARRAY[$many]);
+));
+
+# The rooms are there: to make rooms in opposite orders is another matter.
+value($node, q{INSERT INTO presence.rooms (name) SELECT 'room ' || i FROM generate_series(1, 500) i});
+
+my @clients = map {
+	my $out = '';
+
+	{
+		name => $_,
+		out => \$out,
+		run => IPC::Run::start(
+			[ 'pgbench', '-n', '-c', $_ eq 'many' ? 2 : 1, '-T', tap_seconds(12), '-f', "$dir/$_.sql", $node->connstr('postgres') ],
+			'>&', \$out, IPC::Run::timer(tap_seconds(12) + 120))
+	}
+} qw(up down many);
+for my $client (@clients)
+{
+	ok($client->{run}->finish, "nobody fails: $client->{name}") or diag(${ $client->{out} });
+}
+is(value($node, 'SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()'), 0, 'no deadlock');
+ok(log_slice($node) !~ /deadlock detected|PANIC|TRAP|was terminated by signal/, 'the log agrees');
+cmp_ok(value($node, 'SELECT expirations FROM presence.stats'), '>', 0, 'the worker took part');
+
+ok( wait_until('everybody is gone', sub {
+		value($node, 'SELECT count(*) FROM presence.presences') == 0;
+	}),
+	'in the end everybody is gone');
+ok( wait_until('the registry is empty', sub {
+		value($node, 'SELECT channels FROM presence.stats') == 0;
+	}),
+	'also from shared memory');
+
+$node->stop;
+done_testing();

@@ -1,0 +1,100 @@
+# Proves: who falls silent leaves on time and stays dead, who beats stays, and
+# reads know it before the worker does.
+use strict;
+use warnings FATAL => 'all';
+
+use IPC::Run ();
+use PostgreSQL::Test::Utils;
+use PresenceTest;
+use Test::More;
+
+my $node = new_node('expiry', conf => q(
+presence.max_age = 2s
+presence.bulk_threshold = 1000
+));
+my $dir = PostgreSQL::Test::Utils::tempdir();
+my $listener = listen_to($node);
+
+# Some beat all the time.
+append_to_file("$dir/beat.sql",
+	"SELECT presence_touch_many(ARRAY(SELECT 'beating ' || i FROM generate_series(1, 20) i));\n");
+value($node, "SELECT presence_add_many('r', ARRAY(SELECT 'beating ' || i FROM generate_series(1, 20) i))");
+my $beater = IPC::Run::start(
+	[ 'pgbench', '-n', '-c', 1, '-R', 20, '-T', 600, '-f', "$dir/beat.sql", $node->connstr('postgres') ],
+	'>', \my $beat_out, '2>', \my $beat_err);
+
+# Others fall silent, at different times.
+my $old_id;
+for my $i (1 .. 20)
+{
+	value($node, "SELECT presence_add('r', 'silent $i', 'user ' || $i % 5, '{\"n\": $i}')");
+}
+$old_id = value($node, "SELECT id FROM presence.presences WHERE channel_name = 'silent 20'");
+ok( $listener->wait_for('the last leave', sub {
+		$_[0]->{event} eq 'leave' && $_[0]->{removed}{channel_name} eq 'silent 20';
+	}),
+	'the silent leave');
+my @events = $listener->drain;
+my @leaves = grep { $_->{event} eq 'leave' } @events;
+is(scalar @leaves, 20, 'each once');
+is(scalar(grep { $_->{reason} eq 'expired' } @leaves), 20, 'because they expired');
+is(scalar(grep { $_->{user_left} } @leaves), 5, 'each user leaves once');
+is($leaves[-1]{connections}, 20, 'who beats is counted');
+is($leaves[0]{removed}{meta}{n}, 1, 'the leave carries the meta');
+is(value($node, 'SELECT count(*) FROM presence.presences WHERE room = \'r\''), 20, 'who beats stays');
+cmp_ok(value($node, 'SELECT extract(epoch FROM last_expiry_lag) FROM presence.stats'), '<', 1,
+	'the worker was not late');
+is(value($node, 'SELECT expirations FROM presence.stats'), 20, 'the expirations are counted');
+
+# The dead stay dead until they come again.
+is(value($node, "SELECT presence_touch('silent 20')"), 'f', 'the dead cannot be touched');
+is(value($node, "SELECT presence_touch_many(ARRAY['silent 1', 'beating 1'])"), '{"silent 1"}',
+	'nor in an array');
+is(value($node, "SELECT presence_receive('silent 20', '\"hello\"')"), 't', 'what they say is still to be processed');
+cmp_ok(value($node, "SELECT id FROM presence_add('r', 'silent 20')"), '>', $old_id, 'a rejoin has a new id');
+is(value($node, "SELECT presence_touch('silent 20')"), 't', 'and can be touched');
+is_deeply($listener->summary, ['join r silent 20'], 'a rejoin is a join');
+
+# A worker that does not come: reads know better.
+my $worker = value($node, 'SELECT worker_pid FROM presence.stats');
+value($node, "SELECT presence_add('s', 'slow'), presence_add('s', 'gone'), presence_add('r', 'silent 20')");
+stop_process($worker);
+ok(wait_until('the dead are invisible', sub { value($node, "SELECT presence_count('s')") == 0 }),
+	'the dead are invisible though the worker does not run');
+is(value($node, "SELECT count(*) FROM presence.presences WHERE room = 's'"), 2, 'their rows are still there');
+is( value($node, q{SELECT (SELECT count(*) FROM presence_list('s')) + (SELECT count(*) FROM presence_rooms('gone'))
+		+ (SELECT connections FROM presence_counts('s')) + (presence_snapshot('s')->>'connections')::int
+		+ (SELECT connections FROM presence.room_list WHERE room = 's')}),
+	0, 'to every read');
+
+# It might be the whole server that stood still: who speaks is believed.
+is(value($node, "SELECT presence_touch('slow')"), 't', 'who speaks lives');
+is(value($node, "SELECT string_agg(channel_name, ' ') FROM presence_list('s') WHERE channel_name = 'slow'"),
+	'slow', 'and is seen');
+continue_process($worker);
+$listener->clear;
+ok( $listener->wait_for('the other leaves', sub {
+		$_[0]->{event} eq 'leave' && $_[0]->{removed}{channel_name} eq 'gone';
+	}),
+	'who does not leaves, once the worker runs again');
+
+# A change of presence.max_age counts at once.
+value($node, "SELECT presence_add('t', 'short')");
+$node->safe_psql('postgres', "ALTER SYSTEM SET presence.max_age = '60s'");
+$node->reload;
+ok(wait_until('the setting arrives', sub { value($node, 'SHOW presence.max_age') eq '1min' }), 'longer');
+value($node, "SELECT presence_touch('short')");
+$node->safe_psql('postgres', "ALTER SYSTEM SET presence.max_age = '1s'");
+$node->reload;
+ok( $listener->wait_for('the leave', sub {
+		$_[0]->{event} eq 'leave' && $_[0]->{removed}{channel_name} eq 'short';
+	}, 20),
+	'shorter');
+is(value($node, "SELECT count(*) FROM presence.members WHERE room = 'r'"), 20, 'who beats still stays');
+
+$beater->kill_kill;
+ok(wait_until('everybody is gone', sub { value($node, 'SELECT count(*) FROM presence.presences') == 0 }),
+	'without heartbeats everybody goes');
+$listener->quit;
+$node->stop;
+done_testing();

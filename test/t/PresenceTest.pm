@@ -1,0 +1,238 @@
+# What the cluster tests share: a server with presence, a LISTEN client that
+# collects events, and polling with a deadline.
+package PresenceTest;
+
+use strict;
+use warnings FATAL => 'all';
+
+use Exporter 'import';
+use JSON::PP ();
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time usleep);
+
+our @EXPORT = qw(new_node restart_node wait_until value listen_to session
+  tap_seconds have_extension log_slice declare_test_functions stop_process
+  continue_process);
+
+# A started server with the extension in its database "postgres".  Options:
+# conf (lines of postgresql.conf), preload (default "presence"; "" for none),
+# extension (default 1), init (arguments of init).
+sub new_node
+{
+	my ($name, %opt) = @_;
+	my $node = PostgreSQL::Test::Cluster->new($name);
+	my $preload = $opt{preload} // 'presence';
+
+	$node->init(extra => [ '--encoding=UTF8', '--no-locale' ], %{ $opt{init} // {} });
+	$node->append_conf(
+		'postgresql.conf', qq(
+shared_preload_libraries = '$preload'
+max_connections = 100
+log_statement = none
+log_line_prefix = '%m [%p] %b '
+));
+	$node->append_conf('postgresql.conf', $opt{conf}) if $opt{conf};
+	$node->start;
+	$node->safe_psql('postgres', 'CREATE EXTENSION presence')
+	  if $opt{extension} // 1;
+	return $node;
+}
+
+# Change settings and restart.
+sub restart_node
+{
+	my ($node, $conf, $mode) = @_;
+
+	$node->append_conf('postgresql.conf', $conf) if $conf;
+	$node->stop($mode // 'fast');
+	$node->start;
+	return;
+}
+
+# One value from a query.
+sub value
+{
+	my ($node, $sql, $db) = @_;
+
+	return $node->safe_psql($db // 'postgres', $sql);
+}
+
+# Repeat a check until it returns something true, at most so many seconds.
+sub wait_until
+{
+	my ($what, $check, $seconds) = @_;
+	my $deadline = time() + ($seconds // $PostgreSQL::Test::Utils::timeout_default);
+
+	while (1)
+	{
+		my $result = $check->();
+
+		return $result if $result;
+		last if time() > $deadline;
+		usleep(20_000);
+	}
+	diag("gave up waiting until $what");
+	return;
+}
+
+# A psql session that stays open; errors do not end it.
+sub session
+{
+	my ($node, $db) = @_;
+
+	return $node->background_psql($db // 'postgres', on_error_stop => 0);
+}
+
+# How long an endurance test lasts: a few seconds, or what the caller wants.
+sub tap_seconds
+{
+	my ($default) = @_;
+
+	return $ENV{PRESENCE_TEST_SECONDS} // $default;
+}
+
+# Whether the server has an extension's files.
+sub have_extension
+{
+	my ($node, $name) = @_;
+
+	return value($node,
+		"SELECT count(*) FROM pg_available_extensions WHERE name = '$name'") > 0;
+}
+
+# What the log says from a position on.
+sub log_slice
+{
+	my ($node, $from) = @_;
+
+	return substr(slurp_file($node->logfile), $from // 0);
+}
+
+# The functions by which tests move the extension's clocks.
+sub declare_test_functions
+{
+	my ($node, $db) = @_;
+
+	$node->safe_psql($db // 'postgres', q{
+		CREATE FUNCTION advance_clock(microseconds bigint) RETURNS void
+			LANGUAGE c AS 'presence', 'presence_test_advance_clock';
+		CREATE FUNCTION jump_wall_clock(microseconds bigint) RETURNS void
+			LANGUAGE c AS 'presence', 'presence_test_jump_wall_clock';
+	});
+	return;
+}
+
+# Stop processes as an overloaded or suspended machine would.
+sub stop_process { return kill('STOP', @_); }
+
+sub continue_process { return kill('CONT', @_); }
+
+# A client that listens and collects events.
+sub listen_to
+{
+	my ($node, $db, $channel) = @_;
+	my $self = bless {
+		node => $node,
+		db => $db // 'postgres',
+		psql => session($node, $db),
+		events => [],
+		payloads => [],
+		marks => 0
+	  },
+	  'PresenceTest::Listener';
+
+	$self->{psql}->query('LISTEN ' . ($channel // 'presence_changed'));
+	return $self;
+}
+
+package PresenceTest::Listener;
+
+use Test::More;
+
+# Read what has arrived; all events so far.
+sub events
+{
+	my ($self) = @_;
+	my $output = $self->{psql}->query('SELECT 1');
+
+	while ($output =~
+		/^Asynchronous notification "[^"]+" with payload "(.*)" received from server process with PID (\d+)\.$/mg)
+	{
+		my $event = JSON::PP->new->utf8->decode($1);
+
+		$event->{pid} = $2;
+		push @{ $self->{payloads} }, $1;
+		push @{ $self->{events} }, $event;
+	}
+	return @{ $self->{events} };
+}
+
+# Forget the events so far.
+sub clear
+{
+	my ($self) = @_;
+
+	$self->events;
+	$self->{events} = [];
+	$self->{payloads} = [];
+	return;
+}
+
+# Wait until some event passes a check; returns it.
+sub wait_for
+{
+	my ($self, $what, $check, $seconds) = @_;
+
+	return PresenceTest::wait_until("an event: $what",
+		sub { (grep { $check->($_) } $self->events)[0] }, $seconds);
+}
+
+# All events of what was committed before this call: those that come before
+# the join of a channel that enters now.  They are forgotten here.
+sub drain
+{
+	my ($self) = @_;
+	my $mark = 'mark-' . ++$self->{marks} . "-$$";
+
+	$self->{node}->safe_psql($self->{db}, "SELECT id FROM presence_add('$mark', '$mark')");
+	$self->wait_for("join of $mark", sub { ($_[0]->{room} // '') eq $mark })
+	  or BAIL_OUT('events do not arrive any more');
+	my @events = grep { ($_->{room} // '') !~ /^mark-/ } @{ $self->{events} };
+	$self->{events} = [];
+	return @events;
+}
+
+# The same in short: "join r c", "leave r c expired", "bulk r 60 0".
+sub summary
+{
+	my ($self) = @_;
+
+	return [ map { PresenceTest::Listener::describe($_) } $self->drain ];
+}
+
+# One event in short.
+sub describe
+{
+	my ($event) = @_;
+	my $kind = $event->{event};
+	my $room = $event->{room} // '*';
+
+	return "join $room $event->{added}{channel_name}" if $kind eq 'join';
+	return "update $room $event->{added}{channel_name}" if $kind eq 'update';
+	return "leave $room $event->{removed}{channel_name} $event->{reason}" if $kind eq 'leave';
+	return $kind . " $room" if $kind ne 'bulk';
+	return sprintf('bulk %s %d %d', $room,
+		$event->{joined} ? scalar @{ $event->{joined} } : $event->{joined_count},
+		$event->{left} ? scalar @{ $event->{left} } : $event->{left_count});
+}
+
+sub quit
+{
+	my ($self) = @_;
+
+	return $self->{psql}->quit;
+}
+
+1;

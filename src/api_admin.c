@@ -15,6 +15,7 @@
 #include "commands/dbcommands.h"
 #include "commands/extension.h"
 #include "database.h"
+#include "ephemeral.h"
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "guc.h"
@@ -68,7 +69,8 @@ static const Privilege privileges[] = {
 	" %s.presence_count, %s.presence_anonymous_count, %s.presence_counts,"
 	" %s.presence_rooms, %s.presence_user_rooms, %s.presence_is_online,"
 	" %s.presence_online, %s.presence_snapshot, %s.presence_status,"
-	" %s.presence_statuses"},
+	" %s.presence_statuses, %s.presence_get_state, %s.presence_cursors,"
+	" %s.presence_typing_users"},
 	{LEVEL_MEMBER, "INSERT, UPDATE, DELETE ON presence.presences"},
 	{LEVEL_MEMBER, "INSERT ON presence.rooms"},
 	{LEVEL_MEMBER, "INSERT, UPDATE ON presence.people"},
@@ -78,7 +80,9 @@ static const Privilege privileges[] = {
 	{LEVEL_MEMBER, "EXECUTE ON FUNCTION %s.presence_add, %s.presence_add_many,"
 	" %s.presence_update, %s.presence_remove, %s.presence_touch,"
 	" %s.presence_touch_many, %s.presence_receive, %s.presence_leave_all,"
-	" %s.presence_leave_all_many, %s.presence_set_status, %s.presence_broadcast"},
+	" %s.presence_leave_all_many, %s.presence_set_status, %s.presence_broadcast,"
+	" %s.presence_set_state, %s.presence_clear_state, %s.presence_cursor_update,"
+	" %s.presence_cursor_remove, %s.presence_typing"},
 	{LEVEL_ADMIN, "UPDATE, DELETE ON presence.rooms"},
 	{LEVEL_ADMIN, "INSERT, UPDATE, DELETE ON presence.bans, presence.invitations"},
 	{LEVEL_ADMIN, "DELETE ON presence.admissions, presence.people"},
@@ -296,6 +300,7 @@ fill_shared_stats(PresenceDatabase *database, Datum *values, bool *nulls)
 {
 	uint64		lag = presence_database_count(database, PRESENCE_LAST_EXPIRY_LAG);
 	uint64		drain = presence_database_count(database, PRESENCE_LAST_DRAIN);
+	PresenceStateUsage states = presence_ephemeral_usage(database->oid);
 	Interval   *interval = palloc0(sizeof(Interval));
 
 	values[1] = Int32GetDatum(database->worker_pid);
@@ -317,6 +322,9 @@ fill_shared_stats(PresenceDatabase *database, Datum *values, bool *nulls)
 	nulls[17] = drain == 0;
 	values[18] = TimestampTzGetDatum((TimestampTz)
 									 presence_database_count(database, PRESENCE_STATS_RESET));
+	values[19] = Int64GetDatum((int64) states.entries);
+	values[20] = Int64GetDatum((int64) states.bytes);
+	values[21] = Int64GetDatum((int64) states.evictions);
 }
 
 /*
@@ -329,8 +337,8 @@ presence_stat_row(PG_FUNCTION_ARGS)
 {
 	PresenceDatabase *database = presence_database_mine();
 	TupleDesc	desc;
-	Datum		values[19];
-	bool		nulls[19];
+	Datum		values[22];
+	bool		nulls[22];
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE ||
 		desc->natts != lengthof(values))
@@ -355,6 +363,7 @@ presence_reset_stats(PG_FUNCTION_ARGS)
 	{
 		presence_backend_reset_touches(database->oid);
 		presence_database_reset_counters(database);
+		presence_ephemeral_reset_evictions(database->oid);
 	}
 	PG_RETURN_VOID();
 }

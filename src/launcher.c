@@ -32,6 +32,7 @@
 #include "catalog/pg_database.h"
 #include "compat.h"
 #include "database.h"
+#include "ephemeral.h"
 #include "launcher.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -194,6 +195,7 @@ forget_database(PresenceDatabase *database)
 
 	presence_queue_reset(database);
 	presence_registry_clear(oid);
+	presence_ephemeral_clear(oid);
 	presence_database_forget(oid);
 }
 
@@ -225,7 +227,8 @@ is_void(PresenceDatabase *database)
 		database->hold_pid == 0 &&
 		pg_atomic_read_u64(&database->seq[PRESENCE_VOICE_CHANGED]) == 0 &&
 		presence_database_count(database, PRESENCE_ADDS) == 0 &&
-		presence_registry_count(database->oid) == 0;
+		presence_registry_count(database->oid) == 0 &&
+		presence_ephemeral_is_empty(database->oid);
 }
 
 /* Look into the next databases, a few at a time. */

@@ -22,6 +22,7 @@
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "database.h"
+#include "ephemeral.h"
 #include "lifecycle.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
@@ -143,6 +144,7 @@ forget(PresenceDatabase *database, Oid oid)
 {
 	presence_queue_reset(database);
 	presence_registry_clear(oid);
+	presence_ephemeral_clear(oid);
 	presence_database_forget(oid);
 }
 

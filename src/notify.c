@@ -14,10 +14,12 @@
 
 #include "commands/async.h"
 #include "database.h"
+#include "ephemeral.h"
 #include "fmgr.h"
 #include "guc.h"
 #include "lib/stringinfo.h"
 #include "notify.h"
+#include "shmem.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
 #include "utils/json.h"
@@ -337,6 +339,22 @@ format_event(StringInfo buf, PresenceStamp *stamp, const PresenceEvent *event)
 	}
 }
 
+/* The cursor and the typing of a user whose last connection left go too. */
+static void
+forget_states(const PresenceEvent *event)
+{
+	const char *user;
+	ListCell   *lc;
+
+	foreach(lc, event->folded)
+		forget_states(lfirst(lc));
+	if (!event->user_left)
+		return;
+	user = event->user_changed ? event->previous_user : event->row->user;
+	if (user)
+		presence_ephemeral_user_left(event->room, user);
+}
+
 /* Hand events to NOTIFY, numbering them on from the stamp. */
 void
 presence_notify_events(List *events, PresenceStamp *stamp)
@@ -354,6 +372,8 @@ presence_notify_events(List *events, PresenceStamp *stamp)
 		format_event(&buf, stamp, event);
 		Assert(buf.len <= MAX_PAYLOAD);
 		Async_Notify(channel_of(voice_of(event)), buf.data);
+		if (presence_shmem_ready())
+			forget_states(event);
 		presence_database_add(database, PRESENCE_EVENTS, 1);
 		if (event->kind == PRESENCE_EVENT_BULK)
 			presence_database_add(database, PRESENCE_BULK_EVENTS, 1);

@@ -12,6 +12,7 @@
 #include "clock.h"
 #include "compat.h"
 #include "database.h"
+#include "ephemeral.h"
 #include "fmgr.h"
 #include "guc.h"
 #include "launcher.h"
@@ -37,7 +38,9 @@ static const PresenceShmemArea areas[] = {
 		presence_registry_shmem_init, "presence_registry",
 	PRESENCE_REGISTRY_LOCKS},
 	{"presence queues", presence_queue_shmem_size, presence_queue_shmem_init,
-	"presence_queue", 1}
+	"presence_queue", 1},
+	{"presence states", presence_ephemeral_shmem_size,
+	presence_ephemeral_shmem_init, "presence_state", 1}
 };
 
 /* Called when the library is loaded, by the postmaster or by a session. */

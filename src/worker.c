@@ -41,6 +41,7 @@
 #include "commands/extension.h"
 #include "compat.h"
 #include "database.h"
+#include "ephemeral.h"
 #include "executor/spi.h"
 #include "expiry.h"
 #include "guc.h"
@@ -52,6 +53,7 @@
 #include "postmaster/interrupt.h"
 #include "queue.h"
 #include "registry.h"
+#include "relay.h"
 #include "shmem.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
@@ -99,6 +101,7 @@ typedef struct Worker
 	PresenceExpiry *expiry;
 	PresenceTime last_delivery;
 	PresenceTime next_delivery; /* not before */
+	PresenceTime next_state;	/* no short-lived state is announced before */
 	PresenceTime next_rooms;	/* when to remove empty rooms */
 	PresenceTime next_rows;		/* when to look at rows without entries */
 	PresenceTime idle_since;	/* 0: not idle */
@@ -148,6 +151,7 @@ release_slot(int code, Datum arg)
 	}
 	LWLockRelease(presence_database_lock());
 	if (worker.leaving && (presence_registry_count(MyDatabaseId) > 0 ||
+						   !presence_ephemeral_is_empty(MyDatabaseId) ||
 						   !presence_queue_is_empty(database)))
 		presence_database_want_worker(database);
 	presence_database_wake_launcher();
@@ -222,6 +226,7 @@ leave_for_good(void)
 	{
 		presence_queue_reset(worker.database);
 		presence_registry_clear(MyDatabaseId);
+		presence_ephemeral_clear(MyDatabaseId);
 	}
 	leave();
 }
@@ -473,6 +478,49 @@ deliver_if_due(PresenceTime now)
 		0 : now + (PresenceTime) presence_notify_interval * 1000;
 }
 
+/* Announce what has changed in short-lived state; nobody hears of it if off. */
+static void
+tell_state(PresenceTime now)
+{
+	PresenceStateRound *round;
+	List	   *ignored;
+
+	if (presence_notify == PRESENCE_NOTIFY_OFF)
+	{
+		round = presence_ephemeral_begin_round(now);
+		while (presence_ephemeral_take(round, &ignored))
+			continue;
+	}
+	else
+	{
+		begin_work("announcing short-lived state");
+		round = presence_ephemeral_begin_round(now);
+		presence_relay_send(round);
+		end_work();
+	}
+	presence_ephemeral_end_round();
+}
+
+/* Bury expired state, and announce what changed if it may go now. */
+static void
+tell_state_if_due(void)
+{
+	PresenceTime now = presence_clock_now();
+
+	if (worker.database == NULL)
+		return;
+	presence_ephemeral_expire(now);
+	if (now < presence_ephemeral_next_due() || now < worker.next_state)
+		return;
+	if (presence_notify_queue_usage() > MAX_QUEUE_USAGE)
+	{
+		worker.next_state = now + RETRY_DELAY;
+		return;
+	}
+	tell_state(now);
+	worker.next_state = now + (PresenceTime) presence_notify_interval * 1000;
+}
+
 /* Remove channels (text[]) that were silent for max_age. */
 static void
 expire_channels(ArrayType *channels, PresenceTime lag)
@@ -636,7 +684,8 @@ leave_if_idle(PresenceTime now)
 	if (worker.database->hold_pid != 0)
 		leave();
 	if (has_channels() || !is_loaded() ||
-		!presence_queue_is_empty(worker.database))
+		!presence_queue_is_empty(worker.database) ||
+		!presence_ephemeral_is_empty(MyDatabaseId))
 		worker.idle_since = 0;
 	else if (worker.idle_since == 0)
 		worker.idle_since = now;
@@ -657,6 +706,8 @@ next_wake(PresenceTime now)
 		wake = Min(wake, presence_expiry_next(worker.expiry) + EXPIRY_PATIENCE);
 		if (!presence_queue_is_empty(worker.database))
 			wake = Min(wake, Max(worker.next_delivery, now));
+		wake = Min(wake, presence_ephemeral_next_expiry());
+		wake = Min(wake, Max(worker.next_state, presence_ephemeral_next_due()));
 		if (has_channels())
 			wake = Min(wake, now + presence_database_stall_limit());
 		else if (presence_worker_idle_timeout > 0)
@@ -718,6 +769,7 @@ do_round(void)
 	expire_rows(now);
 	expire_due(now);
 	prune_rooms_if_due(now);
+	tell_state_if_due();
 	leave_if_idle(now);
 }
 

@@ -1,0 +1,91 @@
+/*-------------------------------------------------------------------------
+ *
+ * ephemeral.h
+ *		Short-lived values of rooms, in shared memory.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PRESENCE_EPHEMERAL_H
+#define PRESENCE_EPHEMERAL_H
+
+#include "postgres.h"
+
+#include "clock.h"
+#include "nodes/pg_list.h"
+#include "registry.h"
+
+/* What the keys of cursors and of those who type begin with. */
+#define PRESENCE_CURSOR_PREFIX "cursor:"
+#define PRESENCE_TYPING_PREFIX "typing:"
+
+/* A key is a name with a prefix or without. */
+#define PRESENCE_MAX_KEY_BYTES \
+	(PRESENCE_MAX_NAME_BYTES + (int) sizeof(PRESENCE_CURSOR_PREFIX) - 1)
+
+/* Of a value as JSON text: the most that presence.max_state_size allows. */
+#define PRESENCE_MAX_STATE_BYTES 7000
+
+/* A key in a room of this process's database, with their hashes. */
+typedef struct PresenceStateName
+{
+	const char *room;
+	int			room_length;	/* bytes */
+	uint32		room_hash;
+	uint32		hash;
+	int			key_length;		/* bytes */
+	char		key[PRESENCE_MAX_KEY_BYTES];
+} PresenceStateName;
+
+/* A copy of one value. */
+typedef struct PresenceState
+{
+	char	   *key;
+	char	   *value;			/* JSON text; NULL: gone */
+	PresenceTime updated;
+	PresenceTime expires;
+} PresenceState;
+
+/* One walk of the worker through the rooms with changes to tell. */
+typedef struct PresenceStateRound
+{
+	PresenceTime now;
+	uint32		rooms;			/* still to look at */
+	bool		lost;			/* changes were forgotten untold */
+	char	   *room;			/* whose states were taken last */
+	char	   *buffer;
+} PresenceStateRound;
+
+typedef struct PresenceStateUsage
+{
+	uint64		entries;
+	uint64		bytes;			/* of keys and values */
+	uint64		evictions;
+} PresenceStateUsage;
+
+extern Size presence_ephemeral_shmem_size(void);
+extern void presence_ephemeral_shmem_init(void *area, bool found);
+
+extern void presence_ephemeral_name(PresenceStateName *name, const char *room,
+									int room_length, const char *prefix,
+									const char *key, int key_length);
+extern void presence_ephemeral_set(const PresenceStateName *name,
+								   const char *value, int length,
+								   PresenceTime ttl);
+extern bool presence_ephemeral_remove(const PresenceStateName *name);
+extern List *presence_ephemeral_read(const char *room, int room_length,
+									 const char *prefix, int prefix_length);
+extern void presence_ephemeral_user_left(const char *room, const char *user);
+extern void presence_ephemeral_clear(Oid database);
+
+extern PresenceTime presence_ephemeral_next_due(void);
+extern PresenceTime presence_ephemeral_next_expiry(void);
+extern void presence_ephemeral_expire(PresenceTime now);
+extern PresenceStateRound *presence_ephemeral_begin_round(PresenceTime now);
+extern bool presence_ephemeral_take(PresenceStateRound *round, List **states);
+extern void presence_ephemeral_end_round(void);
+
+extern bool presence_ephemeral_is_empty(Oid database);
+extern PresenceStateUsage presence_ephemeral_usage(Oid database);
+extern void presence_ephemeral_reset_evictions(Oid database);
+
+#endif							/* PRESENCE_EPHEMERAL_H */

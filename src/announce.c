@@ -58,12 +58,37 @@ typedef struct TurnRoom
 #define SH_DECLARE
 #include "lib/simplehash.h"
 
+/*
+ * Which presence is meant.  The id alone does not say it: plain SQL may rename
+ * the channel or the room of a row, which then leaves and joins.
+ */
+typedef struct TurnKey
+{
+	int64		id;
+	const char *room;
+	const char *channel;
+} TurnKey;
+
+static inline uint32
+hash_key(TurnKey key)
+{
+	return hash_combine(murmurhash32((uint32) key.id ^ (uint32) (key.id >> 32)),
+						hash_string(key.channel));
+}
+
+static inline bool
+same_key(TurnKey a, TurnKey b)
+{
+	return a.id == b.id && strcmp(a.channel, b.channel) == 0 &&
+		strcmp(a.room, b.room) == 0;
+}
+
 /* What is known of one presence. */
 typedef struct TurnPresence
 {
-	int64		id;				/* key */
+	TurnKey		key;
 	char		status;			/* for simplehash */
-	bool		joined;			/* a hint says that it joined */
+	int			change;			/* hints that it joined less hints that it left */
 	bool		updated;		/* told in this turn, as the row is now */
 	const PresenceHint *leave;	/* the hint that says that it left, or NULL */
 	PresenceRow *row;			/* as the table shows it, or NULL */
@@ -71,10 +96,10 @@ typedef struct TurnPresence
 
 #define SH_PREFIX turnpresences
 #define SH_ELEMENT_TYPE TurnPresence
-#define SH_KEY_TYPE int64
-#define SH_KEY id
-#define SH_HASH_KEY(tb, key) murmurhash32((uint32) (key) ^ (uint32) ((key) >> 32))
-#define SH_EQUAL(tb, a, b) ((a) == (b))
+#define SH_KEY_TYPE TurnKey
+#define SH_KEY key
+#define SH_HASH_KEY(tb, key) hash_key(key)
+#define SH_EQUAL(tb, a, b) same_key(a, b)
 #define SH_SCOPE static inline
 #define SH_DEFINE
 #define SH_DECLARE
@@ -117,19 +142,28 @@ typedef struct Turn
 
 /* Find or make what is known of a presence. */
 static TurnPresence *
-get_presence(Turn *turn, int64 id)
+get_presence(Turn *turn, const char *room, const char *channel, int64 id)
 {
+	TurnKey		key = {id, room, channel};
 	bool		found;
-	TurnPresence *presence = turnpresences_insert(turn->presences, id, &found);
+	TurnPresence *presence = turnpresences_insert(turn->presences, key, &found);
 
 	if (!found)
 	{
-		presence->joined = false;
+		presence->change = 0;
 		presence->updated = false;
 		presence->leave = NULL;
 		presence->row = NULL;
 	}
 	return presence;
+}
+
+/* The presence that a hint speaks of. */
+static TurnPresence *
+get_hinted(Turn *turn, const PresenceHint *hint)
+{
+	return get_presence(turn, presence_hint_text(hint, PRESENCE_FIELD_ROOM),
+						presence_hint_text(hint, PRESENCE_FIELD_CHANNEL), hint->id);
 }
 
 /* Find or make what happens to a room. */
@@ -203,11 +237,14 @@ sort_hints(Turn *turn, PresenceHint *const *hints, int nhints)
 			continue;
 		room = get_room(turn, presence_hint_text(hint, PRESENCE_FIELD_ROOM));
 		room->hints = lappend(room->hints, hint);
-		presence = get_presence(turn, hint->id);
+		presence = get_hinted(turn, hint);
 		if (hint->kind == PRESENCE_HINT_JOIN)
-			presence->joined = true;
+			presence->change++;
 		else if (hint->kind == PRESENCE_HINT_LEAVE)
+		{
+			presence->change--;
 			presence->leave = hint;
+		}
 	}
 }
 
@@ -246,7 +283,11 @@ look_up_rows(Turn *turn, PresenceHint *const *hints, int nhints)
 		return;
 	foreach(lc, presence_store_look_up(text_array(rooms), text_array(channels),
 									   turn->snapshot))
-		get_presence(turn, ((PresenceRow *) lfirst(lc))->id)->row = lfirst(lc);
+	{
+		PresenceRow *row = lfirst(lc);
+
+		get_presence(turn, row->room, row->channel, row->id)->row = row;
+	}
 }
 
 /* Whether two users, either of them possibly NULL, are the same. */
@@ -294,7 +335,11 @@ first_user(List *hints, int64 id, const char *now)
 	return now;
 }
 
-/* Bring the roster back to what had been told of a room before its hints. */
+/*
+ * Bring the roster back to what had been told of a room before its hints: a
+ * presence was there if it is there less its joins plus its leaves, in
+ * whatever order these came.
+ */
 static void
 undo_hints(Turn *turn, TurnRoom *room)
 {
@@ -307,8 +352,7 @@ undo_hints(Turn *turn, TurnRoom *room)
 
 		member = presence_roster_member(room->room,
 										presence_hint_text(hint, PRESENCE_FIELD_CHANNEL));
-		if (member && member->id == hint->id &&
-			get_presence(turn, hint->id)->joined)
+		if (member && member->id == hint->id && get_hinted(turn, hint)->change > 0)
 			(void) presence_roster_leave(room->room, member);
 		else if (member && member->id == hint->id &&
 				 hint->kind == PRESENCE_HINT_UPDATE)
@@ -326,7 +370,7 @@ undo_hints(Turn *turn, TurnRoom *room)
 		const char *channel = presence_hint_text(hint, PRESENCE_FIELD_CHANNEL);
 
 		if (hint->kind != PRESENCE_HINT_LEAVE ||
-			get_presence(turn, hint->id)->joined ||
+			get_hinted(turn, hint)->change >= 0 ||
 			presence_roster_member(room->room, channel))
 			continue;
 		(void) presence_roster_join(room->room, channel, hint->id,
@@ -400,7 +444,10 @@ row_of_leave(const PresenceHint *hint)
 	return row;
 }
 
-/* A member has left. */
+/*
+ * A member has left.  It leaves as the user that listeners know it by: an
+ * update right before may not have been told.
+ */
 static void
 tell_leave(Turn *turn, TurnRoom *room, PresenceRosterMember *member,
 		   const PresenceHint *hint)
@@ -417,6 +464,7 @@ tell_leave(Turn *turn, TurnRoom *room, PresenceRosterMember *member,
 		user->last_seen = Max(user->last_seen, hint->last_seen);
 	}
 	event = add_event(turn, room, PRESENCE_EVENT_LEAVE, row_of_leave(hint));
+	event->row->user = user ? unconstify(char *, user->name) : NULL;
 	event->reason = hint->reason;
 	event->user_left = last;
 }
@@ -429,7 +477,7 @@ static void
 tell_join(Turn *turn, TurnRoom *room, const PresenceHint *hint)
 {
 	const char *channel = presence_hint_text(hint, PRESENCE_FIELD_CHANNEL);
-	PresenceRow *row = get_presence(turn, hint->id)->row;
+	PresenceRow *row = get_hinted(turn, hint)->row;
 	PresenceRosterMember *member = presence_roster_member(room->room, channel);
 	bool		first;
 
@@ -437,7 +485,8 @@ tell_join(Turn *turn, TurnRoom *room, const PresenceHint *hint)
 		return;
 	if (member)
 	{
-		const PresenceHint *leave = get_presence(turn, member->id)->leave;
+		const PresenceHint *leave = get_presence(turn, room->name, channel,
+												 member->id)->leave;
 
 		if (leave)
 			tell_leave(turn, room, member, leave);
@@ -450,7 +499,7 @@ tell_join(Turn *turn, TurnRoom *room, const PresenceHint *hint)
 	if (hint->announced)
 		return;
 	count_user(turn, row->user, 1);
-	get_presence(turn, hint->id)->updated = true;
+	get_hinted(turn, hint)->updated = true;
 	add_event(turn, room, PRESENCE_EVENT_JOIN, row)->user_joined = first;
 }
 
@@ -459,7 +508,7 @@ static void
 tell_update(Turn *turn, TurnRoom *room, PresenceRosterMember *member,
 			const PresenceHint *hint)
 {
-	TurnPresence *presence = get_presence(turn, hint->id);
+	TurnPresence *presence = get_hinted(turn, hint);
 	const char *user = hint->announced ?
 		presence_hint_text(hint, PRESENCE_FIELD_USER) :
 		presence->row ? presence->row->user : NULL;
@@ -614,14 +663,14 @@ count_later(Turn *turn, PresenceHint *const *later, int nlater)
 
 		if (!is_change(hint) || hint->kind == PRESENCE_HINT_UPDATE)
 			continue;
-		presence = get_presence(turn, hint->id);
+		presence = get_hinted(turn, hint);
 		if (hint->kind == PRESENCE_HINT_JOIN && presence->row)
 		{
 			user = get_user(turn, presence->row->user);
 			if (user)
 				user->later++;
 		}
-		else if (hint->kind == PRESENCE_HINT_LEAVE && !presence->joined)
+		else if (hint->kind == PRESENCE_HINT_LEAVE && presence->change < 0)
 		{
 			user = get_user(turn, presence_hint_text(hint, PRESENCE_FIELD_USER));
 			if (user)

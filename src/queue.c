@@ -29,6 +29,7 @@
 #include "guc.h"
 #include "queue.h"
 #include "storage/lwlock.h"
+#include "storage/shmem.h"
 #include "storage/spin.h"
 
 #define BLOCK_SIZE (16 * 1024)

@@ -19,6 +19,7 @@
 #include "compat.h"
 #include "database.h"
 #include "miscadmin.h"
+#include "storage/shmem.h"
 #include "utils/snapmgr.h"
 
 static PresenceBackend *backends;

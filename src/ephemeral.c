@@ -46,6 +46,7 @@
 #include "miscadmin.h"
 #include "port/pg_bitutils.h"
 #include "storage/lwlock.h"
+#include "storage/shmem.h"
 
 #define CELL_SIZE 192
 #define MORE_BYTES (CELL_SIZE - 2 * (int) sizeof(uint32))

@@ -202,31 +202,34 @@ get_channel(const PresenceName *name)
 }
 
 /*
- * The transaction adds a channel: pin it in the registry, once.  Answers as
+ * The transaction adds a channel: pin it in the registry, once.  "beat" says
+ * that the add is done, so that it is a sign of life.  Answers as
  * presence_registry_begin() does; FULL also without shared memory.
  */
 PresenceLife
 presence_capture_begin(const char *channel, int length, PresenceTime now,
-					   PresenceTime cutoff, bool revive)
+					   PresenceTime cutoff, bool beat)
 {
 	PresenceName name;
 	CapturedChannel *note;
 	PresenceLife life;
+	PresenceTime seen;
 
 	if (!presence_shmem_ready())
 		return PRESENCE_LIFE_FULL;
 	name = presence_registry_name(channel, length);
 	note = get_channel(&name);
-	if (note->pinned)
+	if (!note->pinned)
 	{
-		life = presence_registry_touch(&name, now, cutoff);
-		if (life == PRESENCE_LIFE_DEAD && revive)
-			(void) presence_registry_begin(&name, now, cutoff, true, false);
-		return life;
+		life = presence_registry_begin(&name, now, cutoff, true);
+		note->pinned = life != PRESENCE_LIFE_FULL;
+		if (!beat || !note->pinned)
+			return life;
 	}
-	life = presence_registry_begin(&name, now, cutoff, revive, true);
-	note->pinned = (life != PRESENCE_LIFE_FULL &&
-					(life != PRESENCE_LIFE_DEAD || revive));
+	life = beat ? presence_registry_touch(&name, now, cutoff) :
+		presence_registry_look(&name, cutoff, &seen);
+	if (life == PRESENCE_LIFE_DEAD)
+		(void) presence_registry_begin(&name, now, cutoff, false);
 	return life;
 }
 

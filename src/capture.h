@@ -26,7 +26,7 @@ extern bool presence_capture_is_active(void);
 extern PresenceReason presence_capture_set_reason(PresenceReason reason);
 extern PresenceLife presence_capture_begin(const char *channel, int length,
 										   PresenceTime now,
-										   PresenceTime cutoff, bool revive);
+										   PresenceTime cutoff, bool beat);
 extern void presence_capture_reserve_death(void);
 extern int	presence_capture_condemned(PresenceEntryRef ref);
 extern void presence_capture_bury(int death);

@@ -37,8 +37,12 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
-/* How often an add tries again when others add and remove the same pair. */
+/*
+ * How often an add tries again when others add and remove the same pair; less
+ * often where it may be row-level security that hides it.
+ */
 #define MAX_ATTEMPTS 1000
+#define MAX_POLICY_ATTEMPTS 10
 
 /* How long prune_rooms may hold up those who enter; milliseconds. */
 #define ROOMS_LOCK_TIMEOUT 20
@@ -219,6 +223,49 @@ differs(const PresenceEntrant *entrant, const PresenceRow *row)
 		compareJsonbContainers(&row->meta->root, &entrant->meta->root) != 0;
 }
 
+/* An add has come to no end, with or without policies in its way. */
+static void
+give_up(const PresenceEntrant *entrant, bool is_free)
+{
+	char	   *channel = text_to_cstring(entrant->channel);
+	char	   *room = text_to_cstring(entrant->room);
+
+	if (is_free)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not add channel \"%s\" to room \"%s\"",
+						channel, room),
+				 errdetail("Other transactions added and removed it %d times meanwhile.",
+						   MAX_ATTEMPTS),
+				 errhint("Repeat the call.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied for channel \"%s\" in room \"%s\"",
+					channel, room),
+			 errdetail("It is present, and the row-level security of presence.presences does not let role \"%s\" update it.",
+					   GetUserNameFromId(GetUserId(), false)),
+			 errhint("Use another channel name, or change the policies.")));
+}
+
+/*
+ * Bring a presence that is there up to date, which is an update even where
+ * nothing differs; false: it is gone, or not the caller's to update.
+ */
+static bool
+find_and_replace(const PresenceEntrant *entrant, const char *nulls,
+				 PresenceRow *row)
+{
+	Datum		room = PointerGetDatum(entrant->room);
+	Datum		channel = PointerGetDatum(entrant->channel);
+
+	if (!presence_store_find(room, channel, row))
+		return false;
+	if (!differs(entrant, row))
+		return presence_permission_may_touch(entrant->channel);
+	return presence_store_replace(room, channel, PointerGetDatum(entrant->user),
+								  PointerGetDatum(entrant->meta), nulls, row);
+}
+
 /* Insert the presence, or bring the one that is there up to date. */
 static bool
 insert_or_replace(const PresenceEntrant *entrant, TimestampTz now,
@@ -229,27 +276,21 @@ insert_or_replace(const PresenceEntrant *entrant, TimestampTz now,
 	Datum		user = PointerGetDatum(entrant->user);
 	Datum		meta = PointerGetDatum(entrant->meta);
 	char		nulls[] = {entrant->user ? ' ' : 'n', entrant->meta ? ' ' : 'n'};
+	bool		is_free = presence_permission_touch_is_free();
+	int			attempts = is_free ? MAX_ATTEMPTS : MAX_POLICY_ATTEMPTS;
 
-	for (int attempt = 0; attempt < MAX_ATTEMPTS; attempt++)
+	for (int attempt = 0; attempt < attempts; attempt++)
 	{
 		/* The add of a channel that beats is most likely a repetition. */
-		if (!(known && attempt == 0) &&
+		if (!(known && is_free && attempt == 0) &&
 			presence_store_insert(room, channel, user, meta, nulls, now, row))
 			return true;
-		if (presence_store_find(room, channel, row) &&
-			(!differs(entrant, row) ||
-			 presence_store_replace(room, channel, user, meta, nulls, row)))
+		if (find_and_replace(entrant, nulls, row))
 			return false;
 		CHECK_FOR_INTERRUPTS();
 	}
-	ereport(ERROR,
-			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-			 errmsg("could not add channel \"%s\" to room \"%s\"",
-					text_to_cstring(entrant->channel),
-					text_to_cstring(entrant->room)),
-			 errdetail("Other transactions added and removed it %d times meanwhile.",
-					   MAX_ATTEMPTS),
-			 errhint("Repeat the call.")));
+	give_up(entrant, is_free);
+	return false;
 }
 
 /*
@@ -272,6 +313,14 @@ admit(const PresenceEntrant *entrant, PresenceRoomRules rules, PresenceRow *row)
 	presence_admission_check(&admission, entrant->room, entrant->user);
 }
 
+/* Pin a channel that enters a room; "beat" makes it a sign of life. */
+static PresenceLife
+begin(text *channel, bool beat)
+{
+	return presence_capture_begin(VARDATA_ANY(channel), VARSIZE_ANY_EXHDR(channel),
+								  presence_clock_now(), current_cutoff(), beat);
+}
+
 /*
  * Add a channel to a room; whether that is new.  "row" gets the presence as
  * it stands, seen now.
@@ -285,10 +334,10 @@ presence_membership_add(const PresenceEntrant *entrant, PresenceRow *row)
 
 	admit(entrant, presence_store_enter_room(PointerGetDatum(entrant->room)), row);
 	bury_old_self(entrant->channel);
-	life = presence_capture_begin(VARDATA_ANY(entrant->channel),
-								  VARSIZE_ANY_EXHDR(entrant->channel),
-								  presence_clock_now(), current_cutoff(), true);
+	life = begin(entrant->channel, false);
 	inserted = insert_or_replace(entrant, wall, life == PRESENCE_LIFE_ALIVE, row);
+	if (!inserted)
+		(void) begin(entrant->channel, true);
 	if (life == PRESENCE_LIFE_FULL)
 		(void) presence_store_beat(PointerGetDatum(entrant->channel), wall,
 								   DT_NOBEGIN,

@@ -44,6 +44,7 @@
 #include "port/pg_bitutils.h"
 #include "registry.h"
 #include "storage/lwlock.h"
+#include "storage/shmem.h"
 #include "storage/spin.h"
 
 #define CELL_NAME_SIZE 68
@@ -379,15 +380,15 @@ presence_registry_look(const PresenceName *name, PresenceTime cutoff,
 }
 
 /*
- * A transaction adds a channel: "pin", wanted at the first add, keeps its
- * entry, made where there is none, until presence_registry_end().  A dead one
- * is left alone unless "revive" says that its old rows are dealt with.  ABSENT
- * tells that the entry is new, FULL that there is none, DEAD that nothing was
- * done.
+ * A transaction adds a channel whose old rows, if it was dead, are dealt with:
+ * "pin", wanted at the first add, keeps its entry, made where there is none,
+ * until presence_registry_end().  Tells what the channel was: ABSENT, and its
+ * entry is new, DEAD, and it is revived, or FULL, and there is no entry.  One
+ * that lives gets no sign of life: the add may still be refused.
  */
 PresenceLife
 presence_registry_begin(const PresenceName *name, PresenceTime now,
-						PresenceTime cutoff, bool revive, bool pin)
+						PresenceTime cutoff, bool pin)
 {
 	PresenceDatabase *database = presence_database_mine();
 	bool		exact = database && pg_atomic_read_u32(&database->loaded);
@@ -402,11 +403,13 @@ presence_registry_begin(const PresenceName *name, PresenceTime now,
 		cell = insert_cell(name, now, exact ? 0 : ROWS_UNKNOWN);
 	if (cell == NULL)
 		life = PRESENCE_LIFE_FULL;
-	else if (life != PRESENCE_LIFE_DEAD || revive)
+	else
 	{
 		if (life == PRESENCE_LIFE_DEAD)
+		{
 			cell->flags = (cell->flags & ~CELL_DYING) | CELL_REVIVED;
-		pg_atomic_write_u64(&cell->seen, (uint64) now);
+			pg_atomic_write_u64(&cell->seen, (uint64) now);
+		}
 		cell->pins += pin;
 	}
 	LWLockRelease(lock);

@@ -58,8 +58,7 @@ extern PresenceLife presence_registry_look(const PresenceName *name,
 										   PresenceTime *seen);
 extern PresenceLife presence_registry_begin(const PresenceName *name,
 											PresenceTime now,
-											PresenceTime cutoff, bool revive,
-											bool pin);
+											PresenceTime cutoff, bool pin);
 extern void presence_registry_end(const PresenceName *name, bool pinned,
 								  bool committed, int change);
 extern PresenceLife presence_registry_load(const PresenceName *name,

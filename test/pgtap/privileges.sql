@@ -1,0 +1,120 @@
+-- Proves that nobody but the owner may do anything before presence_grant, which then gives just enough for each function.
+BEGIN;
+\ir lib/helpers.psql
+SELECT no_plan();
+
+-- Every member of the extension, with what PUBLIC may do.
+CREATE TEMP TABLE members AS
+SELECT d.classid, d.objid FROM pg_depend d
+WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
+	AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'presence');
+SELECT is_empty($$SELECT p.oid::regprocedure FROM members m JOIN pg_proc p ON p.oid = m.objid AND m.classid = 'pg_proc'::regclass,
+	aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a WHERE a.grantee = 0$$, 'no function is granted to PUBLIC');
+SELECT is_empty($$SELECT c.oid::regclass FROM members m JOIN pg_class c ON c.oid = m.objid AND m.classid = 'pg_class'::regclass,
+	aclexplode(coalesce(c.relacl, acldefault(CASE c.relkind WHEN 'S' THEN 's'::"char" ELSE 'r' END, c.relowner))) a
+	WHERE a.grantee = 0$$, 'no table, view or sequence');
+SELECT is_empty($$SELECT a.attrelid::regclass, a.attname FROM members m JOIN pg_attribute a ON a.attrelid = m.objid
+	WHERE m.classid = 'pg_class'::regclass AND a.attacl IS NOT NULL$$, 'no column to anybody');
+SELECT is_empty($$SELECT n.nspname FROM pg_namespace n, aclexplode(n.nspacl) a
+	WHERE n.nspname = 'presence' AND a.grantee = 0$$, 'nor the schema presence');
+
+CREATE ROLE presence_test_stranger;
+CREATE ROLE presence_test_reader;
+CREATE ROLE presence_test_member;
+CREATE ROLE presence_test_admin;
+CREATE ROLE "presence_test ""odd"" 'name'";
+SELECT presence_grant('presence_test_reader', 'reader');
+SELECT presence_grant('presence_test_member');
+SELECT presence_grant('presence_test_admin', 'admin');
+
+-- The lowest level that may call each.
+CREATE TEMP TABLE calls (level int, call text);
+INSERT INTO calls VALUES
+	(1, 'presence_list(''r'')'), (1, 'presence_users(''r'')'), (1, 'presence_count(''r'')'), (1, 'presence_anonymous_count(''r'')'),
+	(1, 'presence_counts(''r'')'), (1, 'presence_rooms(''c'')'), (1, 'presence_user_rooms(''u'')'), (1, 'presence_is_online(''u'')'),
+	(1, 'presence_online(''{u}'')'), (1, 'presence_snapshot(''r'')'), (1, 'presence.members'), (1, 'presence.room_list'),
+	(1, 'presence.stats'), (1, 'presence.presences'), (1, 'presence.rooms'),
+	(1, 'presence_status(''u'')'), (1, 'presence_statuses(''{u}'')'),
+	(2, 'presence_add(''r'', ''c2'', ''v'', ''{}'')'), (2, 'presence_add_many(''r'', ''{c3}'')'), (2, 'presence_add(''new room'', ''c2'')'),
+	(2, 'presence_update(''r'', ''c'', ''{"a": 1}'')'), (2, 'presence_touch(''c'')'), (2, 'presence_touch_many(''{c}'')'),
+	(2, 'presence_receive(''c'', ''"heartbeat"'')'), (2, 'presence_remove(''r'', ''c'')'), (2, 'presence_leave_all(''c'')'),
+	(2, 'presence_leave_all_many(''{c}'')'), (2, 'presence_set_status(''u'', ''away'')'), (2, 'presence_broadcast(''r'', ''e'')'),
+	(3, 'prune_presences()'), (3, 'prune_presences(0)'), (3, 'prune_rooms()'), (3, 'presence_reset_stats()'),
+	(3, 'presence_configure_room(''r'', 5, true, true, ''{}'')'), (3, 'presence_invite(''r'', ''u'')'), (3, 'presence_uninvite(''r'', ''u'')'),
+	(3, 'presence_kick(''r'', ''u'')'), (3, 'presence_ban(''r'', ''u'')'), (3, 'presence_ban(NULL, ''u'')'), (3, 'presence_unban(''r'', ''u'')');
+CREATE TEMP TABLE plain (level int, call text);
+INSERT INTO plain VALUES
+	(2, 'INSERT INTO presence.presences (room, channel_name) VALUES (''r'', ''p'')'),
+	(2, 'UPDATE presence.presences SET meta = ''{}'' WHERE channel_name = ''c'''),
+	(2, 'DELETE FROM presence.presences WHERE channel_name = ''c'''),
+	(3, 'DELETE FROM presence.rooms WHERE name = ''none''');
+
+-- How a role fares with a call, all of which is undone.
+CREATE FUNCTION pg_temp.as_role(role text, query text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	result text;
+BEGIN
+	BEGIN
+		EXECUTE format('SET LOCAL ROLE %I', role);
+		EXECUTE query;
+		RESET ROLE;
+		RAISE EXCEPTION 'undo';
+	EXCEPTION WHEN OTHERS THEN
+		RESET ROLE;
+		result := CASE SQLERRM WHEN 'undo' THEN 'may' ELSE SQLSTATE END;
+	END;
+	RETURN result;
+END
+$$;
+
+CREATE TEMP TABLE roles (level int, role text);
+INSERT INTO roles VALUES (0, 'presence_test_stranger'), (1, 'presence_test_reader'), (2, 'presence_test_member'), (3, 'presence_test_admin');
+
+SELECT presence_add('r', 'c', 'u', '{}');
+SELECT is(pg_temp.as_role(r.role, 'SELECT * FROM ' || c.call), CASE WHEN r.level >= c.level THEN 'may' ELSE '42501' END,
+	r.role || ': ' || c.call)
+FROM calls c, roles r ORDER BY r.level, c.call;
+SELECT is(pg_temp.as_role(r.role, c.call), CASE WHEN r.level >= c.level THEN 'may' ELSE '42501' END, r.role || ': ' || c.call)
+FROM plain c, roles r ORDER BY r.level, c.call;
+SELECT is(pg_temp.as_role(r.role, c), '42501', r.role || ' may not: ' || c)
+FROM roles r, unnest(ARRAY['SELECT presence_grant(current_user::regrole)', 'SELECT presence_revoke(current_user::regrole)',
+	'TRUNCATE presence.presences', 'ALTER TABLE presence.presences DISABLE TRIGGER ALL',
+	'CREATE TRIGGER t AFTER INSERT ON presence.presences FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()',
+	'CREATE TABLE presence.mine ()']) c;
+
+-- Every function is granted at some level, or deliberately not.
+SELECT results_eq($$SELECT p.proname::text COLLATE "C" FROM members m JOIN pg_proc p ON p.oid = m.objid AND m.classid = 'pg_proc'::regclass
+	WHERE NOT has_function_privilege('presence_test_admin', p.oid, 'EXECUTE') AND p.prorettype <> 'trigger'::regtype ORDER BY 1$$,
+	ARRAY['presence_grant', 'presence_revoke'] COLLATE "C", 'an admin may call all but grant and revoke');
+
+-- A role without any right, and then a member of one that has.
+GRANT presence_test_member TO presence_test_stranger;
+SELECT is(pg_temp.as_role('presence_test_stranger', 'SELECT presence_touch(''c'')'), 'may', 'rights are inherited');
+REVOKE presence_test_member FROM presence_test_stranger;
+SELECT is(pg_temp.as_role('presence_test_stranger', 'SELECT presence_touch(''c'')'), '42501', 'and lost again');
+
+SELECT presence_grant('"presence_test ""odd"" ''name''"', 'member');
+SELECT is(pg_temp.as_role('presence_test "odd" ''name''', 'SELECT presence_touch(''c'')'), 'may', 'odd names of roles are quoted');
+
+-- A member whose right to update goes cannot beat any more, not even in the same session.
+SET LOCAL ROLE presence_test_member;
+SELECT is(presence_touch('c'), true, 'a member beats');
+RESET ROLE;
+REVOKE UPDATE ON presence.presences FROM presence_test_member;
+SELECT is(pg_temp.as_role('presence_test_member', 'SELECT presence_touch(''c'')'), '42501', 'without UPDATE it does not');
+SELECT is(pg_temp.as_role('presence_test_member', 'SELECT presence_touch_many(''{c}'')'), '42501', 'nor many at once');
+SELECT is(pg_temp.as_role('presence_test_member', 'SELECT presence_receive(''c'', ''x'')'), '42501', 'nor by messages');
+
+-- Taken back, nothing is left.
+SELECT presence_revoke(r.role::regrole) FROM roles r WHERE level > 0;
+SELECT presence_revoke('"presence_test ""odd"" ''name''"');
+SELECT is(pg_temp.as_role(r.role, 'SELECT * FROM ' || c.call), '42501', 'revoked, ' || r.role || ': ' || c.call)
+FROM calls c, roles r WHERE r.level = 3;
+SELECT is_empty($$SELECT d.objid, d.classid::regclass FROM pg_shdepend d JOIN pg_roles r ON r.oid = d.refobjid
+	WHERE r.rolname LIKE 'presence\_test\_%' AND d.dbid = (SELECT oid FROM pg_database WHERE datname = current_database())$$,
+	'no privilege is left on anything');
+SELECT lives_ok('DROP ROLE presence_test_stranger, presence_test_reader, presence_test_member, presence_test_admin',
+	'so the roles can be dropped');
+
+SELECT finish();
+ROLLBACK;

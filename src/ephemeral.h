@@ -11,30 +11,8 @@
 #include "postgres.h"
 
 #include "clock.h"
+#include "entry.h"
 #include "nodes/pg_list.h"
-#include "registry.h"
-
-/* What the keys of cursors and of those who type begin with. */
-#define PRESENCE_CURSOR_PREFIX "cursor:"
-#define PRESENCE_TYPING_PREFIX "typing:"
-
-/* A key is a name with a prefix or without. */
-#define PRESENCE_MAX_KEY_BYTES \
-	(PRESENCE_MAX_NAME_BYTES + (int) sizeof(PRESENCE_CURSOR_PREFIX) - 1)
-
-/* Of a value as JSON text: the most that presence.max_state_size allows. */
-#define PRESENCE_MAX_STATE_BYTES 7000
-
-/* A key in a room of this process's database, with their hashes. */
-typedef struct PresenceStateName
-{
-	const char *room;
-	int			room_length;	/* bytes */
-	uint32		room_hash;
-	uint32		hash;
-	int			key_length;		/* bytes */
-	char		key[PRESENCE_MAX_KEY_BYTES];
-} PresenceStateName;
 
 /* A copy of one value. */
 typedef struct PresenceState
@@ -50,6 +28,7 @@ typedef struct PresenceStateRound
 {
 	PresenceTime now;
 	uint32		rooms;			/* still to look at */
+	uint32		entries;		/* still to take of the first of them */
 	bool		lost;			/* changes were forgotten untold */
 	char	   *room;			/* whose states were taken last */
 	char	   *buffer;
@@ -61,9 +40,6 @@ typedef struct PresenceStateUsage
 	uint64		bytes;			/* of keys and values */
 	uint64		evictions;
 } PresenceStateUsage;
-
-extern Size presence_ephemeral_shmem_size(void);
-extern void presence_ephemeral_shmem_init(void *area, bool found);
 
 extern void presence_ephemeral_name(PresenceStateName *name, const char *room,
 									int room_length, const char *prefix,

@@ -9,10 +9,11 @@
 
 #include "backend.h"
 #include "capture.h"
+#include "cells.h"
 #include "clock.h"
 #include "compat.h"
 #include "database.h"
-#include "ephemeral.h"
+#include "entry.h"
 #include "fmgr.h"
 #include "guc.h"
 #include "launcher.h"
@@ -39,8 +40,9 @@ static const PresenceShmemArea areas[] = {
 	PRESENCE_REGISTRY_LOCKS},
 	{"presence queues", presence_queue_shmem_size, presence_queue_shmem_init,
 	"presence_queue", 1},
-	{"presence states", presence_ephemeral_shmem_size,
-	presence_ephemeral_shmem_init, "presence_state", 1}
+	{"presence cells", presence_cells_shmem_size, presence_cells_shmem_init},
+	{"presence entries", presence_entry_shmem_size, presence_entry_shmem_init,
+	"presence_state", 1}
 };
 
 /* Called when the library is loaded, by the postmaster or by a session. */

@@ -1,0 +1,589 @@
+/*-------------------------------------------------------------------------
+ *
+ * entry.c
+ *		Leads rooms and their short-lived entries through their lives.
+ *
+ * Rooms are known by database and name, entries by room and key, both compared
+ * whole.  Their nodes (cells.c) form rings:
+ *
+ *	peers	the dirty rooms of a database, the dirty entries of a room, its
+ *			other entries; each first come first
+ *	age		live entries, tombs, vacant rooms; each the oldest first
+ *
+ * An entry is dirty when listeners have not been told of its newest value, a
+ * room when one of its entries is.  A removed, expired or evicted entry stays
+ * as a tomb, without a value, until listeners have been told.  A room without
+ * entries stays, vacant, until it may be announced again, so that coming and
+ * going does not outrun presence.state_interval.
+ *
+ *	set -> live, dirty -> (told) -> live -> (removed) -> tomb, dirty -> (told) -> free
+ *
+ * Live entries and their rooms may fill all but a part of the memory; past
+ * that the least recently updated entry of all is evicted.  The rest belongs
+ * to tombs and vacant rooms.  When it is used up the oldest tomb goes untold,
+ * and its database is marked "lost": listeners are to read again.
+ *
+ * Locking.  One LWLock guards everything, cells included.  It is held for a
+ * few memcpys, by readers shared; nothing under it allocates, waits or fails.
+ * Workers that have something to do sooner than they know are woken once it
+ * is released.  The times of their next duty are atomic, so that they may be
+ * read without it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "database.h"
+#include "entry.h"
+#include "guc.h"
+#include "miscadmin.h"
+
+/* The part of the cells that is kept for tombs and vacant rooms: one in ... */
+#define SPARE_SHARE 8
+
+typedef struct StateStore
+{
+	uint32		nspare;			/* cells of tombs and vacant rooms */
+	uint32		live;			/* oldest of each */
+	uint32		tombs;
+	uint32		vacant;
+	PresenceStateDatabase databases[PRESENCE_MAX_DATABASES];
+} StateStore;
+
+static StateStore *store;
+static LWLock *store_lock;
+
+/* When the lock was asked for, and whom to wake once it is released. */
+static PresenceTime store_now;
+static Oid	to_wake[4];
+static int	nto_wake;
+
+/* Bytes of shared memory that the store needs, besides its cells. */
+Size
+presence_entry_shmem_size(void)
+{
+	return sizeof(StateStore);
+}
+
+/* Make a record that of a database. */
+void
+presence_entry_init_database(PresenceStateDatabase *database, Oid oid)
+{
+	database->oid = oid;
+	database->rooms = 0;
+	database->dirty = 0;
+	database->ndirty = 0;
+	database->lost = false;
+	database->in_flight = false;
+	database->entries = 0;
+	database->bytes = 0;
+	database->evictions = 0;
+	pg_atomic_init_u64(&database->next_due, PRESENCE_STATE_NEVER);
+	pg_atomic_init_u64(&database->next_expiry, PRESENCE_STATE_NEVER);
+}
+
+/* Attach to the store, emptying it when new. */
+void
+presence_entry_shmem_init(void *area, bool found)
+{
+	store = area;
+	store_lock = &GetNamedLWLockTranche("presence_state")->lock;
+	if (found)
+		return;
+	store->nspare = 0;
+	store->live = store->tombs = store->vacant = 0;
+	for (int i = 0; i < PRESENCE_MAX_DATABASES; i++)
+		presence_entry_init_database(&store->databases[i], InvalidOid);
+}
+
+/* Take the lock for one operation. */
+void
+presence_entry_lock(LWLockMode mode)
+{
+	store_now = presence_clock_now();
+	nto_wake = 0;
+	LWLockAcquire(store_lock, mode);
+}
+
+/* The moment of the operation. */
+PresenceTime
+presence_entry_now(void)
+{
+	return store_now;
+}
+
+/* The worker itself is at work: it need not be woken. */
+void
+presence_entry_wake_nobody(void)
+{
+	nto_wake = 0;
+}
+
+/* Have a worker for a database, and have it look. */
+static void
+wake_worker(Oid oid)
+{
+	PresenceDatabase *database = oid == MyDatabaseId ?
+		presence_database_mine() : presence_database_find(oid);
+
+	if (database == NULL)
+		return;
+	presence_database_want_worker(database);
+	presence_database_wake_worker(database);
+}
+
+/* Release the lock, and wake who has something to do now. */
+void
+presence_entry_unlock(void)
+{
+	LWLockRelease(store_lock);
+	while (nto_wake > 0)
+		wake_worker(to_wake[--nto_wake]);
+}
+
+/* The worker of a database has to know before it wakes by itself. */
+static void
+note_wake(Oid oid)
+{
+	for (int i = 0; i < nto_wake; i++)
+		if (to_wake[i] == oid)
+			return;
+	if (nto_wake < lengthof(to_wake))
+		to_wake[nto_wake++] = oid;
+}
+
+/* The record of a database, or NULL. */
+PresenceStateDatabase *
+presence_entry_database(Oid oid)
+{
+	static PresenceStateDatabase *last = NULL;
+
+	if (last && last->oid == oid)
+		return last;
+	for (int i = 0; i < PRESENCE_MAX_DATABASES; i++)
+		if (store->databases[i].oid == oid)
+			return last = &store->databases[i];
+	return NULL;
+}
+
+/* The record of this database; NULL when all are in use by others. */
+PresenceStateDatabase *
+presence_entry_my_database(void)
+{
+	PresenceStateDatabase *database = presence_entry_database(MyDatabaseId);
+
+	if (database)
+		return database;
+	for (int i = 0; i < PRESENCE_MAX_DATABASES && database == NULL; i++)
+		if (store->databases[i].oid == InvalidOid)
+			database = &store->databases[i];
+	for (int i = 0; i < PRESENCE_MAX_DATABASES && database == NULL; i++)
+		if (store->databases[i].rooms == 0)
+			database = &store->databases[i];
+	if (database)
+		presence_entry_init_database(database, MyDatabaseId);
+	return database;
+}
+
+/* Let a time of the worker's next duty be no later than this one. */
+void
+presence_entry_lower(PresenceStateDatabase *database, pg_atomic_uint64 *next,
+					 PresenceTime time)
+{
+	if (time >= (PresenceTime) pg_atomic_read_u64(next))
+		return;
+	pg_atomic_write_u64(next, (uint64) time);
+	note_wake(database->oid);
+}
+
+/* The record of a room's database. */
+static PresenceStateDatabase *
+record_of(const PresenceNode *room)
+{
+	return &store->databases[room->record];
+}
+
+/* Find a room of this database; 0: none. */
+uint32
+presence_entry_find_room(const char *name, int length, uint32 hash)
+{
+	for (uint32 i = presence_cells_first(hash); i != 0;
+		 i = presence_cells_node(i)->chain)
+	{
+		PresenceNode *node = presence_cells_node(i);
+
+		if (node->hash == hash && (node->flags & PRESENCE_NODE_ROOM) &&
+			node->database == MyDatabaseId && node->key_length == length &&
+			presence_cells_match(node, 0, name, length))
+			return i;
+	}
+	return 0;
+}
+
+/* Find an entry of a room; 0: none. */
+uint32
+presence_entry_find(uint32 room, const PresenceStateName *name)
+{
+	for (uint32 i = presence_cells_first(name->hash); i != 0;
+		 i = presence_cells_node(i)->chain)
+	{
+		PresenceNode *node = presence_cells_node(i);
+
+		if (node->hash == name->hash && !(node->flags & PRESENCE_NODE_ROOM) &&
+			node->room == room && node->key_length == name->key_length &&
+			presence_cells_match(node, 0, name->key, name->key_length))
+			return i;
+	}
+	return 0;
+}
+
+/* Make a room. */
+static uint32
+make_room(PresenceStateDatabase *database, const PresenceStateName *name)
+{
+	uint32		index = presence_cells_make(name->room_hash, name->room,
+											name->room_length);
+	PresenceNode *room = presence_cells_node(index);
+
+	room->flags = PRESENCE_NODE_ROOM;
+	room->key_length = name->room_length;
+	room->record = database - store->databases;
+	database->rooms++;
+	return index;
+}
+
+/* Whether changes are announced at all. */
+static bool
+announces(void)
+{
+	return presence_notify != PRESENCE_NOTIFY_OFF;
+}
+
+/* presence.state_interval in microseconds. */
+PresenceTime
+presence_entry_interval(void)
+{
+	return (PresenceTime) presence_state_interval * 1000;
+}
+
+/* Free a room without entries, in no ring any more. */
+static void
+free_room(uint32 index)
+{
+	Assert(presence_cells_node(index)->count == 0);
+	record_of(presence_cells_node(index))->rooms--;
+	presence_cells_free(index);
+}
+
+/* vacant -> free */
+void
+presence_entry_drop_room(uint32 index)
+{
+	store->nspare -= presence_cells_node(index)->cells;
+	presence_cells_ring_remove(&store->vacant, PRESENCE_RING_AGE, index);
+	free_room(index);
+}
+
+/* vacant -> in use */
+static void
+move_in(uint32 index)
+{
+	PresenceNode *room = presence_cells_node(index);
+
+	store->nspare -= room->cells;
+	presence_cells_ring_remove(&store->vacant, PRESENCE_RING_AGE, index);
+	room->flags &= ~PRESENCE_NODE_VACANT;
+}
+
+/* A room has nothing to tell any more. */
+void
+presence_entry_clean_room(uint32 index)
+{
+	PresenceNode *room = presence_cells_node(index);
+	PresenceStateDatabase *database = record_of(room);
+
+	room->flags &= ~PRESENCE_NODE_DIRTY;
+	presence_cells_ring_remove(&database->dirty, PRESENCE_RING_PEERS, index);
+	database->ndirty--;
+}
+
+/* The last entry of a room has gone: in use -> vacant or free. */
+static void
+move_out(uint32 index)
+{
+	PresenceNode *room = presence_cells_node(index);
+	PresenceStateDatabase *database = record_of(room);
+
+	if (room->flags & PRESENCE_NODE_DIRTY)
+		presence_entry_clean_room(index);
+	room->expires = room->updated + presence_entry_interval();
+	if (room->updated == 0 || room->expires <= store_now)
+	{
+		free_room(index);
+		return;
+	}
+	room->flags |= PRESENCE_NODE_VACANT;
+	store->nspare += room->cells;
+	presence_cells_ring_append(&store->vacant, PRESENCE_RING_AGE, index);
+	presence_entry_lower(database, &database->next_expiry, room->expires);
+}
+
+/* Take an entry out of the ring of its room that it is in. */
+static void
+leave_ring(const PresenceNode *entry, uint32 index)
+{
+	PresenceNode *room = presence_cells_node(entry->room);
+	bool		dirty = (entry->flags & PRESENCE_NODE_DIRTY) != 0;
+
+	presence_cells_ring_remove(dirty ? &room->dirty : &room->entries,
+							   PRESENCE_RING_PEERS, index);
+	if (dirty)
+		room->ndirty--;
+}
+
+/* dirty -> clean, which the caller tells listeners of. */
+void
+presence_entry_clean(uint32 index)
+{
+	PresenceNode *entry = presence_cells_node(index);
+
+	leave_ring(entry, index);
+	entry->flags &= ~PRESENCE_NODE_DIRTY;
+	presence_cells_ring_append(&presence_cells_node(entry->room)->entries,
+							   PRESENCE_RING_PEERS, index);
+}
+
+/* Listeners are to be told of an entry. */
+static void
+mark_dirty(uint32 index)
+{
+	PresenceNode *entry = presence_cells_node(index);
+	PresenceNode *room = presence_cells_node(entry->room);
+	PresenceStateDatabase *database = record_of(room);
+
+	if (!announces())
+		return;
+	if (!(entry->flags & PRESENCE_NODE_DIRTY))
+	{
+		leave_ring(entry, index);
+		entry->flags |= PRESENCE_NODE_DIRTY;
+		presence_cells_ring_append(&room->dirty, PRESENCE_RING_PEERS, index);
+		room->ndirty++;
+	}
+	if (!(room->flags & PRESENCE_NODE_DIRTY))
+	{
+		room->flags |= PRESENCE_NODE_DIRTY;
+		presence_cells_ring_append(&database->dirty, PRESENCE_RING_PEERS,
+								   entry->room);
+		database->ndirty++;
+		presence_entry_lower(database, &database->next_due,
+							 Max(store_now, room->updated + presence_entry_interval()));
+	}
+}
+
+/* Count a live entry in ("sign" 1) or out (-1). */
+static void
+count_entry(const PresenceNode *entry, int sign)
+{
+	PresenceNode *room = presence_cells_node(entry->room);
+	int			bytes = entry->key_length + entry->value_length;
+
+	room->bytes += sign * (int64) PRESENCE_STATE_COPY_SIZE(bytes);
+	record_of(room)->entries += sign;
+	record_of(room)->bytes += sign * (int64) bytes;
+}
+
+/* live or tomb -> free; whether its room remains. */
+bool
+presence_entry_drop(uint32 index)
+{
+	PresenceNode *entry = presence_cells_node(index);
+	uint32		room = entry->room;
+	PresenceStateDatabase *database = record_of(presence_cells_node(room));
+
+	if (entry->flags & PRESENCE_NODE_TOMB)
+	{
+		store->nspare -= entry->cells;
+		presence_cells_ring_remove(&store->tombs, PRESENCE_RING_AGE, index);
+		if (entry->flags & PRESENCE_NODE_DIRTY)
+		{
+			database->lost = true;
+			presence_entry_lower(database, &database->next_due, store_now);
+		}
+	}
+	else
+	{
+		count_entry(entry, -1);
+		presence_cells_ring_remove(&store->live, PRESENCE_RING_AGE, index);
+	}
+	leave_ring(entry, index);
+	presence_cells_free(index);
+	if (--presence_cells_node(room)->count > 0)
+		return true;
+	move_out(room);
+	return false;
+}
+
+/* live -> tomb, or free where nobody is told. */
+void
+presence_entry_bury(uint32 index)
+{
+	PresenceNode *entry = presence_cells_node(index);
+
+	Assert(!(entry->flags & PRESENCE_NODE_TOMB));
+	if (!announces())
+	{
+		(void) presence_entry_drop(index);
+		return;
+	}
+	count_entry(entry, -1);
+	presence_cells_ring_remove(&store->live, PRESENCE_RING_AGE, index);
+	entry->value_length = 0;
+	presence_cells_resize(entry, entry->key_length);
+	entry->flags |= PRESENCE_NODE_TOMB;
+	store->nspare += entry->cells;
+	presence_cells_ring_append(&store->tombs, PRESENCE_RING_AGE, index);
+	mark_dirty(index);
+}
+
+/* A live entry gives way to others. */
+static void
+evict(uint32 index)
+{
+	record_of(presence_cells_node(presence_cells_node(index)->room))->evictions++;
+	presence_entry_bury(index);
+}
+
+/* How many cells live entries and their rooms take. */
+static uint32
+count_held(void)
+{
+	return presence_cells_count() - presence_cells_unused() - store->nspare;
+}
+
+/*
+ * Have so many cells free.  Whatever entry the caller has found before may be
+ * gone then.
+ */
+bool
+presence_entry_reserve(uint32 wanted)
+{
+	uint32		limit = presence_cells_count() - presence_cells_count() / SPARE_SHARE;
+
+	while (store->live != 0 && count_held() + wanted > limit)
+		evict(store->live);
+	while (presence_cells_unused() < wanted)
+	{
+		if (store->vacant != 0)
+			presence_entry_drop_room(store->vacant);
+		else if (store->tombs != 0)
+			(void) presence_entry_drop(store->tombs);
+		else if (store->live != 0)
+			evict(store->live);
+		else
+			return false;
+	}
+	return true;
+}
+
+/* The room of a name, made where there is none. */
+static uint32
+enter_room(PresenceStateDatabase *database, const PresenceStateName *name)
+{
+	uint32		room = presence_entry_find_room(name->room, name->room_length,
+												name->room_hash);
+
+	if (room == 0)
+		return make_room(database, name);
+	if (presence_cells_node(room)->flags & PRESENCE_NODE_VACANT)
+		move_in(room);
+	return room;
+}
+
+/* Make an entry, in no ring by age yet. */
+static uint32
+make_entry(uint32 room, const PresenceStateName *name)
+{
+	uint32		index = presence_cells_make(name->hash, name->key, name->key_length);
+
+	presence_cells_node(index)->room = room;
+	presence_cells_node(index)->key_length = name->key_length;
+	presence_cells_node(room)->count++;
+	presence_cells_ring_append(&presence_cells_node(room)->entries,
+							   PRESENCE_RING_PEERS, index);
+	return index;
+}
+
+/* Take an entry that gets a new value out of its ring by age. */
+static void
+lift_entry(uint32 index)
+{
+	PresenceNode *entry = presence_cells_node(index);
+
+	if (entry->flags & PRESENCE_NODE_TOMB)
+	{
+		entry->flags &= ~PRESENCE_NODE_TOMB;
+		store->nspare -= entry->cells;
+		presence_cells_ring_remove(&store->tombs, PRESENCE_RING_AGE, index);
+		return;
+	}
+	count_entry(entry, -1);
+	presence_cells_ring_remove(&store->live, PRESENCE_RING_AGE, index);
+}
+
+/* Whether an entry can be read and has this value. */
+static bool
+shows(uint32 index, const char *value, int length)
+{
+	PresenceNode *entry = presence_cells_node(index);
+
+	return !(entry->flags & PRESENCE_NODE_TOMB) && entry->expires > store_now &&
+		entry->value_length == length &&
+		presence_cells_match(entry, entry->key_length, value, length);
+}
+
+/* Give an entry a value; the cells it needs are reserved. */
+void
+presence_entry_set(PresenceStateDatabase *database, const PresenceStateName *name,
+				   const char *value, int length, PresenceTime expires)
+{
+	uint32		room = enter_room(database, name);
+	uint32		index = presence_entry_find(room, name);
+	bool		changed = index == 0 || !shows(index, value, length);
+	PresenceNode *entry;
+
+	if (index != 0)
+		lift_entry(index);
+	else
+		index = make_entry(room, name);
+	entry = presence_cells_node(index);
+	if (changed)
+	{
+		presence_cells_resize(entry, entry->key_length + length);
+		presence_cells_write(entry, entry->key_length, value, length);
+		entry->value_length = length;
+	}
+	entry->updated = store_now;
+	entry->expires = expires;
+	count_entry(entry, 1);
+	presence_cells_ring_append(&store->live, PRESENCE_RING_AGE, index);
+	presence_entry_lower(database, &database->next_expiry, expires);
+	if (changed)
+		mark_dirty(index);
+}
+
+/* Copy an entry; how many bytes of the target it takes. */
+Size
+presence_entry_copy(PresenceNode *entry, char *target)
+{
+	PresenceStateCopy *copy = (PresenceStateCopy *) target;
+	int			bytes = entry->key_length + entry->value_length;
+
+	copy->updated = entry->updated;
+	copy->expires = entry->expires;
+	copy->key_length = entry->key_length;
+	copy->value_length = entry->value_length;
+	copy->gone = (entry->flags & PRESENCE_NODE_TOMB) != 0;
+	presence_cells_read(entry, 0, copy->data, bytes);
+	return PRESENCE_STATE_COPY_SIZE(bytes);
+}

@@ -318,14 +318,19 @@ presence_launcher_main(Datum arg)
 	}
 }
 
-/* Start a worker of this database without the launcher; wait until it runs. */
-static void
+/*
+ * Start a worker of this database without the launcher, and wait until it
+ * runs; false: one does already.
+ */
+static bool
 start_alone(void)
 {
 	BackgroundWorker description;
 	BackgroundWorkerHandle *handle;
 	pid_t		pid;
 
+	if (presence_worker_runs_alone())
+		return false;
 	presence_worker_describe(&description, MyDatabaseId);
 	if (!RegisterDynamicBackgroundWorker(&description, &handle))
 		ereport(ERROR,
@@ -333,11 +338,13 @@ start_alone(void)
 				 errmsg("could not start a presence worker"),
 				 errdetail("All background worker slots are taken."),
 				 errhint("Raise max_worker_processes.")));
-	if (WaitForBackgroundWorkerStartup(handle, &pid) != BGWH_STARTED)
+	if (WaitForBackgroundWorkerStartup(handle, &pid) != BGWH_STARTED &&
+		!presence_worker_runs_alone())
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
 				 errmsg("the presence worker did not start"),
 				 errhint("See the server log for the reason.")));
+	return true;
 }
 
 /*
@@ -358,8 +365,7 @@ presence_launcher_start_worker(void)
 					 errmsg("presence serves no more than %d databases with workers",
 							PRESENCE_MAX_DATABASES),
 					 errhint("Call prune_presences() and prune_rooms() on a schedule in this database.")));
-		start_alone();
-		return true;
+		return start_alone();
 	}
 	if (database->worker_state != PRESENCE_WORKER_NONE)
 		return false;

@@ -774,9 +774,29 @@ do_round(void)
 }
 
 /*
- * Make this the only worker of the database.  Without shared memory a lock on
- * the extension, held by the session, says so.
+ * Take the lock that the only worker of a database holds for its session
+ * where there is no shared memory; false: another one has it.
  */
+static bool
+lock_out_others(LOCKTAG *tag, Oid extension)
+{
+	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, ExtensionRelationId, extension, 1);
+	return LockAcquire(tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+/* Whether a worker runs in this database; for servers without shared memory. */
+bool
+presence_worker_runs_alone(void)
+{
+	LOCKTAG		tag;
+
+	if (!lock_out_others(&tag, get_extension_oid("presence", false)))
+		return true;
+	LockRelease(&tag, ExclusiveLock, true);
+	return false;
+}
+
+/* Make this the only worker of the database. */
 static void
 become_the_worker(void)
 {
@@ -791,8 +811,7 @@ become_the_worker(void)
 		return;
 	}
 	begin_work("starting");
-	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, ExtensionRelationId, worker.extension, 1);
-	if (LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
+	if (!lock_out_others(&tag, worker.extension))
 		proc_exit(0);
 	end_work();
 }

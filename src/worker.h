@@ -14,6 +14,7 @@
 
 extern PGDLLEXPORT void presence_worker_main(Datum database);
 
+extern bool presence_worker_runs_alone(void);
 extern void presence_worker_describe(BackgroundWorker *worker, Oid database);
 
 #endif							/* PRESENCE_WORKER_H */

@@ -36,6 +36,7 @@
 #include "backend.h"
 #include "capture.h"
 #include "compat.h"
+#include "commands/extension.h"
 #include "commands/trigger.h"
 #include "database.h"
 #include "guc.h"
@@ -513,7 +514,14 @@ presence_capture_truncate(PG_FUNCTION_ARGS)
 	PresenceValue fields[PRESENCE_NFIELDS] = {0};
 
 	(void) check_trigger(fcinfo, false, COLUMN_LAST_SEEN);
-	presence_capture_note(presence_hint_make(PRESENCE_HINT_RESYNC, 0, fields));
+	if (creating_extension)
+	{
+		/* Nobody was announced, but entries of an earlier table may be left. */
+		(void) capture_context();
+		capture.truncated = true;
+	}
+	else
+		presence_capture_note(presence_hint_make(PRESENCE_HINT_RESYNC, 0, fields));
 	return PointerGetDatum(NULL);
 }
 

@@ -105,3 +105,6 @@ CREATE TRIGGER presence_capture_truncate
 	FOR EACH STATEMENT EXECUTE FUNCTION presence.capture_truncate();
 ALTER TABLE presence.presences ENABLE ALWAYS TRIGGER presence_capture_truncate;
 COMMENT ON TRIGGER presence_capture_truncate ON presence.presences IS 'captures TRUNCATE, also that of replication';
+
+-- Heartbeats of a presences table that was here before mean nothing any more.
+TRUNCATE presence.presences;

@@ -775,12 +775,14 @@ do_round(void)
 
 /*
  * Take the lock that the only worker of a database holds for its session
- * where there is no shared memory; false: another one has it.
+ * where there is no shared memory; false: another one has it.  It is a user
+ * lock because those alone are released when an idle process is terminated.
  */
 static bool
 lock_out_others(LOCKTAG *tag, Oid extension)
 {
 	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, ExtensionRelationId, extension, 1);
+	tag->locktag_lockmethodid = USER_LOCKMETHOD;
 	return LockAcquire(tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
 }
 

@@ -648,7 +648,7 @@ settle_registry(bool committed)
 	for (int i = 0; i < capture.ndeaths; i++)
 		presence_registry_release(capture.deaths[i].ref,
 								  committed && capture.deaths[i].bury);
-	if (committed && capture.truncated)
+	if (committed && capture.truncated && presence_shmem_ready())
 		presence_registry_doubt(MyDatabaseId);
 }
 

@@ -115,7 +115,8 @@ typedef struct TurnUser
 	bool		chose;			/* the chosen status or message changed */
 	const char *chosen_before;	/* status before, where "chose" */
 	const char *message_before;
-	TimestampTz last_seen;		/* newest sign of life of those who left */
+	bool		left;			/* a connection has gone, told or not */
+	TimestampTz last_seen;		/* newest sign of life of those that went */
 } TurnUser;
 
 #define SH_PREFIX turnusers
@@ -199,6 +200,7 @@ get_user(Turn *turn, const char *name)
 		user->chose = false;
 		user->chosen_before = NULL;
 		user->message_before = NULL;
+		user->left = false;
 		user->last_seen = DT_NOBEGIN;
 	}
 	return user;
@@ -452,19 +454,15 @@ static void
 tell_leave(Turn *turn, TurnRoom *room, PresenceRosterMember *member,
 		   const PresenceHint *hint)
 {
-	TurnUser   *user = get_user(turn, member->user ? pstrdup(member->user) : NULL);
+	const char *user = member->user ? pstrdup(member->user) : NULL;
 	bool		last = presence_roster_leave(room->room, member);
 	PresenceEvent *event;
 
 	if (hint->announced)
 		return;
-	if (user)
-	{
-		user->change--;
-		user->last_seen = Max(user->last_seen, hint->last_seen);
-	}
+	count_user(turn, user, -1);
 	event = add_event(turn, room, PRESENCE_EVENT_LEAVE, row_of_leave(hint));
-	event->row->user = user ? unconstify(char *, user->name) : NULL;
+	event->row->user = unconstify(char *, user);
 	event->reason = hint->reason;
 	event->user_left = last;
 }
@@ -537,6 +535,26 @@ tell_update(Turn *turn, TurnRoom *room, PresenceRosterMember *member,
 	event->user_left = left;
 }
 
+/*
+ * A user's connection has gone, or has another user now.  When it was seen is
+ * remembered also where there is nothing to tell: because it came in the same
+ * turn, or because its transaction has told it.
+ */
+static void
+see_user(Turn *turn, const PresenceHint *hint)
+{
+	const char *name = presence_hint_text(hint, hint->kind == PRESENCE_HINT_LEAVE ?
+										  PRESENCE_FIELD_USER : PRESENCE_FIELD_PREVIOUS);
+	TurnUser   *user = get_user(turn, name);
+
+	if (user == NULL ||
+		(hint->kind == PRESENCE_HINT_UPDATE &&
+		 same_user(name, presence_hint_text(hint, PRESENCE_FIELD_USER))))
+		return;
+	user->left = true;
+	user->last_seen = Max(user->last_seen, hint->last_seen);
+}
+
 /* Tell what a hint says, as far as it is news. */
 static void
 tell(Turn *turn, const PresenceHint *hint)
@@ -549,6 +567,7 @@ tell(Turn *turn, const PresenceHint *hint)
 		tell_join(turn, room, hint);
 		return;
 	}
+	see_user(turn, hint);
 	member = presence_roster_member(room->room,
 									presence_hint_text(hint, PRESENCE_FIELD_CHANNEL));
 	if (member == NULL || member->id != hint->id)
@@ -697,7 +716,7 @@ status_event(const TurnUser *user, PresencePerson *person, List **gone)
 	bool		hidden;
 	PresenceEvent *event;
 
-	if (now <= 0 && before > 0)
+	if (now <= 0 && (before > 0 || user->left))
 	{
 		PresenceGone *entry = palloc(sizeof(PresenceGone));
 
@@ -732,7 +751,7 @@ collect_statuses(Turn *turn, List **gone)
 
 	turnusers_start_iterate(turn->users, &iterator);
 	while ((user = turnusers_iterate(turn->users, &iterator)))
-		if (user->change != 0 || user->chose)
+		if (user->change != 0 || user->chose || user->left)
 			names = lappend(names, unconstify(char *, user->name));
 	if (names == NIL)
 		return NIL;

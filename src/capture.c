@@ -446,6 +446,7 @@ note_update(HeapTuple before, HeapTuple after, TupleDesc desc)
 {
 	PresenceValue fields[PRESENCE_NFIELDS];
 	PresenceValue previous = row_text(before, desc, COLUMN_USER);
+	PresenceHint *hint;
 
 	fill_key(fields, after, desc);
 	if (row_id(before, desc) != row_id(after, desc) ||
@@ -463,8 +464,10 @@ note_update(HeapTuple before, HeapTuple after, TupleDesc desc)
 		return;
 	check_row(after, desc, fields);
 	fields[PRESENCE_FIELD_PREVIOUS] = previous;
-	presence_capture_note(presence_hint_make(PRESENCE_HINT_UPDATE,
-											 row_id(after, desc), fields));
+	hint = presence_hint_make(PRESENCE_HINT_UPDATE, row_id(after, desc), fields);
+	if (!same_value(previous, fields[PRESENCE_FIELD_USER]))
+		hint->last_seen = newest_sign(after, desc, &fields[PRESENCE_FIELD_CHANNEL]);
+	presence_capture_note(hint);
 }
 
 /* Raise an error unless called as a trigger as the install script does. */

@@ -62,7 +62,7 @@ typedef struct PresenceHint
 	TransactionId xid;			/* the top transaction that made the change */
 	int64		id;				/* of the presence */
 	TimestampTz joined_at;		/* of a LEAVE */
-	TimestampTz last_seen;		/* of a LEAVE: the channel's sign of life */
+	TimestampTz last_seen;		/* of a LEAVE, or a user's: sign of life */
 	uint8		kind;			/* PresenceHintKind */
 	uint8		reason;			/* PresenceReason, of a LEAVE */
 	bool		truncated;		/* the meta was too large to carry */

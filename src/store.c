@@ -376,6 +376,20 @@ run(Statement *statement, Datum *values, const char *nulls, Snapshot snapshot,
 	return SPI_processed;
 }
 
+/*
+ * Run a statement in the newest snapshot, whatever the isolation level: who
+ * decides after taking a lock must see all that was committed before it.
+ */
+static uint64
+run_newest(Statement *statement, Datum *values, const char *nulls)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	uint64		count = run(statement, values, nulls, snapshot, 0);
+
+	UnregisterSnapshot(snapshot);
+	return count;
+}
+
 /* A text column of a result as a string of the caller's, or NULL. */
 static char *
 result_text(HeapTuple tuple, int column)
@@ -637,11 +651,7 @@ presence_store_count_empty_rooms(void)
 uint64
 presence_store_delete_empty_rooms(void)
 {
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	uint64		count = run(&delete_empty_rooms, NULL, NULL, snapshot, 0);
-
-	UnregisterSnapshot(snapshot);
-	return count;
+	return run_newest(&delete_empty_rooms, NULL, NULL);
 }
 
 /* Insert a presence; false: the pair exists.  "nulls" speaks of user, meta. */
@@ -719,7 +729,7 @@ presence_store_delete(List *rows)
 	array = PointerGetDatum(construct_array(tids, list_length(rows), TIDOID,
 											sizeof(ItemPointerData), false,
 											TYPALIGN_SHORT));
-	return run(&delete_rows, &array, NULL, InvalidSnapshot, 0);
+	return run_newest(&delete_rows, &array, NULL);
 }
 
 /* Whether a channel has rows with a last_seen since a time. */
@@ -876,20 +886,6 @@ presence_store_note_last_seen(Datum users, Datum times)
 	(void) run(&note_last_seen, values, NULL, InvalidSnapshot, 0);
 }
 
-/*
- * Run a statement of a room and a user in the newest snapshot: what decides
- * about an admission must not be older than the locks taken for it.
- */
-static uint64
-run_newest(Statement *statement, Datum *values)
-{
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	uint64		count = run(statement, values, NULL, snapshot, 0);
-
-	UnregisterSnapshot(snapshot);
-	return count;
-}
-
 /* The one bigint that a statement answers. */
 static uint64
 one_count(void)
@@ -908,7 +904,7 @@ presence_store_is_banned(Datum room, Datum user)
 {
 	Datum		values[] = {room, user};
 
-	return run_newest(&is_banned, values) > 0;
+	return run_newest(&is_banned, values, NULL) > 0;
 }
 
 /* Whether a user is invited to a room. */
@@ -917,7 +913,7 @@ presence_store_is_invited(Datum room, Datum user)
 {
 	Datum		values[] = {room, user};
 
-	return run_newest(&is_invited, values) > 0;
+	return run_newest(&is_invited, values, NULL) > 0;
 }
 
 /* How many live presences a room has, counted up to a limit. */
@@ -926,7 +922,7 @@ presence_store_count_live(Datum room, int limit)
 {
 	Datum		values[] = {room, Int64GetDatum(limit)};
 
-	(void) run_newest(&count_live, values);
+	(void) run_newest(&count_live, values, NULL);
 	return one_count();
 }
 
@@ -936,7 +932,7 @@ presence_store_count_admissions(Datum room, Datum user, TimestampTz since)
 {
 	Datum		values[] = {room, user, TimestampTzGetDatum(since)};
 
-	(void) run_newest(&count_admissions, values);
+	(void) run_newest(&count_admissions, values, NULL);
 	return one_count();
 }
 
@@ -1009,8 +1005,8 @@ presence_store_lock_members(Datum room, Datum user, Datum channel,
 	Datum		values[] = {room, user, channel};
 
 	if (nulls[0] == 'n')
-		return all_rows(run(&lock_user, &user, NULL, InvalidSnapshot, 0));
-	return all_rows(run(&lock_members, values, nulls, InvalidSnapshot, 0));
+		return all_rows(run_newest(&lock_user, &user, NULL));
+	return all_rows(run_newest(&lock_members, values, nulls));
 }
 
 /* What presence_snapshot() returns. */

@@ -3,9 +3,11 @@
  * admission.c
  *		Decides who may enter a room.
  *
- * Only new presences are asked; who is in already stays in.  A room without
- * rules costs nothing here: its rules came with its name, and a table of bans
- * that has no pages is known to be empty.
+ * Only new presences are asked; who is in already stays in, but has to be
+ * let in anew as another user.  A room without rules costs nothing here: its
+ * rules came with its name, and a table of bans that has no pages is known to
+ * be empty.  The owner of the extension looks, past row-level security: a
+ * room is as full as it is, not as the caller sees it.
  *
  * Locking.  Rules that count are exact under concurrency because those who
  * want in take a lock first, then count in the newest snapshot, and keep the
@@ -124,16 +126,10 @@ check_rate(text *room, text *user)
 	presence_store_note_admission(PointerGetDatum(room), PointerGetDatum(user));
 }
 
-/*
- * Raise an error unless a user, NULL for an anonymous one, may enter a room.
- * presence_admission_lock() was called before.
- */
-void
-presence_admission_check(const PresenceAdmission *admission, text *room,
-						 text *user)
+/* Refuse who must not be in a room. */
+static void
+check_user(const PresenceAdmission *admission, text *room, text *user)
 {
-	int			max_members = admission->rules.max_members;
-
 	if (admission->bans &&
 		presence_store_is_banned(PointerGetDatum(room), PointerGetDatum(user)))
 		refuse(PRESENCE_ERRCODE_BANNED, "user is banned",
@@ -144,6 +140,14 @@ presence_admission_check(const PresenceAdmission *admission, text *room,
 		 !presence_store_is_invited(PointerGetDatum(room), PointerGetDatum(user))))
 		refuse(PRESENCE_ERRCODE_PRIVATE, "room is private",
 			   "Call presence_invite() for the user first.", room, user, "none");
+}
+
+/* Refuse who takes a place that is not there, or takes places too often. */
+static void
+check_place(const PresenceAdmission *admission, text *room, text *user)
+{
+	int			max_members = admission->rules.max_members;
+
 	if (max_members > 0 &&
 		presence_store_count_live(PointerGetDatum(room), max_members) >= max_members)
 		refuse(PRESENCE_ERRCODE_ROOM_FULL, "room is full",
@@ -151,4 +155,21 @@ presence_admission_check(const PresenceAdmission *admission, text *room,
 			   room, user, psprintf("%d", max_members));
 	if (admission->rate)
 		check_rate(room, user);
+}
+
+/*
+ * Raise an error unless a user, NULL for an anonymous one, may enter a room.
+ * Who "is_in" already, as another user, needs no place.
+ * presence_admission_lock() was called before.
+ */
+void
+presence_admission_check(const PresenceAdmission *admission, text *room,
+						 text *user, bool is_in)
+{
+	PresenceSession caller = presence_store_become_owner();
+
+	check_user(admission, room, user);
+	if (!is_in)
+		check_place(admission, room, user);
+	presence_store_become_caller(caller);
 }

@@ -30,6 +30,6 @@ extern bool presence_admission_prepare(PresenceAdmission *admission,
 extern void presence_admission_lock(const PresenceAdmission *admission,
 									text *room, text *user);
 extern void presence_admission_check(const PresenceAdmission *admission,
-									 text *room, text *user);
+									 text *room, text *user, bool is_in);
 
 #endif							/* PRESENCE_ADMISSION_H */

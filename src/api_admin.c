@@ -75,7 +75,6 @@ static const Privilege privileges[] = {
 	{LEVEL_MEMBER, "INSERT ON presence.rooms"},
 	{LEVEL_MEMBER, "INSERT, UPDATE ON presence.people"},
 	{LEVEL_MEMBER, "SELECT ON presence.bans, presence.invitations"},
-	{LEVEL_MEMBER, "SELECT, INSERT ON presence.admissions"},
 	{LEVEL_MEMBER, "EXECUTE ON FUNCTION presence.note_touchable, presence.check_status"},
 	{LEVEL_MEMBER, "EXECUTE ON FUNCTION %s.presence_add, %s.presence_add_many,"
 	" %s.presence_update, %s.presence_remove, %s.presence_touch,"
@@ -85,7 +84,8 @@ static const Privilege privileges[] = {
 	" %s.presence_cursor_remove, %s.presence_typing"},
 	{LEVEL_ADMIN, "UPDATE, DELETE ON presence.rooms"},
 	{LEVEL_ADMIN, "INSERT, UPDATE, DELETE ON presence.bans, presence.invitations"},
-	{LEVEL_ADMIN, "DELETE ON presence.admissions, presence.people"},
+	{LEVEL_ADMIN, "SELECT, DELETE ON presence.admissions"},
+	{LEVEL_ADMIN, "DELETE ON presence.people"},
 	{LEVEL_ADMIN, "EXECUTE ON FUNCTION presence.check_room_settings"},
 	{LEVEL_ADMIN, "EXECUTE ON FUNCTION %s.presence_configure_room, %s.presence_invite,"
 	" %s.presence_uninvite, %s.presence_kick, %s.presence_ban, %s.presence_unban"},

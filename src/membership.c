@@ -127,10 +127,14 @@ worker_remembers(void)
 	return database && presence_queue_is_open(database);
 }
 
-/* Remember when the users of rows that are about to go were last seen. */
+/*
+ * Remember when the users of rows that are about to go were last seen: as the
+ * owner, for whoever may close a connection is not thereby its user.
+ */
 static void
 remember_users(List *rows)
 {
+	PresenceSession caller;
 	Datum	   *users = palloc(list_length(rows) * sizeof(Datum));
 	Datum	   *times = palloc(list_length(rows) * sizeof(Datum));
 	int			count = 0;
@@ -147,12 +151,15 @@ remember_users(List *rows)
 		users[count] = CStringGetTextDatum(row->user);
 		times[count++] = TimestampTzGetDatum(presence_clock_to_timestamp(seen));
 	}
-	if (count > 0)
-		presence_store_note_last_seen(PointerGetDatum(construct_array(users, count, TEXTOID, -1,
-																	  false, TYPALIGN_INT)),
-									  PointerGetDatum(construct_array(times, count, TIMESTAMPTZOID,
-																	  sizeof(TimestampTz), FLOAT8PASSBYVAL,
-																	  TYPALIGN_DOUBLE)));
+	if (count == 0)
+		return;
+	caller = presence_store_become_owner();
+	presence_store_note_last_seen(PointerGetDatum(construct_array(users, count, TEXTOID, -1,
+																  false, TYPALIGN_INT)),
+								  PointerGetDatum(construct_array(times, count, TIMESTAMPTZOID,
+																  sizeof(TimestampTz), FLOAT8PASSBYVAL,
+																  TYPALIGN_DOUBLE)));
+	presence_store_become_caller(caller);
 }
 
 /* Remove presences that are locked, for a reason; how many went. */
@@ -208,14 +215,21 @@ bury_old_self(text *channel)
 									  PRESENCE_REASON_EXPIRED);
 }
 
+/* Whether an add names another user than the one that is stored. */
+static bool
+user_differs(const PresenceEntrant *entrant, const PresenceRow *row)
+{
+	return entrant->user &&
+		(row->user == NULL ||
+		 strlen(row->user) != VARSIZE_ANY_EXHDR(entrant->user) ||
+		 memcmp(row->user, VARDATA_ANY(entrant->user), strlen(row->user)) != 0);
+}
+
 /* Whether an add changes what is stored. */
 static bool
 differs(const PresenceEntrant *entrant, const PresenceRow *row)
 {
-	if (entrant->user &&
-		(row->user == NULL ||
-		 strlen(row->user) != VARSIZE_ANY_EXHDR(entrant->user) ||
-		 memcmp(row->user, VARDATA_ANY(entrant->user), strlen(row->user)) != 0))
+	if (user_differs(entrant, row))
 		return true;
 	if (entrant->meta == NULL)
 		return false;
@@ -262,6 +276,8 @@ find_and_replace(const PresenceEntrant *entrant, const char *nulls,
 		return false;
 	if (!differs(entrant, row))
 		return presence_permission_may_touch(entrant->channel);
+	if (row->user && user_differs(entrant, row) && !worker_remembers())
+		remember_users(list_make1(row));
 	return presence_store_replace(room, channel, PointerGetDatum(entrant->user),
 								  PointerGetDatum(entrant->meta), nulls, row);
 }
@@ -295,22 +311,23 @@ insert_or_replace(const PresenceEntrant *entrant, TimestampTz now,
 
 /*
  * Raise an error if the rules keep an entrant out.  Who is in already is not
- * asked again.  "row" is used for a moment.
+ * asked again, except as another user.  "row" is used for a moment.
  */
 static void
 admit(const PresenceEntrant *entrant, PresenceRoomRules rules, PresenceRow *row)
 {
 	PresenceAdmission admission;
+	bool		is_in;
 
 	if (!presence_admission_prepare(&admission, rules, entrant->user))
 		return;
 	presence_admission_lock(&admission, entrant->room, entrant->user);
-	if (presence_store_find(PointerGetDatum(entrant->room),
-							PointerGetDatum(entrant->channel), row) &&
+	is_in = presence_store_find(PointerGetDatum(entrant->room),
+								PointerGetDatum(entrant->channel), row) &&
 		presence_liveness_is_live(row->channel, strlen(row->channel),
-								  row->last_seen, current_cutoff()))
-		return;
-	presence_admission_check(&admission, entrant->room, entrant->user);
+								  row->last_seen, current_cutoff());
+	if (!is_in || user_differs(entrant, row))
+		presence_admission_check(&admission, entrant->room, entrant->user, is_in);
 }
 
 /* Pin a channel that enters a room; "beat" makes it a sign of life. */

@@ -19,6 +19,7 @@
 #include "store.h"
 #include "utils/builtins.h"
 #include "utils/json.h"
+#include "utils/rel.h"
 #include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(presence_check_room_settings);
@@ -228,7 +229,8 @@ presence_room_deleted(PG_FUNCTION_ARGS)
 	Datum		room;
 
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_BY_DELETE(data->tg_event) ||
-		!TRIGGER_FIRED_FOR_ROW(data->tg_event))
+		!TRIGGER_FIRED_FOR_ROW(data->tg_event) ||
+		RelationGetRelid(data->tg_relation) != presence_store_table("rooms"))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("this function serves the trigger of presence.rooms only"),

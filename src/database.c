@@ -57,6 +57,7 @@ init_slot(PresenceDatabase *slot, Oid oid)
 	slot->worker_latch = NULL;
 	slot->wanted = false;
 	slot->hold_pid = 0;
+	slot->doubtful = false;
 	slot->failures = 0;
 	slot->retry_at = 0;
 	pg_atomic_init_u64(&slot->floor, 0);

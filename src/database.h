@@ -63,6 +63,7 @@ typedef struct PresenceDatabase
 	Latch	   *worker_latch;	/* lies in a PGPROC, so it never dangles */
 	bool		wanted;
 	int			hold_pid;		/* who keeps the worker away; 0: nobody */
+	bool		doubtful;		/* the extension may go: the worker is to look */
 	int			failures;		/* ends of the worker by error in a row */
 	PresenceTime retry_at;		/* no start before */
 

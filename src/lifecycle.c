@@ -14,13 +14,19 @@
  *	RENAME, SET TABLESPACE      worker comes back          worker comes back
  *	CREATE DATABASE ... TEMPLATE  worker of the template comes back either way
  *
+ * DROP EXTENSION, in whatever way, has the worker look for the extension.  It
+ * waits for the lock that the statement holds, and leaves if that commits.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/objectaccess.h"
+#include "catalog/pg_extension.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
+#include "commands/extension.h"
 #include "database.h"
 #include "ephemeral.h"
 #include "lifecycle.h"
@@ -37,6 +43,7 @@
 #define LEAVE_TIMEOUT (10 * 1000 * 1000)
 
 static ProcessUtility_hook_type prev_process_utility = NULL;
+static object_access_hook_type prev_object_access = NULL;
 
 /* The database that this process holds its worker off; for its exit. */
 static PresenceDatabase *held = NULL;
@@ -205,10 +212,29 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 								env, dest, qc);
 }
 
-/* Hook into utility statements; once, at preload. */
+/* Look at what is being dropped. */
+static void
+object_access(ObjectAccessType access, Oid class, Oid object, int column,
+			  void *arg)
+{
+	if (prev_object_access)
+		prev_object_access(access, class, object, column, arg);
+	if (access != OAT_DROP || class != ExtensionRelationId ||
+		get_extension_oid("presence", true) != object)
+		return;
+	if (presence_database_mine())
+	{
+		presence_database_mine()->doubtful = true;
+		presence_database_wake_worker(presence_database_mine());
+	}
+}
+
+/* Hook into utility statements and drops; once, at preload. */
 void
 presence_lifecycle_install(void)
 {
+	prev_object_access = object_access_hook;
+	object_access_hook = object_access;
 	prev_process_utility = ProcessUtility_hook;
 	ProcessUtility_hook = process_utility;
 }

@@ -675,6 +675,17 @@ has_channels(void)
 		presence_database_count(worker.database, PRESENCE_ADDS) != worker.adds;
 }
 
+/* Somebody is dropping the extension: wait for the outcome. */
+static void
+look_for_extension(void)
+{
+	if (worker.database == NULL || !worker.database->doubtful)
+		return;
+	worker.database->doubtful = false;
+	begin_work("looking for the extension");
+	end_work();
+}
+
 /* Leave when nothing has happened for long, or when somebody asks for it. */
 static void
 leave_if_idle(PresenceTime now)
@@ -764,6 +775,7 @@ do_round(void)
 		ProcessConfigFile(PGC_SIGHUP);
 		worker.next_rooms = 0;
 	}
+	look_for_extension();
 	follow_mode();
 	deliver_if_due(now);
 	expire_rows(now);

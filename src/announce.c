@@ -8,7 +8,9 @@
  * transactions committed, and more than one may speak of the same presence,
  * so a hint is not believed: a join is told when the table shows the presence
  * and the roster does not, a leave when the roster shows it, an update when
- * both do.  All the rest has been told or no longer matters.
+ * both do.  All the rest has been told or no longer matters; but a presence
+ * that came and went in two transactions between two turns is told to have
+ * joined and left: who read the room in between has seen it.
  *
  * A room that is not on the roster is loaded from the table, in a snapshot
  * for which the hints are complete: whatever the snapshot shows as committed
@@ -90,7 +92,9 @@ typedef struct TurnPresence
 	char		status;			/* for simplehash */
 	int			change;			/* hints that it joined less hints that it left */
 	bool		updated;		/* told in this turn, as the row is now */
+	const PresenceHint *join;	/* the hint that says that it joined, or NULL */
 	const PresenceHint *leave;	/* the hint that says that it left, or NULL */
+	bool		brief;			/* came and went between two turns */
 	PresenceRow *row;			/* as the table shows it, or NULL */
 } TurnPresence;
 
@@ -153,7 +157,9 @@ get_presence(Turn *turn, const char *room, const char *channel, int64 id)
 	{
 		presence->change = 0;
 		presence->updated = false;
+		presence->join = NULL;
 		presence->leave = NULL;
+		presence->brief = false;
 		presence->row = NULL;
 	}
 	return presence;
@@ -241,7 +247,10 @@ sort_hints(Turn *turn, PresenceHint *const *hints, int nhints)
 		room->hints = lappend(room->hints, hint);
 		presence = get_hinted(turn, hint);
 		if (hint->kind == PRESENCE_HINT_JOIN)
+		{
 			presence->change++;
+			presence->join = hint;
+		}
 		else if (hint->kind == PRESENCE_HINT_LEAVE)
 		{
 			presence->change--;
@@ -289,6 +298,44 @@ look_up_rows(Turn *turn, PresenceHint *const *hints, int nhints)
 		PresenceRow *row = lfirst(lc);
 
 		get_presence(turn, row->room, row->channel, row->id)->row = row;
+	}
+}
+
+/* The presence that a leave speaks of, as it was. */
+static PresenceRow *
+row_of_leave(const PresenceHint *hint)
+{
+	PresenceRow *row = palloc0(sizeof(PresenceRow));
+
+	row->id = hint->id;
+	row->room = unconstify(char *, presence_hint_text(hint, PRESENCE_FIELD_ROOM));
+	row->channel = unconstify(char *, presence_hint_text(hint, PRESENCE_FIELD_CHANNEL));
+	row->user = unconstify(char *, presence_hint_text(hint, PRESENCE_FIELD_USER));
+	row->meta = presence_hint_meta(hint);
+	row->truncated = hint->truncated;
+	row->joined_at = hint->joined_at;
+	return row;
+}
+
+/*
+ * Find the presences that are gone again.  One that its own transaction has
+ * removed was never there for others.
+ */
+static void
+note_brief(Turn *turn)
+{
+	turnpresences_iterator iterator;
+	TurnPresence *presence;
+
+	turnpresences_start_iterate(turn->presences, &iterator);
+	while ((presence = turnpresences_iterate(turn->presences, &iterator)))
+	{
+		if (presence->row || presence->join == NULL || presence->leave == NULL ||
+			presence->join->xid == presence->leave->xid ||
+			presence->leave->announced)
+			continue;
+		presence->brief = true;
+		presence->row = row_of_leave(presence->leave);
 	}
 }
 
@@ -430,22 +477,6 @@ add_event(Turn *turn, TurnRoom *room, PresenceEventKind kind, PresenceRow *row)
 	return event;
 }
 
-/* The presence that a leave speaks of, as it was. */
-static PresenceRow *
-row_of_leave(const PresenceHint *hint)
-{
-	PresenceRow *row = palloc0(sizeof(PresenceRow));
-
-	row->id = hint->id;
-	row->room = unconstify(char *, presence_hint_text(hint, PRESENCE_FIELD_ROOM));
-	row->channel = unconstify(char *, presence_hint_text(hint, PRESENCE_FIELD_CHANNEL));
-	row->user = unconstify(char *, presence_hint_text(hint, PRESENCE_FIELD_USER));
-	row->meta = presence_hint_meta(hint);
-	row->truncated = hint->truncated;
-	row->joined_at = hint->joined_at;
-	return row;
-}
-
 /*
  * A member has left.  It leaves as the user that listeners know it by: an
  * update right before may not have been told.
@@ -555,6 +586,25 @@ see_user(Turn *turn, const PresenceHint *hint)
 	user->last_seen = Max(user->last_seen, hint->last_seen);
 }
 
+/* A presence left that is not on the roster: tell both ends of a brief one. */
+static void
+tell_brief(Turn *turn, TurnRoom *room, const PresenceHint *hint)
+{
+	TurnPresence *presence = get_hinted(turn, hint);
+	PresenceRosterMember *member;
+
+	if (!presence->brief)
+		return;
+	tell_join(turn, room, presence->join);
+	member = presence_roster_member(room->room,
+									presence_hint_text(hint, PRESENCE_FIELD_CHANNEL));
+	if (member && member->id == hint->id)
+		tell_leave(turn, room, member, hint);
+	presence = get_hinted(turn, hint);
+	presence->brief = false;
+	presence->row = NULL;
+}
+
 /* Tell what a hint says, as far as it is news. */
 static void
 tell(Turn *turn, const PresenceHint *hint)
@@ -571,8 +621,11 @@ tell(Turn *turn, const PresenceHint *hint)
 	member = presence_roster_member(room->room,
 									presence_hint_text(hint, PRESENCE_FIELD_CHANNEL));
 	if (member == NULL || member->id != hint->id)
-		return;
-	if (hint->kind == PRESENCE_HINT_LEAVE)
+	{
+		if (hint->kind == PRESENCE_HINT_LEAVE)
+			tell_brief(turn, room, hint);
+	}
+	else if (hint->kind == PRESENCE_HINT_LEAVE)
 		tell_leave(turn, room, member, hint);
 	else
 		tell_update(turn, room, member, hint);
@@ -670,7 +723,10 @@ collect_events(Turn *turn)
 	return events;
 }
 
-/* By how much the hints for later change what the table shows of users. */
+/*
+ * By how much the hints for later make what the table shows of users differ
+ * from what has been told.
+ */
 static void
 count_later(Turn *turn, PresenceHint *const *later, int nlater)
 {
@@ -678,23 +734,20 @@ count_later(Turn *turn, PresenceHint *const *later, int nlater)
 	{
 		const PresenceHint *hint = later[i];
 		TurnPresence *presence;
-		TurnUser   *user;
+		PresenceRosterMember *member;
+		TurnUser   *user = NULL;
 
 		if (!is_change(hint) || hint->kind == PRESENCE_HINT_UPDATE)
 			continue;
 		presence = get_hinted(turn, hint);
-		if (hint->kind == PRESENCE_HINT_JOIN && presence->row)
-		{
+		member = presence_roster_member(get_room(turn, presence->key.room)->room,
+										presence->key.channel);
+		if (hint->kind == PRESENCE_HINT_LEAVE && member && member->id == hint->id)
+			user = get_user(turn, member->user ? pstrdup(member->user) : NULL);
+		else if (hint->kind == PRESENCE_HINT_JOIN && presence->row && !presence->brief)
 			user = get_user(turn, presence->row->user);
-			if (user)
-				user->later++;
-		}
-		else if (hint->kind == PRESENCE_HINT_LEAVE && presence->change < 0)
-		{
-			user = get_user(turn, presence_hint_text(hint, PRESENCE_FIELD_USER));
-			if (user)
-				user->later--;
-		}
+		if (user)
+			user->later += hint->kind == PRESENCE_HINT_JOIN ? 1 : -1;
 	}
 }
 
@@ -792,6 +845,7 @@ presence_announce(PresenceRoster *roster, PresenceHint *const *hints, int nhints
 	load_rooms(&turn);
 	look_up_rows(&turn, hints, nhints);
 	look_up_rows(&turn, later, nlater);
+	note_brief(&turn);
 	tell_hints(&turn, hints, nhints);
 	count_later(&turn, later, nlater);
 	events = collect_events(&turn);

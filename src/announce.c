@@ -95,6 +95,7 @@ typedef struct TurnPresence
 	const PresenceHint *join;	/* the hint that says that it joined, or NULL */
 	const PresenceHint *leave;	/* the hint that says that it left, or NULL */
 	bool		brief;			/* came and went between two turns */
+	struct PresenceEvent *told; /* its join in this turn, or NULL */
 	PresenceRow *row;			/* as the table shows it, or NULL */
 } TurnPresence;
 
@@ -160,6 +161,7 @@ get_presence(Turn *turn, const char *room, const char *channel, int64 id)
 		presence->join = NULL;
 		presence->leave = NULL;
 		presence->brief = false;
+		presence->told = NULL;
 		presence->row = NULL;
 	}
 	return presence;
@@ -486,6 +488,7 @@ tell_leave(Turn *turn, TurnRoom *room, PresenceRosterMember *member,
 		   const PresenceHint *hint)
 {
 	const char *user = member->user ? pstrdup(member->user) : NULL;
+	TurnPresence *presence = get_hinted(turn, hint);
 	bool		last = presence_roster_leave(room->room, member);
 	PresenceEvent *event;
 
@@ -496,6 +499,9 @@ tell_leave(Turn *turn, TurnRoom *room, PresenceRosterMember *member,
 	event->row->user = unconstify(char *, user);
 	event->reason = hint->reason;
 	event->user_left = last;
+	if (presence->told)
+		presence->told->undone = true;
+	presence->told = NULL;
 }
 
 /*
@@ -508,6 +514,8 @@ tell_join(Turn *turn, TurnRoom *room, const PresenceHint *hint)
 	const char *channel = presence_hint_text(hint, PRESENCE_FIELD_CHANNEL);
 	PresenceRow *row = get_hinted(turn, hint)->row;
 	PresenceRosterMember *member = presence_roster_member(room->room, channel);
+	TurnPresence *presence;
+	PresenceEvent *event;
 	bool		first;
 
 	if ((row == NULL && !hint->announced) || (member && member->id == hint->id))
@@ -528,8 +536,11 @@ tell_join(Turn *turn, TurnRoom *room, const PresenceHint *hint)
 	if (hint->announced)
 		return;
 	count_user(turn, row->user, 1);
-	get_hinted(turn, hint)->updated = true;
-	add_event(turn, room, PRESENCE_EVENT_JOIN, row)->user_joined = first;
+	event = add_event(turn, room, PRESENCE_EVENT_JOIN, row);
+	event->user_joined = first;
+	presence = get_hinted(turn, hint);
+	presence->updated = true;
+	presence->told = event;
 }
 
 /* A member's user or meta has changed. */

@@ -38,6 +38,7 @@ typedef struct PresenceEvent
 	const char *previous_user;	/* where user_changed; NULL: anonymous */
 	bool		user_joined;
 	bool		user_left;
+	bool		undone;			/* a join whose leave follows in the same turn */
 	PresenceRosterCounts counts;
 	List	   *folded;			/* the events that a bulk stands for */
 	const char *payload;		/* of a broadcast */

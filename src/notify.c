@@ -182,7 +182,10 @@ format_change(StringInfo buf, const PresenceStamp *stamp,
 	write_change(buf, stamp, event, false, true);
 }
 
-/* Append those who joined or left, in short; false: it does not fit. */
+/*
+ * Append those who joined or left, in short; false: it does not fit.  Who did
+ * both is among those who left: somebody may have seen it in between.
+ */
 static bool
 append_folded(StringInfo buf, const PresenceEvent *bulk, PresenceEventKind kind)
 {
@@ -194,7 +197,7 @@ append_folded(StringInfo buf, const PresenceEvent *bulk, PresenceEventKind kind)
 	{
 		PresenceEvent *event = lfirst(lc);
 
-		if (event->kind != kind)
+		if (event->kind != kind || event->undone)
 			continue;
 		appendStringInfo(buf, "%s{\"id\":" INT64_FORMAT ",\"channel_name\":",
 						 first ? "" : ",", event->row->id);
@@ -218,8 +221,12 @@ count_folded(const PresenceEvent *bulk, PresenceEventKind kind)
 	ListCell   *lc;
 
 	foreach(lc, bulk->folded)
-		if (((PresenceEvent *) lfirst(lc))->kind == kind)
+	{
+		PresenceEvent *event = lfirst(lc);
+
+		if (event->kind == kind && !event->undone)
 			count++;
+	}
 	return count;
 }
 

@@ -92,6 +92,7 @@ typedef struct TurnPresence
 	char		status;			/* for simplehash */
 	int			change;			/* hints that it joined less hints that it left */
 	bool		updated;		/* told in this turn, as the row is now */
+	bool		counted;		/* among what is told later */
 	const PresenceHint *join;	/* the hint that says that it joined, or NULL */
 	const PresenceHint *leave;	/* the hint that says that it left, or NULL */
 	bool		brief;			/* came and went between two turns */
@@ -158,6 +159,7 @@ get_presence(Turn *turn, const char *room, const char *channel, int64 id)
 	{
 		presence->change = 0;
 		presence->updated = false;
+		presence->counted = false;
 		presence->join = NULL;
 		presence->leave = NULL;
 		presence->brief = false;
@@ -734,9 +736,20 @@ collect_events(Turn *turn)
 	return events;
 }
 
+/* A user's connections come or go with what is told later on. */
+static void
+count_later_user(Turn *turn, const char *name, int change)
+{
+	TurnUser   *user = get_user(turn, name);
+
+	if (user)
+		user->later += change;
+}
+
 /*
- * By how much the hints for later make what the table shows of users differ
- * from what has been told.
+ * By how much the hints for later change what the table shows of users: each
+ * of their presences counts there with the user it has, but has been told, as
+ * the roster knows, with the one it had, or not yet.
  */
 static void
 count_later(Turn *turn, PresenceHint *const *later, int nlater)
@@ -746,19 +759,19 @@ count_later(Turn *turn, PresenceHint *const *later, int nlater)
 		const PresenceHint *hint = later[i];
 		TurnPresence *presence;
 		PresenceRosterMember *member;
-		TurnUser   *user = NULL;
 
-		if (!is_change(hint) || hint->kind == PRESENCE_HINT_UPDATE)
+		if (!is_change(hint) || hint->announced)
 			continue;
 		presence = get_hinted(turn, hint);
-		member = presence_roster_member(get_room(turn, presence->key.room)->room,
-										presence->key.channel);
-		if (hint->kind == PRESENCE_HINT_LEAVE && member && member->id == hint->id)
-			user = get_user(turn, member->user ? pstrdup(member->user) : NULL);
-		else if (hint->kind == PRESENCE_HINT_JOIN && presence->row && !presence->brief)
-			user = get_user(turn, presence->row->user);
-		if (user)
-			user->later += hint->kind == PRESENCE_HINT_JOIN ? 1 : -1;
+		if (presence->counted)
+			continue;
+		presence->counted = true;
+		if (presence->row && !presence->brief)
+			count_later_user(turn, presence->row->user, 1);
+		member = presence_roster_member(get_room(turn, presence_hint_text(hint, PRESENCE_FIELD_ROOM))->room,
+										presence_hint_text(hint, PRESENCE_FIELD_CHANNEL));
+		if (member && member->id == hint->id)
+			count_later_user(turn, member->user, -1);
 	}
 }
 

@@ -1,0 +1,200 @@
+# Proves: listeners on presence_status learn each change of what others see of
+# a user, once, by whatever road it comes, from the worker and from
+# transactions; many connections of one user alternate strictly.
+use strict;
+use warnings FATAL => 'all';
+
+use PostgreSQL::Test::Utils;
+use PresenceTest;
+use Test::More;
+
+my $node = new_node('people', conf => q(
+presence.bulk_threshold = 100000
+));
+my $dir = PostgreSQL::Test::Utils::tempdir();
+my $marks = 0;
+my ($listener, $seq);
+
+declare_test_functions($node);
+$listener = listen_to($node, undef, 'presence_status');
+
+# The statuses told since the last call: those that come no later than that of
+# a user who comes now.
+sub statuses
+{
+	my $mark = 'mark-' . ++$marks;
+
+	value($node, "SELECT id FROM presence_add('$mark', '$mark', '$mark')");
+	$listener->wait_for("status of $mark", sub { $_[0]->{user_id} eq $mark })
+	  or BAIL_OUT('statuses do not arrive any more');
+	my @events = $listener->events;
+	check_numbers(\@events);
+	$listener->clear;
+	return grep { $_->{user_id} !~ /^mark-/ } @events;
+}
+
+# From the worker the numbers rise by one; transactions have none.
+sub check_numbers
+{
+	my ($events) = @_;
+
+	for my $event (@$events)
+	{
+		my $wrong = defined $event->{epoch} != defined $event->{seq};
+
+		$wrong = 1 if defined $seq && defined $event->{seq} && $event->{seq} != $seq + 1;
+		fail("number of a status: " . ($event->{seq} // 'null') . ' after ' . ($seq // 'null')) if $wrong;
+		$seq = $event->{seq};
+	}
+	return;
+}
+
+# The same in short: "alice away back soon", users in order.
+sub summary
+{
+	my %of;
+
+	push @{ $of{ $_->{user_id} } }, join(' ', grep { defined } @$_{qw(user_id status custom_message)}) for statuses();
+	return [ map { @{ $of{$_} } } sort keys %of ];
+}
+
+# Run SQL, and see what it has listeners told.
+sub tells
+{
+	my ($sql, $expected, $name) = @_;
+
+	value($node, $sql);
+	is_deeply(summary(), $expected, $name);
+	return;
+}
+
+sub switch_to
+{
+	my ($notify, $mode) = @_;
+
+	$node->append_conf('postgresql.conf', "presence.notify = $notify");
+	$node->reload;
+	ok(wait_until("mode $mode", sub { value($node, 'SELECT mode FROM presence.stats') eq $mode }), "mode $mode");
+	undef $seq;
+	return;
+}
+
+sub run_all
+{
+	my ($mode) = @_;
+
+	tells(q{SELECT presence_add('r', 'a1', 'alice', '{"x": 1}'), presence_add('r', 'x')}, ['alice online'], "$mode: the first connection");
+	tells(q{SELECT presence_add('r', 'a1', 'alice'), presence_touch('a1'), presence_update('r', 'a1', '{"x": 2}')}, [], "$mode: nothing new");
+	tells(q{SELECT presence_add('r', 'a2', 'alice'), presence_add('s', 'a3', 'alice')}, [], "$mode: more tabs are the same person");
+	is(value($node, q{SELECT users || ' ' || connections FROM presence_counts('r')}), '1 3', "$mode: one person in the room");
+	tells(q{SELECT presence_remove('r', 'a1')}, [], "$mode: a tab closes");
+	tells(q{SELECT presence_set_status('alice', 'online')}, [], "$mode: chosen what was shown");
+	tells(q{SELECT presence_set_status('alice', 'away', 'back soon')}, ['alice away back soon'], "$mode: a choice");
+	tells(q{SELECT presence_set_status('alice', 'away', 'back soon')}, [], "$mode: the same again");
+	tells(q{SELECT presence_set_status('alice', 'away', E'back "later" \u00e4')}, ["alice away back \"later\" \x{e4}"], "$mode: another message");
+	tells(q{SELECT presence_set_status('alice', 'busy')}, ['alice busy'], "$mode: another status");
+	tells(q{BEGIN; SELECT presence_set_status('alice', 'away'); SAVEPOINT s; SELECT presence_set_status('alice', 'online'); ROLLBACK TO s; COMMIT},
+		['alice away'], "$mode: a savepoint rolled back");
+	tells(q{BEGIN; SELECT presence_set_status('alice', 'busy'); ROLLBACK}, [], "$mode: a rollback");
+	tells(q{BEGIN; SELECT presence_set_status('alice', 'busy'); SELECT presence_set_status('alice', 'away'); COMMIT}, [], "$mode: there and back");
+
+	tells(q{SELECT presence_set_status('alice', 'offline', 'hiding')}, ['alice offline'], "$mode: invisible looks gone, and tells no message");
+	tells(q{SELECT presence_set_status('alice', 'offline', 'still hiding')}, [], "$mode: what the invisible say is not told");
+	tells(q{SELECT presence_add('r', 'a4', 'alice')}, [], "$mode: nor that they come");
+	tells(q{SELECT presence_leave_all_many('{a2,a3,a4}')}, [], "$mode: nor that they go");
+	tells(q{SELECT presence_add('r', 'a1', 'alice')}, [], "$mode: the choice lasts");
+	tells(q{SELECT presence_set_status('alice', 'busy', 'here')}, ['alice busy here'], "$mode: until the next one");
+	tells(q{SELECT presence_leave_all('a1')}, ['alice offline'], "$mode: gone by leave");
+	tells(q{SELECT presence_set_status('alice', 'away', 'out')}, [], "$mode: choices of those who are gone are not told");
+	tells(q{SELECT presence_add('r', 'a1', 'alice')}, ['alice away out'], "$mode: but when they come");
+
+	tells(q{SELECT presence_kick('r', 'alice')}, ['alice offline'], "$mode: gone by kick");
+	value($node, q{SELECT presence_add('r', 'a1', 'alice'), presence_add('s', 'a1', 'alice')});
+	statuses();
+	tells(q{SELECT presence_ban('r', 'alice')}, [], "$mode: banned from one room, online in another");
+	tells(q{SELECT presence_ban(NULL, 'alice')}, ['alice offline'], "$mode: gone by ban");
+	tells(q{SELECT presence_unban(NULL, 'alice'), presence_unban('r', 'alice')}, [], "$mode: unbanned");
+	tells(q{SELECT presence_add('hall', 'a1', 'alice'), presence_add('hall', 'b1', 'bob')}, [ 'alice away out', 'bob online' ], "$mode: two come");
+	tells(q{DELETE FROM presence.rooms WHERE name = 'hall'}, [ 'alice offline', 'bob offline' ], "$mode: gone with the room");
+
+	# A login on an open connection, another user after it, and a join that has become another's.
+	tells(q{SELECT presence_add('r', 'l', NULL), presence_add('s', 'l', NULL)}, [], "$mode: nobody comes");
+	tells(q{SELECT presence_add('r', 'l', 'carol')}, ['carol online'], "$mode: and logs in");
+	tells(q{SELECT presence_add('s', 'l', 'carol')}, [], "$mode: in each room, as one person");
+	tells(q{SELECT presence_add('r', 'l', 'dave')}, ['dave online'], "$mode: another user on one of them");
+	tells(q{SELECT presence_add('s', 'l', 'dave')}, ['carol offline'], "$mode: the first is gone when it has none");
+	tells(q{BEGIN; SELECT presence_add('r', 'l', 'erin'); SELECT presence_add('s', 'l', 'erin'); COMMIT},
+		[ 'dave offline', 'erin online' ], "$mode: in one transaction");
+	tells(q{SELECT presence_leave_all('l')}, ['erin offline'], "$mode: who left was the last of them");
+	tells(q{BEGIN; SELECT presence_add('r', 'l', 'fay'); SELECT presence_add('r', 'l', 'gus'); COMMIT}, ['gus online'], "$mode: only the last is told");
+	tells(q{BEGIN; SELECT presence_add('r', 'm', 'hal'); SELECT presence_leave_all('m'); COMMIT}, [], "$mode: who came and went is no news");
+
+	# last_seen is the last sign of life, here half a minute ago.
+	tells(q{SELECT presence_add('r', 'i', 'ian')}, ['ian online'], "$mode: one who will be silent");
+	value($node, 'SELECT advance_clock(30000000)');
+	value($node, q{SELECT presence_leave_all('i')});
+	my ($gone) = statuses();
+	is("$gone->{user_id} $gone->{status}", 'ian offline', "$mode: and leaves");
+	my $silence = value($node, qq{SELECT extract(epoch FROM (SELECT last_seen FROM presence_add('clock', 'clock')) - '$gone->{last_seen}')});
+	ok($silence > 29 && $silence < 40, "$mode: was seen half a minute ago") or diag($silence);
+	ok(wait_until('it is remembered', sub {
+			value($node, qq{SELECT abs(extract(epoch FROM last_seen - '$gone->{last_seen}')) < 1 FROM presence_status('ian')}) eq 't';
+		}), "$mode: which is remembered");
+
+	value($node, 'SELECT advance_clock(31000000)');
+	$listener->wait_for('gus is gone', sub { $_[0]->{user_id} eq 'gus' && $_[0]->{status} eq 'offline' });
+	is_deeply(summary(), ['gus offline'], "$mode: gone by expiry");
+	return;
+}
+
+# Many connections of two users come, go and change hands in several rooms: the
+# statuses of each begin with online, end with offline, and alternate.
+sub alternates
+{
+	my ($name, $script) = @_;
+	my %told = (ann => [], ben => []);
+
+	append_to_file("$dir/$name.sql", $script);
+	$node->command_ok([ 'pgbench', '-n', '-c', 16, '-j', 2, '-t', 40, '-f', "$dir/$name.sql", 'postgres' ], "$name: nobody fails");
+	push @{ $told{ $_->{user_id} } }, $_->{status} for statuses();
+	for my $user (sort keys %told)
+	{
+		my @statuses = @{ $told{$user} };
+		my @wrong = grep { $statuses[$_] ne ($_ % 2 ? 'offline' : 'online') } 0 .. $#statuses;
+
+		is(scalar(@wrong), 0, "$name: $user alternates") or diag("@statuses");
+		cmp_ok(scalar(@statuses), '>', 1, "$name: $user is told");
+		is($statuses[-1], 'offline', "$name: $user is gone in the end");
+	}
+	return;
+}
+
+value($node, q{SELECT presence_add('warm', 'up')});
+switch_to('auto', 'worker');
+$listener->clear;
+run_all('worker');
+
+alternates('tabs', q(
+\set r random(1, 3)
+\set u random(0, 1)
+SELECT presence_add('room ' || :r, 'c' || :client_id, (ARRAY['ann', 'ben'])[:u + 1]);
+SELECT presence_add('room ' || :r % 3 + 1, 'c' || :client_id, (ARRAY['ann', 'ben'])[:u + 1]);
+SELECT presence_leave_all('c' || :client_id);
+));
+alternates('logins', q(
+\set r random(1, 3)
+\set u random(0, 1)
+SELECT presence_add('room ' || :r, 'c' || :client_id);
+SELECT presence_add('room ' || :r, 'c' || :client_id, (ARRAY['ann', 'ben'])[:u + 1]);
+SELECT presence_add('room ' || :r, 'c' || :client_id, (ARRAY['ben', 'ann'])[:u + 1]);
+SELECT presence_leave_all('c' || :client_id);
+));
+
+value($node, 'DELETE FROM presence.people');
+switch_to('transaction', 'transaction');
+$listener->clear;
+run_all('transaction');
+
+$listener->quit;
+$node->stop;
+done_testing();

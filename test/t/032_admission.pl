@@ -1,0 +1,229 @@
+# Proves: rules of admission are exact under concurrency, at each isolation
+# level, and listeners learn why somebody left.
+use strict;
+use warnings FATAL => 'all';
+
+use IPC::Run ();
+use PostgreSQL::Test::Utils;
+use PresenceTest;
+use Test::More;
+
+my $node = new_node('admission', conf => q(
+max_connections = 260
+presence.bulk_threshold = 1000
+));
+my $dir = PostgreSQL::Test::Utils::tempdir();
+my $listener = listen_to($node);
+
+# Adds, and notes how that ended.
+value($node, q{
+	CREATE TABLE outcomes (state text, detail text);
+	CREATE FUNCTION try_add(room text, channel text, who text) RETURNS void LANGUAGE plpgsql AS $$
+	DECLARE
+		about text;
+	BEGIN
+		PERFORM presence_add(room, channel, who);
+		INSERT INTO outcomes VALUES ('in');
+	EXCEPTION WHEN OTHERS THEN
+		GET STACKED DIAGNOSTICS about = PG_EXCEPTION_DETAIL;
+		INSERT INTO outcomes VALUES (SQLSTATE, about);
+	END $$;
+});
+
+# Run a script once in each of so many connections at once.
+sub at_once
+{
+	my ($clients, $name, $sql) = @_;
+
+	append_to_file("$dir/$name.sql", "$sql\n");
+	$node->command_ok([ 'pgbench', '-n', '-c', $clients, '-j', 2, '-t', 1, '-f', "$dir/$name.sql", 'postgres' ], "$name: nobody fails otherwise");
+	return;
+}
+
+# How the adds ended, as "PR001 100, in 100"; forgotten here.
+sub outcomes
+{
+	my $result = value($node, q{SELECT string_agg(state || ' ' || n, ', ' ORDER BY state COLLATE "C")
+		FROM (SELECT state, count(*) AS n FROM outcomes GROUP BY state) s});
+
+	value($node, 'TRUNCATE outcomes');
+	return $result;
+}
+
+# Change settings that a reload brings.
+sub set
+{
+	my ($setting, $value) = @_;
+
+	$node->append_conf('postgresql.conf', "$setting = '$value'");
+	$node->reload;
+	ok(wait_until("$setting arrives", sub { value($node, "SHOW $setting") eq $value }), "$setting = $value");
+	return;
+}
+
+# 1. A room of 100, and 200 who want in. ---------------------------------------
+for my $level ('READ COMMITTED', 'REPEATABLE READ', 'SERIALIZABLE')
+{
+	my $room = lc $level;
+	my $clients = $level eq 'SERIALIZABLE' ? 60 : 200;
+	my $places = $clients / 2;
+
+	value($node, "SELECT presence_configure_room('$room', $places)");
+	if ($level eq 'SERIALIZABLE')
+	{
+		# Here some may fail with 40001; never are there too many.
+		append_to_file("$dir/serializable.sql", "SELECT try_add('$room', 'c' || :client_id, 'u' || :client_id);\n");
+		$node->command_ok(
+			[ 'pgbench', '-n', '--max-tries=1000', '-c', $clients, '-j', 2, '-t', 1, '-f', "$dir/serializable.sql",
+				$node->connstr('postgres') . " options='-c default_transaction_isolation=serializable'" ],
+			'serializable: all try');
+		cmp_ok(value($node, "SELECT presence_count('$room')"), '<=', $places, 'serializable: not too many');
+		unlike(outcomes(), qr/in (3[1-9]|[4-9]\d)/, 'serializable: nor was anybody told so');
+		next;
+	}
+	at_once($clients, $room, qq(
+BEGIN ISOLATION LEVEL $level;
+SELECT count(*) FROM presence.presences;
+SELECT try_add('$room', 'c' || :client_id, 'u' || :client_id);
+COMMIT;));
+	is(value($node, "SELECT DISTINCT detail ~ '^room: $room; user: u[0-9]+; limit: $places\$' FROM outcomes WHERE state <> 'in'"), 't', "$room: DETAIL");
+	is(outcomes(), "PR001 $places, in $places", "$room: exactly $places get in");
+	is(value($node, "SELECT presence_count('$room')"), $places, "$room: and are there");
+}
+my @events = $listener->drain;
+for my $room ('read committed', 'repeatable read')
+{
+	is(scalar(grep { $_->{room} eq $room && $_->{event} eq 'join' } @events), 100, "$room: 100 joins are told");
+	is((sort { $b <=> $a } map { $_->{connections} } grep { $_->{room} eq $room } @events)[0], 100, "$room: never more than 100 connections");
+}
+
+# Without anything that catches errors: those who get in have committed.
+value($node, q{SELECT presence_configure_room('bare', 10)});
+append_to_file("$dir/bare.sql", "SELECT presence_add('bare', 'c' || :client_id);\n");
+$node->command_fails([ 'pgbench', '-n', '-c', 40, '-j', 2, '-t', 1, '-f', "$dir/bare.sql", 'postgres' ], 'some are refused');
+is(value($node, q{SELECT presence_count('bare')}), 10, 'exactly 10 are in');
+
+# A room that is left and entered all the time is never overfull.
+value($node, q{SELECT presence_configure_room('door', 3)});
+append_to_file("$dir/door.sql", qq(
+SELECT try_add('door', 'd' || :client_id, NULL);
+\\sleep 20 ms
+SELECT presence_remove('door', 'd' || :client_id);
+));
+$listener->clear;
+$node->command_ok([ 'pgbench', '-n', '-c', 16, '-j', 2, '-t', 20, '-f', "$dir/door.sql", 'postgres' ], 'coming and going');
+@events = grep { $_->{room} eq 'door' } $listener->drain;
+is(scalar(grep { $_->{connections} > 3 } @events), 0, 'no event tells of more than 3 connections');
+cmp_ok(scalar(grep { $_->{connections} == 3 } @events), '>', 0, 'though the room was full');
+like(outcomes(), qr/^PR001 \d+, in \d+$/, 'some were refused, nobody failed otherwise');
+
+# 2. Rates ---------------------------------------------------------------------
+set('presence.join_rate', 5);
+at_once(50, 'rate', q{SELECT try_add('rated', 'c' || :client_id, 'alice');});
+is(value($node, q{SELECT DISTINCT detail FROM outcomes WHERE state = 'PR003'}), 'room: rated; user: alice; limit: 5 in 3600 seconds', 'PR003 has its DETAIL');
+is(outcomes(), 'PR003 45, in 5', 'exactly 5 get in');
+value($node, q{SELECT presence_configure_room('rated again')});
+at_once(20, 'rate_repeatable', q{
+BEGIN ISOLATION LEVEL REPEATABLE READ;
+SELECT count(*) FROM presence.presences;
+SELECT try_add('rated again', 'c' || :client_id, 'alice');
+COMMIT;});
+is(outcomes(), 'PR003 15, in 5', 'at REPEATABLE READ, too');
+value($node, q{SELECT try_add('rated', c.channel_name, 'alice') FROM presence_list('rated') c});
+is(outcomes(), 'in 5', 'who is in may add again');
+value($node, q{SELECT presence_kick('rated', 'alice')});
+value($node, q{SELECT try_add('rated', 'new', 'alice')});
+is(outcomes(), 'PR003 1', 'who leaves gets no admission back');
+value($node, q{SELECT try_add('rated', 'bob', 'bob'), try_add('elsewhere', 'c', 'alice')});
+is(outcomes(), 'in 2', 'others may, and elsewhere');
+value($node, q{SELECT try_add('rated', 'anonymous ' || i, NULL) FROM generate_series(1, 7) i});
+is(outcomes(), 'in 7', 'nobody counts those without a user');
+value($node, q{BEGIN; SELECT presence_add_many('undone', '{a,b,c,d,e}', '{u,u,u,u,u}'); ROLLBACK});
+value($node, q{SELECT try_add('undone', 'c' || i, 'u') FROM generate_series(1, 6) i});
+is(outcomes(), 'PR003 1, in 5', 'what is rolled back does not count');
+value($node, q{CREATE ROLE rated; SELECT presence_grant('rated'); GRANT SELECT, INSERT ON outcomes TO rated});
+value($node, q{SET ROLE rated; SELECT try_add('by a member', 'c' || i, 'u') FROM generate_series(1, 6) i});
+is(outcomes(), 'PR003 1, in 5', 'a member need not see the admissions');
+is(value($node, q{SELECT has_table_privilege('rated', 'presence.admissions', 'INSERT')}), 'f', 'nor may write any');
+set('presence.join_rate_window', '1s');
+ok(wait_until('the window has passed', sub {
+		value($node, q{SELECT try_add('rated', 'new', 'alice')});
+		return outcomes() eq 'in 1';
+	}), 'when the window has passed the user may again');
+ok(wait_until('they are forgotten', sub {
+		value($node, 'SELECT prune_rooms()');
+		return value($node, 'SELECT count(*) FROM presence.admissions') == 0;
+	}), 'prune_rooms forgets old admissions');
+set('presence.join_rate', 0);
+value($node, q{SELECT try_add('rated', 'more ' || i, 'alice') FROM generate_series(1, 20) i});
+is(outcomes(), 'in 20', '0 sets no limit');
+is(value($node, 'SELECT count(*) FROM presence.admissions'), 0, 'and counts nothing');
+
+# 3. A ban in the middle of adds -------------------------------------------------
+for my $scope ("'field'", 'NULL')
+{
+	append_to_file("$dir/ban.sql", "SELECT try_add('field', 'm' || :client_id || ' ' || clock_timestamp(), 'mallory');\n")
+	  unless -e "$dir/ban.sql";
+	my $run = IPC::Run::start(
+		[ 'pgbench', '-n', '-c', 50, '-j', 2, '-t', 15, '-f', "$dir/ban.sql", $node->connstr('postgres') ],
+		'>', \my $out, '2>', \my $err);
+
+	ok(wait_until('some are in', sub { value($node, q{SELECT presence_count('field')}) > 50 }), 'some get in');
+	cmp_ok(value($node, "SELECT presence_ban($scope, 'mallory')"), '>', 50, "a ban of $scope removes them");
+	ok($run->finish, 'nobody fails otherwise') or diag($err);
+	is(value($node, q{SELECT count(*) FROM presence.presences WHERE user_id = 'mallory'}), 0, 'and none is left');
+	like(outcomes(), qr/^PR002 \d+, in \d+$/, 'the others are refused');
+	value($node, "SELECT presence_unban($scope, 'mallory')");
+}
+
+# A transaction that adds and stays open: the ban gives up after a second.
+my $slow = session($node);
+$slow->query('BEGIN');
+$slow->query(q{SELECT presence_add('field', 'slow', 'oscar')});
+my ($code, $stdout, $stderr) = $node->psql('postgres', q{\set VERBOSITY verbose
+SELECT presence_ban('field', 'mallory')});
+like($stderr, qr/55P03: could not ban the user now.*DETAIL:  A transaction that adds presences.*HINT:  Repeat the call/s, 'a ban is held up, boundedly');
+is(value($node, 'SELECT count(*) FROM presence.bans'), 0, 'and is not half done');
+is(value($node, q{SELECT (presence_add('field', 'other', 'peggy')).user_id}), 'peggy', 'others enter meanwhile');
+$slow->query('COMMIT');
+is(value($node, q{SELECT presence_ban('field', 'oscar')}), 1, 'a second call succeeds');
+$slow->quit;
+
+# 4. Why they left -----------------------------------------------------------------
+declare_test_functions($node);
+value($node, 'DELETE FROM presence.presences');
+value($node, q{SELECT presence_add_many(room, '{a1,a2,b1,x}', '{alice,alice,bob,NULL}') FROM unnest('{p,q}'::text[]) room});
+value($node, q{SELECT presence_add_many('z', '{z1,z2}')});
+$listener->drain;
+
+# What a statement has listeners told: "room channel reason", and * where the user is gone.
+sub leaves
+{
+	my ($sql) = @_;
+
+	value($node, $sql);
+	return [ sort map {
+		$_->{event} eq 'leave' ? "$_->{room} $_->{removed}{channel_name} $_->{reason}" . ($_->{user_left} ? '*' : '') : "$_->{event} $_->{room}"
+	} $listener->drain ];
+}
+is_deeply(leaves(q{SELECT presence_kick('p', 'alice', 'a1')}), ['p a1 kicked'], 'kicked, one channel');
+is_deeply(leaves(q{SELECT presence_kick('p', 'alice')}), ['p a2 kicked*'], 'kicked, the last of the user');
+is_deeply(leaves(q{SELECT presence_ban('q', 'alice', 'infinity', 'not told')}), [ 'q a1 banned', 'q a2 banned*' ], 'banned from a room');
+is_deeply(leaves(q{SELECT presence_ban(NULL, 'bob')}), [ 'p b1 banned*', 'q b1 banned*' ], 'banned from all');
+is_deeply(leaves(q{SELECT presence_remove('p', 'x')}), ['p x leave'], 'left');
+is_deeply(leaves(q{DELETE FROM presence.rooms WHERE name = 'z'}), [ 'z z1 room_deleted', 'z z2 room_deleted' ], 'the room was deleted');
+value($node, q{SELECT presence_add_many('w', '{w1,w2,w3}')});
+$listener->drain;
+is_deeply(leaves(q{BEGIN; SELECT presence_kick('w', NULL, 'w1'); SELECT presence_leave_all('w2'); DELETE FROM presence.presences WHERE channel_name = 'w3'; COMMIT}),
+	[ 'w w1 kicked', 'w w2 leave', 'w w3 leave' ], 'each in a transaction has its own reason');
+value($node, q{SELECT presence_add_many('w', '{w1,w2}')});
+$listener->drain;
+is_deeply(leaves(q{BEGIN; SAVEPOINT s; SELECT presence_kick('w', NULL, 'w1'); ROLLBACK TO s; SELECT presence_leave_all('w1'); COMMIT}),
+	['w w1 leave'], 'a kick rolled back is none');
+value($node, 'SELECT advance_clock(61000000)');
+ok($listener->wait_for('the expiry', sub { $_[0]->{event} eq 'leave' && $_[0]->{removed}{channel_name} eq 'w2' }), 'who is silent leaves');
+is_deeply([ map { $_->{reason} } grep { $_->{event} eq 'leave' && $_->{room} eq 'w' } $listener->events ], ['expired'], 'because it expired');
+
+$listener->quit;
+$node->stop;
+done_testing();

@@ -46,6 +46,7 @@ typedef struct TurnRoom
 	char		status;			/* for simplehash */
 	List	   *hints;			/* of this room, to announce or later */
 	PresenceRosterRoom *room;	/* NULL: not on the roster yet */
+	bool		doubtful;		/* others have told of it, too */
 	List	   *events;
 } TurnRoom;
 
@@ -188,6 +189,7 @@ get_room(Turn *turn, const char *name)
 	{
 		room->hints = NIL;
 		room->events = NIL;
+		room->doubtful = false;
 		room->room = presence_roster_find(turn->roster, name);
 	}
 	return room;
@@ -625,6 +627,7 @@ tell(Turn *turn, const PresenceHint *hint)
 	TurnRoom   *room = get_room(turn, presence_hint_text(hint, PRESENCE_FIELD_ROOM));
 	PresenceRosterMember *member;
 
+	room->doubtful |= hint->announced;
 	if (hint->kind == PRESENCE_HINT_JOIN)
 	{
 		tell_join(turn, room, hint);
@@ -718,6 +721,32 @@ fold_events(TurnRoom *room)
 	bulk->counts = presence_roster_counts(room->room);
 	bulk->folded = changes;
 	return list_concat(list_make1(bulk), broadcasts);
+}
+
+/*
+ * Have rooms read again of which transactions have told themselves: what they
+ * told may have overtaken what was still to be told here.
+ */
+static List *
+resync_doubtful(Turn *turn)
+{
+	List	   *events = NIL;
+	turnrooms_iterator iterator;
+	TurnRoom   *room;
+
+	turnrooms_start_iterate(turn->rooms, &iterator);
+	while ((room = turnrooms_iterate(turn->rooms, &iterator)))
+	{
+		PresenceEvent *event;
+
+		if (!room->doubtful)
+			continue;
+		event = palloc0(sizeof(PresenceEvent));
+		event->kind = PRESENCE_EVENT_RESYNC;
+		event->room = room->name;
+		events = lappend(events, event);
+	}
+	return events;
 }
 
 /* The events of all rooms, room by room, as the rooms came up. */
@@ -872,6 +901,6 @@ presence_announce(PresenceRoster *roster, PresenceHint *const *hints, int nhints
 	note_brief(&turn);
 	tell_hints(&turn, hints, nhints);
 	count_later(&turn, later, nlater);
-	events = collect_events(&turn);
+	events = list_concat(collect_events(&turn), resync_doubtful(&turn));
 	return list_concat(events, collect_statuses(&turn, gone));
 }

@@ -118,9 +118,10 @@ typedef struct Capture
 	channels_hash *channels;
 	PresenceHint **final;		/* what survived; set by PRE_COMMIT */
 	TransactionId xid;			/* shown to the worker from PRE_COMMIT on */
-	bool		announced;		/* by the transaction itself */
+	bool		announced;		/* not to be announced by the worker */
+	bool		untold;			/* nor by the transaction itself */
 	bool		resynced;		/* it announced a resync, too */
-	uint32		cuts;			/* the resync was owed for so many cuts */
+	uint32		losses;			/* the resync was owed for so many losses */
 	bool		truncated;		/* the table was truncated */
 	int			counts[PRESENCE_NCOUNTERS];
 	PresenceReason reason;		/* why rows that are deleted now leave */
@@ -598,20 +599,27 @@ worker_announces(PresenceDatabase *database)
 		presence_queue_is_open(database);
 }
 
-/* Announce the changes from within the transaction. */
+/*
+ * Announce the changes from within the transaction.  What nobody is told of is
+ * made up for by a resync, once there is somebody to say it.
+ */
 static void
 announce_myself(PresenceDatabase *database)
 {
+	bool		resync = false;
+
 	capture.announced = true;
+	capture.untold = true;
 	if (presence_notify == PRESENCE_NOTIFY_OFF)
 		return;
 	if (database)
 	{
-		capture.resynced = presence_queue_owes_resync(database, &capture.cuts);
+		resync = presence_queue_owes_resync(database, &capture.losses);
 		if (presence_notify == PRESENCE_NOTIFY_AUTO)
 			capture.counts[PRESENCE_FALLBACKS]++;
 	}
-	announce_hints(capture.final, capture.nhints, capture.resynced);
+	capture.untold = !announce_hints(capture.final, capture.nhints, resync);
+	capture.resynced = resync && !capture.untold;
 }
 
 /* The transaction is about to commit: prepare all that must not fail later. */
@@ -670,7 +678,9 @@ queue_hints(PresenceDatabase *database)
 										   capture.xid, capture.announced);
 
 	if (capture.resynced)
-		presence_queue_resynced(database, capture.cuts);
+		presence_queue_resynced(database, capture.losses);
+	if (capture.untold)
+		presence_queue_owe_resync(database);
 	presence_backend_hide_xid();
 	for (int i = 0; i < PRESENCE_NCOUNTERS; i++)
 		if (capture.counts[i] > 0)

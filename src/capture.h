@@ -15,9 +15,9 @@
 
 /*
  * Announces hints from within the transaction, before it commits; a resync of
- * all rooms first, where one is owed.
+ * all rooms first, where one is owed.  false: nothing was announced.
  */
-typedef void (*PresenceAnnounceFunc) (PresenceHint *const *hints, int nhints,
+typedef bool (*PresenceAnnounceFunc) (PresenceHint *const *hints, int nhints,
 									  bool resync);
 
 extern void presence_capture_install(PresenceAnnounceFunc announce);

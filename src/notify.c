@@ -412,9 +412,9 @@ asks_resync(PresenceHint *const *hints, int nhints)
 /*
  * Announce the changes of the running transaction from within it.  A full
  * notify queue would fail the caller's commit, so it is spared when it fills
- * up, and listeners miss the events.
+ * up: false, and listeners miss the events.
  */
-void
+bool
 presence_notify_transaction(PresenceHint *const *hints, int nhints, bool resync)
 {
 	PresenceStamp stamp = {false};
@@ -430,7 +430,7 @@ presence_notify_transaction(PresenceHint *const *hints, int nhints, bool resync)
 				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
 				 errmsg("changes of presence are not announced because the notify queue is almost full"),
 				 errhint("Look for sessions that LISTEN and stay in a transaction.")));
-		return;
+		return false;
 	}
 	context = AllocSetContextCreate(CurrentMemoryContext, "presence notify",
 									ALLOCSET_DEFAULT_SIZES);
@@ -448,4 +448,5 @@ presence_notify_transaction(PresenceHint *const *hints, int nhints, bool resync)
 	PopActiveSnapshot();
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
+	return true;
 }

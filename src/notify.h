@@ -24,7 +24,7 @@ typedef struct PresenceStamp
 
 extern void presence_notify_events(List *events, PresenceStamp *stamp);
 extern void presence_notify_resync(PresenceStamp *stamp);
-extern void presence_notify_transaction(PresenceHint *const *hints, int nhints,
+extern bool presence_notify_transaction(PresenceHint *const *hints, int nhints,
 										bool resync);
 extern char *presence_notify_epoch_text(uint64 epoch);
 extern double presence_notify_queue_usage(void);

@@ -50,6 +50,7 @@ typedef struct PresenceQueue
 	LWLock		lock;			/* guards all below */
 	bool		open;
 	bool		resync;			/* events were lost; not announced yet */
+	uint32		losses;			/* how often that happened */
 	uint32		cuts;			/* how often everything was thrown away */
 	uint32		first;			/* block + 1; 0: empty */
 	uint32		last;
@@ -167,6 +168,7 @@ cut_queue(PresenceQueue *queue)
 {
 	empty_queue(queue);
 	queue->resync = true;
+	queue->losses++;
 	queue->cuts++;
 }
 
@@ -279,16 +281,28 @@ presence_queue_is_empty(PresenceDatabase *database)
 	return queue->first == 0 && !queue->resync;
 }
 
-/* Whether events were lost and nobody has said so; after how many cuts. */
+/* Changes were made that nobody announces: a resync is owed. */
+void
+presence_queue_owe_resync(PresenceDatabase *database)
+{
+	PresenceQueue *queue = get_queue(database);
+
+	LWLockAcquire(&queue->lock, LW_EXCLUSIVE);
+	queue->resync = true;
+	queue->losses++;
+	LWLockRelease(&queue->lock);
+}
+
+/* Whether events were lost and nobody has said so; after how many losses. */
 bool
-presence_queue_owes_resync(PresenceDatabase *database, uint32 *cuts)
+presence_queue_owes_resync(PresenceDatabase *database, uint32 *losses)
 {
 	PresenceQueue *queue = get_queue(database);
 	bool		owed;
 
 	LWLockAcquire(&queue->lock, LW_SHARED);
 	owed = queue->resync;
-	*cuts = queue->cuts;
+	*losses = queue->losses;
 	LWLockRelease(&queue->lock);
 	return owed;
 }
@@ -363,6 +377,7 @@ presence_queue_peek(PresenceDatabase *database)
 		LWLockAcquire(&queue->lock, LW_SHARED);
 	}
 	batch->resync = queue->resync;
+	batch->losses = queue->losses;
 	batch->cuts = queue->cuts;
 	if (data)
 		copy_blocks(queue, data, &size);
@@ -408,14 +423,14 @@ presence_queue_consume(PresenceDatabase *database, const PresenceBatch *batch,
 	LWLockRelease(&queue->lock);
 }
 
-/* The resync owed after so many cuts has been announced. */
+/* The resync owed after so many losses has been announced. */
 void
-presence_queue_resynced(PresenceDatabase *database, uint32 cuts)
+presence_queue_resynced(PresenceDatabase *database, uint32 losses)
 {
 	PresenceQueue *queue = get_queue(database);
 
 	LWLockAcquire(&queue->lock, LW_EXCLUSIVE);
-	if (queue->cuts == cuts)
+	if (queue->losses == losses)
 		queue->resync = false;
 	LWLockRelease(&queue->lock);
 }

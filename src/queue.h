@@ -19,6 +19,7 @@ typedef struct PresenceBatch
 	PresenceHint **hints;
 	int			nhints;
 	bool		resync;			/* events were lost before these */
+	uint32		losses;			/* tells whether more were lost since */
 	uint32		cuts;			/* tells whether the queue was cut since */
 } PresenceBatch;
 
@@ -35,9 +36,10 @@ extern bool presence_queue_is_empty(PresenceDatabase *database);
 extern PresenceBatch *presence_queue_peek(PresenceDatabase *database);
 extern void presence_queue_consume(PresenceDatabase *database,
 								   const PresenceBatch *batch, int nhints);
-extern void presence_queue_resynced(PresenceDatabase *database, uint32 cuts);
+extern void presence_queue_resynced(PresenceDatabase *database, uint32 losses);
+extern void presence_queue_owe_resync(PresenceDatabase *database);
 extern bool presence_queue_owes_resync(PresenceDatabase *database,
-									   uint32 *cuts);
+									   uint32 *losses);
 extern void presence_queue_cut(PresenceDatabase *database);
 extern void presence_queue_reset(PresenceDatabase *database);
 extern uint64 presence_queue_bytes(PresenceDatabase *database);

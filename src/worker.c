@@ -346,7 +346,7 @@ static bool
 asks_resync(PresenceHint *const *hints, int nhints)
 {
 	for (int i = 0; i < nhints; i++)
-		if (hints[i]->kind == PRESENCE_HINT_RESYNC && !hints[i]->announced)
+		if (hints[i]->kind == PRESENCE_HINT_RESYNC)
 			return true;
 	return false;
 }
@@ -427,6 +427,7 @@ deliver(void)
 	List	   *gone = NIL;
 	int			nhints = 0;
 	bool		resynced;
+	bool		open = presence_queue_is_open(worker.database);
 
 	begin_work("delivering events");
 	snapshot = GetActiveSnapshot();
@@ -437,6 +438,8 @@ deliver(void)
 		resync(&stamp);
 	else
 		nhints = announce_batch(batch, snapshot, &stamp, &gone);
+	if (!open && !resynced)
+		resync(&stamp);
 
 	PopActiveSnapshot();
 	HOLD_INTERRUPTS();
@@ -444,7 +447,7 @@ deliver(void)
 	for (int i = 0; i < PRESENCE_NVOICES; i++)
 		pg_atomic_write_u64(&worker.database->seq[i], stamp.seq[i]);
 	if (batch->resync)
-		presence_queue_resynced(worker.database, batch->cuts);
+		presence_queue_resynced(worker.database, batch->losses);
 	else
 		presence_queue_consume(worker.database, batch, nhints);
 	RESUME_INTERRUPTS();
@@ -461,12 +464,19 @@ deliver(void)
 	presence_roster_trim(worker.roster, ROSTER_LIMIT);
 }
 
+/* Whether there is something to deliver. */
+static bool
+has_news(void)
+{
+	return presence_notify != PRESENCE_NOTIFY_OFF &&
+		!presence_queue_is_empty(worker.database);
+}
+
 /* Deliver if there is something and it may go now. */
 static void
 deliver_if_due(PresenceTime now)
 {
-	if (worker.database == NULL || presence_queue_is_empty(worker.database) ||
-		now < worker.next_delivery)
+	if (worker.database == NULL || !has_news() || now < worker.next_delivery)
 		return;
 	if (presence_notify_queue_usage() > MAX_QUEUE_USAGE)
 	{
@@ -647,8 +657,12 @@ prune_rooms_if_due(PresenceTime now)
 }
 
 /*
- * Open the queue while events are to be announced by the worker.  It is
- * closed only once it is empty; then the roster means nothing any more.
+ * Open the queue while events are to be announced by the worker.
+ *
+ * For the transactions to take over, it is closed once it is empty.  What they
+ * tell from then on may overtake what was told here last, or come with hints
+ * that miss the queue, so a resync follows.  For nobody to announce anything,
+ * what is in the queue is thrown away.
  */
 static void
 follow_mode(void)
@@ -663,8 +677,14 @@ follow_mode(void)
 		presence_roster_clear(worker.roster);
 		presence_queue_open(worker.database);
 	}
-	else if (presence_notify != PRESENCE_NOTIFY_AUTO && open)
-		(void) presence_queue_close(worker.database, false);
+	else if (presence_notify == PRESENCE_NOTIFY_OFF && open)
+		(void) presence_queue_close(worker.database, true);
+	else if (presence_notify == PRESENCE_NOTIFY_TRANSACTION && open &&
+			 presence_queue_close(worker.database, false))
+	{
+		presence_roster_clear(worker.roster);
+		presence_queue_owe_resync(worker.database);
+	}
 }
 
 /* Whether the registry may hold channels of this database. */
@@ -715,7 +735,7 @@ next_wake(PresenceTime now)
 	if (worker.database)
 	{
 		wake = Min(wake, presence_expiry_next(worker.expiry) + EXPIRY_PATIENCE);
-		if (!presence_queue_is_empty(worker.database))
+		if (has_news())
 			wake = Min(wake, Max(worker.next_delivery, now));
 		wake = Min(wake, presence_ephemeral_next_expiry());
 		wake = Min(wake, Max(worker.next_state, presence_ephemeral_next_due()));

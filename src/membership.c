@@ -377,10 +377,11 @@ presence_membership_update(text *room, text *channel, Jsonb *meta)
 		return false;
 	if (presence_membership_beat(channel) != PRESENCE_LIFE_ALIVE)
 		(void) presence_membership_touch(channel);
-	(void) presence_store_merge_meta(PointerGetDatum(room),
+	/* Nothing to change, or gone meanwhile? */
+	return presence_store_merge_meta(PointerGetDatum(room),
 									 PointerGetDatum(channel),
-									 PointerGetDatum(meta));
-	return true;
+									 PointerGetDatum(meta)) ||
+		presence_store_find(PointerGetDatum(room), PointerGetDatum(channel), &row);
 }
 
 /* A heartbeat that lives in the rows of its channel. */

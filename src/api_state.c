@@ -304,7 +304,10 @@ presence_cursor_update(PG_FUNCTION_ARGS)
 	append_number(&value, ",\"y\":", coordinate(fcinfo, 3, "y"));
 	appendStringInfoString(&value, ",\"meta\":");
 	meta = presence_args_object(fcinfo, 4, "meta");
-	(void) JsonbToCString(&value, &meta->root, VARSIZE(meta));
+	if (JB_ROOT_COUNT(meta) == 0)
+		appendStringInfoString(&value, "{}");
+	else
+		(void) JsonbToCString(&value, &meta->root, VARSIZE(meta));
 	appendStringInfoChar(&value, '}');
 	set_state(&name, value.data, value.len,
 			  (PresenceTime) presence_cursor_timeout * 1000, "meta");

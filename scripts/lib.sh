@@ -121,6 +121,8 @@ have() {
 		prove)    command -v prove >/dev/null ;;
 		ipc-run)  perl -MIPC::Run -e 1 2>/dev/null ;;
 		cppcheck) command -v cppcheck >/dev/null ;;
+		libpq)    [ -n "${PG_CONFIG:-}" ] && [ -e "$("$PG_CONFIG" --includedir)/libpq-fe.h" ] ;;
+		redis)    command -v redis-server >/dev/null && command -v redis-benchmark >/dev/null ;;
 		*)        die "internal: unknown need \"$1\"" ;;
 	esac
 }
@@ -136,6 +138,8 @@ packages_for() {
 		prove)    echo "perl" ;;
 		ipc-run)  echo "libipc-run-perl" ;;
 		cppcheck) echo "cppcheck" ;;
+		libpq)    echo "libpq-dev" ;;
+		redis)    echo "redis-server redis-tools" ;;
 	esac
 }
 
@@ -223,15 +227,23 @@ can_install() {
 		{ [ "$(id -u)" -eq 0 ] || command -v sudo >/dev/null; }
 }
 
-# pg_cron is welcome, not needed: some servers come without.
-is_optional() { [ "$1" = cron ]; }
+# pg_cron and Redis are welcome, not needed: some machines come without.
+is_optional() { [ "$1" = cron ] || [ "$1" = redis ]; }
+
+apt_has() { # need
+	local package
+
+	for package in $(packages_for "$1"); do
+		apt_offers "$package" || return 1
+	done
+}
 
 # The packages for the missing needs, as far as apt has them.
 packages_to_install() { # needs
 	local need
 
 	for need in "$@"; do
-		is_optional "$need" && ! apt_offers "$(packages_for "$need")" && continue
+		is_optional "$need" && ! apt_has "$need" && continue
 		printf '%s ' "$(packages_for "$need")"
 	done
 }
@@ -242,10 +254,12 @@ install_missing() {
 
 	missing=$(missing_of "$@")
 	[ -n "$missing" ] || return 0
-	if [ "$missing" = "cron " ] && { ! can_install || ! apt_offers "$(packages_for cron)"; }; then
-		note "without pg_cron: it is not installed, and apt does not offer it here"
-		return 0
-	fi
+	case $missing in "cron "|"redis ")
+		if ! can_install || ! apt_has "${missing% }"; then
+			note "without ${missing% }: it is not installed, and apt does not offer it here"
+			return 0
+		fi
+	esac
 	can_install ||
 		die "missing here: ${missing% }; run this once as root or through sudo where apt is, or install it by hand (PG_CONFIG chooses the server)"
 

@@ -1,0 +1,41 @@
+# shellcheck shell=bash
+#
+# Joins that are told, against the same rows told to nobody and against a
+# NOTIFY in the transaction; on the disk as it is, and on a slower one.
+
+# A turn begins with empty tables and ends when everything has been told.
+joins() { # clients, rooms, script
+	empty_tables
+	tps "$1" "$3" -D rooms="$2"
+}
+
+contest_joins() { # disk, clients, rooms, name of rooms, goal against bare, against peer
+	contest "bare=joins $2 $3 bare_add" "add=joins $2 $3 add" "peer=joins $2 $3 peer_add"
+	row_of join "add, $2 clients, $4, $1" add "bare INSERT" bare ${5:+">=" "$5"}
+	row_of join "add, $2 clients, $4, $1" add "NOTIFY trigger" peer ${6:+">=" "$6"}
+}
+
+join_on() { # disk, goal against bare, against peer
+	local clients
+
+	create_presence
+	start_listener presence_changed peer_changed
+	for clients in 1 16 64 200; do
+		if [ "$clients" -eq 64 ]; then
+			contest_joins "$1" 64 1 "one room" "$2" "$3"
+			contest_joins "$1" 64 1000 "1,000 rooms" "$2" "$3"
+		else
+			contest_joins "$1" "$clients" 1 "one room" "" ""
+		fi
+	done
+	stop_listener
+}
+
+group_join() {
+	bench_server join </dev/null
+	join_on "disk as it is" "" ""
+	stop_server join
+	LD_PRELOAD=$CLIENTS/slow_flush.so bench_server join_slow </dev/null
+	join_on "flush + 1 ms" 0.9 15
+	stop_server join_slow
+}

@@ -1,0 +1,3 @@
+\set n random(2000000000000000000, 9000000000000000000)
+\set r random(1, :rooms)
+SELECT presence_add('room-' || :r, 'channel-000000000000-' || :n, 'user-' || :n, '{"name":"Alice"}');

@@ -1,0 +1,416 @@
+/*-------------------------------------------------------------------------
+ *
+ * copy.c
+ *		Keeps a listener's copy of the rooms, by the rules that listeners are
+ *		told to follow.
+ *
+ *	1. A gap in seq, or a new epoch: read every room again.
+ *	2. An event up to the seq of a room's snapshot is old news.
+ *	3. join and update put the presence in, leave takes it out by its id; a
+ *	   bulk with lists does both; any other bulk, and resync: read again.
+ *
+ * A gap itself is trouble here: these listeners miss nothing.  Where a room is
+ * exact an event must also be possible, its counts right, and its user_joined
+ * and user_left true.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "copy.h"
+
+typedef struct Counts
+{
+	long long	connections;
+	long long	users;
+	long long	anonymous;
+} Counts;
+
+/* Know nothing. */
+void
+copy_reset(Copy *copy)
+{
+	memset(copy, 0, sizeof(*copy));
+	copy->seq = -1;
+	copy_make_stale(copy);
+}
+
+/* Have every room read again. */
+void
+copy_make_stale(Copy *copy)
+{
+	for (int i = 0; i < ROOMS; i++)
+	{
+		copy->rooms[i].stale = true;
+		copy->rooms[i].exact = false;
+	}
+}
+
+/* From now on every room must follow exactly, or need not. */
+void
+copy_set_exact(Copy *copy, bool exact)
+{
+	for (int i = 0; i < ROOMS; i++)
+		copy->rooms[i].exact = exact;
+}
+
+/* Connections that a user has in a room. */
+static int
+connections_of(const Room *room, int user)
+{
+	int			count = 0;
+
+	for (int i = 0; i < CHANNELS; i++)
+		if (room->members[i].id != 0 && room->members[i].user == user)
+			count++;
+	return count;
+}
+
+/* The counts of a room. */
+static Counts
+count_room(const Room *room)
+{
+	Counts		counts = {0, 0, connections_of(room, -1)};
+
+	counts.connections = counts.anonymous;
+	for (int user = 0; user < USERS; user++)
+	{
+		int			connections = connections_of(room, user);
+
+		counts.connections += connections;
+		counts.users += connections > 0;
+	}
+	return counts;
+}
+
+/* The presence that an event or a snapshot shows. */
+static Member
+read_member(const Json *json, bool truncated)
+{
+	Member		member = {json_number(json, "id"), -1, NO_VERSION};
+	const Json *meta = json_get(json, "meta");
+
+	if (json_string(json, "user_id"))
+		member.user = name_number(json_string(json, "user_id"));
+	if (truncated || meta == NULL)
+		member.version = UNTOLD_VERSION;
+	else if (meta->kind == JSON_OBJECT)
+		member.version = json_number(meta, "v");
+	return member;
+}
+
+/* The place of a presence in a room; NULL: its channel is not ours. */
+static Member *
+find_place(Room *room, const Json *json)
+{
+	int			channel = name_number(json_string(json, "channel_name"));
+
+	return channel >= 0 && channel < CHANNELS ? &room->members[channel] : NULL;
+}
+
+/* A join: what is wrong with it where it must fit; NULL: nothing. */
+static const char *
+apply_join(Room *room, const Json *event)
+{
+	const Json *added = json_get(event, "added");
+	Member	   *place = find_place(room, added);
+	Member		member = read_member(added, json_true(event, "truncated"));
+	bool		first = member.user >= 0 && connections_of(room, member.user) == 0;
+	const char *wrong = NULL;
+
+	if (place == NULL)
+		return "a join of an unknown channel";
+	if (place->id == member.id)
+		wrong = "a join of a presence that is there";
+	else if (place->id != 0)
+		wrong = "a join of a channel that has not left";
+	else if (first != json_true(event, "user_joined"))
+		wrong = "user_joined is wrong";
+	else if (json_true(event, "user_left"))
+		wrong = "a join with user_left";
+	*place = member;
+	return wrong;
+}
+
+/* A leave, the same way. */
+static const char *
+apply_leave(Room *room, const Json *event)
+{
+	const Json *removed = json_get(event, "removed");
+	Member	   *place = find_place(room, removed);
+	Member		member = read_member(removed, json_true(event, "truncated"));
+	Member		before;
+
+	if (place == NULL)
+		return "a leave of an unknown channel";
+	before = *place;
+	if (before.id != member.id)
+		return "a leave of a presence that is not there";
+	memset(place, 0, sizeof(*place));
+	if (before.user != member.user)
+		return "a leave of another user's presence";
+	if (json_true(event, "user_joined"))
+		return "a leave with user_joined";
+	if (json_true(event, "user_left") !=
+		(before.user >= 0 && connections_of(room, before.user) == 0))
+		return "user_left is wrong";
+	return NULL;
+}
+
+/* An update, the same way. */
+static const char *
+apply_update(Room *room, const Json *event)
+{
+	const Json *added = json_get(event, "added");
+	const Json *previous = json_get(event, "previous");
+	Member	   *place = find_place(room, added);
+	Member		member = read_member(added, json_true(event, "truncated"));
+	Member		before;
+	bool		joined;
+	bool		left;
+
+	if (place == NULL)
+		return "an update of an unknown channel";
+	before = *place;
+	if (before.id != member.id)
+		return "an update of a presence that is not there";
+	joined = member.user >= 0 && member.user != before.user &&
+		connections_of(room, member.user) == 0;
+	*place = member;
+	left = before.user >= 0 && member.user != before.user &&
+		connections_of(room, before.user) == 0;
+	if ((previous != NULL) != (before.user != member.user))
+		return "previous is wrong";
+	if (previous && name_number(json_string(previous, "user_id")) != before.user)
+		return "previous tells another user";
+	if (joined != json_true(event, "user_joined") ||
+		left != json_true(event, "user_left"))
+		return "user_joined or user_left of an update is wrong";
+	return NULL;
+}
+
+/*
+ * A bulk with lists, the same way: first those who left, of whom some may have
+ * come in the meantime, then those who joined.
+ */
+static const char *
+apply_bulk(Room *room, const Json *event)
+{
+	const char *wrong = NULL;
+	Member	   *place;
+
+	for (const Json *json = json_get(event, "left")->first; json; json = json->next)
+	{
+		place = find_place(room, json);
+		if (place && place->id == json_number(json, "id"))
+			memset(place, 0, sizeof(*place));
+	}
+	for (const Json *json = json_get(event, "joined")->first; json; json = json->next)
+	{
+		place = find_place(room, json);
+		if (place == NULL || place->id != 0)
+			wrong = "a bulk lists a join of a channel that is there";
+		if (place)
+			*place = read_member(json, true);
+	}
+	return wrong;
+}
+
+/* What is wrong with the counts of an event; NULL: nothing. */
+static const char *
+check_counts(const Room *room, const Json *event)
+{
+	Counts		counts = count_room(room);
+
+	if (counts.connections != json_number(event, "connections"))
+		return "connections is wrong";
+	if (counts.users != json_number(event, "users"))
+		return "users is wrong";
+	if (counts.anonymous != json_number(event, "anonymous"))
+		return "anonymous is wrong";
+	return NULL;
+}
+
+/* An event of one room. */
+static const char *
+apply_to_room(Copy *copy, Room *room, const char *kind, const Json *event)
+{
+	const char *wrong;
+
+	if (strcmp(kind, "bulk") == 0)
+	{
+		copy->bulks++;
+		if (!json_true(event, "bulk_change"))
+			return "a bulk without bulk_change";
+		if (json_get(event, "joined") == NULL ||
+			json_get(event, "joined")->kind != JSON_ARRAY)
+		{
+			room->stale = true;
+			room->exact = false;
+			return NULL;
+		}
+		wrong = apply_bulk(room, event);
+	}
+	else if (strcmp(kind, "join") == 0)
+		wrong = apply_join(room, event);
+	else if (strcmp(kind, "leave") == 0)
+		wrong = apply_leave(room, event);
+	else if (strcmp(kind, "update") == 0)
+		wrong = apply_update(room, event);
+	else
+		return "an event of a kind that does not exist";
+
+	if (!room->exact)
+		return NULL;
+	copy->checked++;
+	return wrong ? wrong : check_counts(room, event);
+}
+
+/* A resync of one room or all. */
+static const char *
+apply_resync(Copy *copy, const char *name)
+{
+	int			number = name_number(name);
+
+	copy->resyncs++;
+	if (name == NULL)
+		copy_make_stale(copy);
+	else if (number >= 0 && number < ROOMS)
+	{
+		copy->rooms[number].stale = true;
+		copy->rooms[number].exact = false;
+	}
+	return NULL;
+}
+
+/* Follow epoch and seq. */
+static const char *
+apply_number(Copy *copy, const Json *event)
+{
+	const char *epoch = json_string(event, "epoch");
+	long long	seq = json_number(event, "seq");
+	const char *wrong = NULL;
+
+	if (epoch == NULL)
+	{
+		copy->unnumbered++;
+		return NULL;
+	}
+	if (strcmp(epoch, copy->epoch) != 0)
+	{
+		copy_make_stale(copy);
+		snprintf(copy->epoch, sizeof(copy->epoch), "%s", epoch);
+	}
+	else if (copy->seq >= 0 && seq != copy->seq + 1)
+	{
+		copy_make_stale(copy);
+		wrong = "a gap in seq";
+	}
+	copy->seq = seq;
+	return wrong;
+}
+
+/* Apply an event; false, with the reason: it must not be like this. */
+bool
+copy_apply(Copy *copy, const char *payload, char *trouble, int size)
+{
+	Json	   *event = json_parse(payload);
+	const char *kind = json_string(event, "event");
+	const char *name = json_string(event, "room");
+	int			number = name_number(name);
+	const char *wrong;
+
+	copy->events++;
+	if (kind == NULL)
+		wrong = "a payload that is not JSON, or has no event";
+	else if (strlen(payload) > 7999)
+		wrong = "a payload that is too long";
+	else
+	{
+		wrong = apply_number(copy, event);
+		if (strcmp(kind, "resync") == 0)
+			apply_resync(copy, name);
+		else if (number < 0 || number >= ROOMS)
+			wrong = "an event of an unknown room";
+		else if (json_string(event, "epoch") == NULL)
+		{
+			copy->rooms[number].exact = false;
+			apply_to_room(copy, &copy->rooms[number], kind, event);
+		}
+		else if (wrong == NULL && json_number(event, "seq") > copy->rooms[number].seq)
+			wrong = apply_to_room(copy, &copy->rooms[number], kind, event);
+	}
+	if (wrong)
+		snprintf(trouble, size, "%s: %s", wrong, payload);
+	json_free(event);
+	return wrong == NULL;
+}
+
+/* Take over a snapshot of a room; false: it is not one. */
+bool
+copy_load(Copy *copy, int room, const char *snapshot)
+{
+	Json	   *json = json_parse(snapshot);
+	const Json *members = json_get(json, "members");
+	const char *epoch = json_string(json, "epoch");
+	Room	   *target = &copy->rooms[room];
+	Counts		counts;
+	bool		good = members != NULL;
+
+	memset(target, 0, sizeof(*target));
+	if (epoch && strcmp(epoch, copy->epoch) != 0)
+	{
+		/* The server has started anew; its first event comes later. */
+		copy_make_stale(copy);
+		snprintf(copy->epoch, sizeof(copy->epoch), "%s", epoch);
+		copy->seq = -1;
+	}
+	target->seq = epoch ? json_number(json, "seq") : -1;
+	target->stale = false;
+	for (const Json *member = good ? members->first : NULL; member; member = member->next)
+	{
+		Member	   *place = find_place(target, member);
+
+		if (place)
+			*place = read_member(member, false);
+	}
+	counts = count_room(target);
+	good = good && counts.connections == json_number(json, "connections") &&
+		counts.users == json_number(json, "users") &&
+		counts.anonymous == json_number(json, "anonymous");
+	json_free(json);
+	return good;
+}
+
+/* Whether a copy's presence is the one of the table. */
+static bool
+same_member(const Member *a, const Member *truth)
+{
+	if (a->id != truth->id || a->id == 0)
+		return a->id == truth->id;
+	return a->user == truth->user &&
+		(a->version == truth->version || a->version == UNTOLD_VERSION);
+}
+
+/* Tell each presence in which a copy is not the table; how many. */
+int
+copy_differences(const Copy *copy, const Copy *truth,
+				 CopyTell tell, void *arg)
+{
+	int			count = 0;
+
+	for (int r = 0; r < ROOMS; r++)
+		for (int c = 0; c < CHANNELS; c++)
+		{
+			const Member *a = &copy->rooms[r].members[c];
+			const Member *b = &truth->rooms[r].members[c];
+
+			if (same_member(a, b))
+				continue;
+			count++;
+			if (tell)
+				tell(arg, r, c, a, b);
+		}
+	return count;
+}

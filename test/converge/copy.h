@@ -1,0 +1,62 @@
+/*-------------------------------------------------------------------------
+ *
+ * copy.h
+ *		What one listener believes about every room.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef CONVERGE_COPY_H
+#define CONVERGE_COPY_H
+
+#include "json.h"
+#include "names.h"
+
+/* Values of Member.version that are none. */
+#define NO_VERSION		(-1)	/* no meta */
+#define UNTOLD_VERSION	(-2)	/* an event left the meta out */
+
+typedef struct Member
+{
+	long long	id;				/* 0: not present */
+	int			user;			/* -1: anonymous */
+	long long	version;		/* of the meta */
+} Member;
+
+typedef struct Room
+{
+	Member		members[CHANNELS];
+	long long	seq;			/* the room was read after this event */
+	bool		stale;			/* to be read again */
+
+	/*
+	 * Agreed with the table while all was quiet and has followed events alone
+	 * since, so the next event must fit exactly.
+	 */
+	bool		exact;
+} Room;
+
+typedef struct Copy
+{
+	Room		rooms[ROOMS];
+	char		epoch[32];		/* empty: none yet */
+	long long	seq;			/* of the last event; -1: none yet */
+	long long	events;
+	long long	bulks;
+	long long	resyncs;
+	long long	unnumbered;
+	long long	checked;		/* events that had to fit exactly */
+} Copy;
+
+/* Is told of a presence that differs. */
+typedef void (*CopyTell) (void *arg, int room, int channel,
+						  const Member *copy, const Member *truth);
+
+extern void copy_reset(Copy *copy);
+extern void copy_make_stale(Copy *copy);
+extern void copy_set_exact(Copy *copy, bool exact);
+extern bool copy_apply(Copy *copy, const char *payload, char *trouble, int size);
+extern bool copy_load(Copy *copy, int room, const char *snapshot);
+extern int	copy_differences(const Copy *copy, const Copy *truth, CopyTell tell,
+							 void *arg);
+
+#endif							/* CONVERGE_COPY_H */

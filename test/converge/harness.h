@@ -1,0 +1,72 @@
+/*-------------------------------------------------------------------------
+ *
+ * harness.h
+ *		What the threads of the harness share.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef CONVERGE_HARNESS_H
+#define CONVERGE_HARNESS_H
+
+#include <libpq-fe.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define Min(a, b) ((a) < (b) ? (a) : (b))
+#define Max(a, b) ((a) > (b) ? (a) : (b))
+
+/* A source of random numbers; each thread has one. */
+typedef uint64_t Random;
+
+typedef struct Options
+{
+	const char *conninfo;
+	const char *chaos;			/* none, worker, crash, mode or stall */
+	double		seconds;
+	int			writers;
+	int			listeners;
+	int			max_age_ms;		/* as the server has it */
+	uint64_t	seed;
+} Options;
+
+extern Options options;
+
+/* The threads follow these. */
+extern atomic_bool paused;		/* writers and chaos rest */
+extern atomic_bool finished;	/* everybody goes home */
+extern atomic_int resting;		/* how many rest */
+
+extern double now_seconds(void);
+extern void nap(double seconds);
+extern uint64_t random_next(Random *random);
+extern int	random_below(Random *random, int limit);
+extern void fail(const char *format,...) __attribute__((format(printf, 1, 2)));
+extern int	failures(void);
+extern void rest_while_paused(void);
+extern bool chaos_is(const char *kind);
+
+extern PGconn *connect_patiently(const char *name);
+extern bool connection_may_break(void);
+extern bool is_breakage(const PGresult *result);
+
+/* writer.c */
+extern void *writer_main(void *argument);
+extern long long writer_operations(void);
+extern double writer_longest(void);
+extern int	writer_any_pid(Random *random);
+
+/* listener.c */
+typedef struct Listener Listener;
+
+extern Listener *listener_start(int number);
+extern void listener_join(Listener *listener);
+extern bool listener_has_seen(Listener *listener, int mark);
+extern int	listener_compare(Listener *listener, const void *truth, bool tell);
+extern void listener_set_exact(Listener *listener);
+extern void listener_report(Listener *listener);
+
+/* chaos.c */
+extern void *chaos_main(void *argument);
+
+#endif							/* CONVERGE_HARNESS_H */

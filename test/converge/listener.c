@@ -1,0 +1,306 @@
+/*-------------------------------------------------------------------------
+ *
+ * listener.c
+ *		Sessions that LISTEN and keep copies of the rooms.
+ *
+ * Listener 0 reads a room only when an event asks for it; the others read
+ * rooms at random moments as well, as a client that comes in would.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "copy.h"
+#include "harness.h"
+
+/* Payloads kept for the report of a divergence. */
+#define LOG_SIZE 20000
+
+/* How many of them it shows for a room, and for how many rooms. */
+#define SHOWN 30
+#define SHOWN_ROOMS 2
+
+struct Listener
+{
+	int			number;
+	pthread_t	thread;
+	PGconn	   *conn;
+	Random		random;
+	pthread_mutex_t mutex;		/* guards all below */
+	Copy		copy;
+	int			mark;			/* the newest that has been seen */
+	char	   *log[LOG_SIZE];	/* ring of payloads and readings */
+	long long	logged;
+};
+
+/* Remember a line for the report. */
+static void
+log_line(Listener *listener, const char *line)
+{
+	char	  **place = &listener->log[listener->logged++ % LOG_SIZE];
+
+	free(*place);
+	*place = strdup(line);
+}
+
+/* Read a room; false: the connection is gone. */
+static bool
+read_room(Listener *listener, int room)
+{
+	char		name[NAME_SIZE];
+	char		line[400];
+	const char *values[1] = {name_room(room, name)};
+	PGresult   *result = PQexecParams(listener->conn, "SELECT presence_snapshot($1)",
+									  1, NULL, values, NULL, NULL, 0);
+	bool		good = PQresultStatus(result) == PGRES_TUPLES_OK;
+
+	if (good && !copy_load(&listener->copy, room, PQgetvalue(result, 0, 0)))
+		fail("a snapshot that contradicts itself: %s", PQgetvalue(result, 0, 0));
+	if (!good && !is_breakage(result))
+		fail("presence_snapshot: %s", PQresultErrorMessage(result));
+	snprintf(line, sizeof(line), "read \"room\":%d seq %lld of epoch %s", room,
+			 listener->copy.rooms[room].seq, listener->copy.epoch);
+	log_line(listener, line);
+	PQclear(result);
+	return good;
+}
+
+/* Read what has to be read again. */
+static void
+read_stale_rooms(Listener *listener)
+{
+	for (int i = 0; i < ROOMS; i++)
+		if (listener->copy.rooms[i].stale && !read_room(listener, i))
+			return;
+}
+
+/* Take a notification. */
+static int
+take_notification(Listener *listener, PGnotify *notify)
+{
+	char		trouble[9000];
+
+	if (strcmp(notify->relname, "converge") == 0)
+		return atoi(notify->extra);
+	log_line(listener, notify->extra);
+	if (!copy_apply(&listener->copy, notify->extra, trouble, sizeof(trouble)))
+		fail("listener %d: %s", listener->number, trouble);
+	return 0;
+}
+
+/* Take all notifications that have arrived. */
+static void
+take_notifications(Listener *listener)
+{
+	PGnotify   *notify;
+	int			mark = 0;
+
+	pthread_mutex_lock(&listener->mutex);
+	while ((notify = PQnotifies(listener->conn)) != NULL)
+	{
+		int			seen = take_notification(listener, notify);
+
+		mark = seen ? seen : mark;
+		PQfreemem(notify);
+	}
+	read_stale_rooms(listener);
+	if (listener->number > 0 && random_below(&listener->random, 100) == 0)
+		(void) read_room(listener, random_below(&listener->random, ROOMS));
+	if (mark)
+		listener->mark = mark;
+	pthread_mutex_unlock(&listener->mutex);
+}
+
+/* Connect, listen, and begin with nothing. */
+static bool
+begin_listening(Listener *listener)
+{
+	PGresult   *result;
+	bool		good;
+
+	if (listener->conn && !connection_may_break())
+		fail("listener %d lost its connection: %s", listener->number,
+			 PQerrorMessage(listener->conn));
+	PQfinish(listener->conn);
+	listener->conn = connect_patiently("listener");
+	if (listener->conn == NULL)
+		return false;
+	result = PQexec(listener->conn, "LISTEN presence_changed; LISTEN converge");
+	good = PQresultStatus(result) == PGRES_COMMAND_OK;
+	PQclear(result);
+	pthread_mutex_lock(&listener->mutex);
+	copy_reset(&listener->copy);
+	log_line(listener, "connected: \"room\":all");
+	pthread_mutex_unlock(&listener->mutex);
+	return good;
+}
+
+/* The thread of a listener. */
+static void *
+listener_main(void *argument)
+{
+	Listener   *listener = argument;
+
+	while (!atomic_load(&finished))
+	{
+		struct pollfd fd = {.events = POLLIN};
+
+		if ((listener->conn == NULL || PQstatus(listener->conn) != CONNECTION_OK) &&
+			!begin_listening(listener))
+			continue;
+		fd.fd = PQsocket(listener->conn);
+		(void) poll(&fd, 1, 20);
+		if (PQconsumeInput(listener->conn))
+			take_notifications(listener);
+	}
+	PQfinish(listener->conn);
+	return NULL;
+}
+
+/* Start a listener. */
+Listener *
+listener_start(int number)
+{
+	Listener   *listener = calloc(1, sizeof(Listener));
+
+	listener->number = number;
+	listener->random = options.seed * 2000 + number + 1;
+	pthread_mutex_init(&listener->mutex, NULL);
+	copy_reset(&listener->copy);
+	pthread_create(&listener->thread, NULL, listener_main, listener);
+	return listener;
+}
+
+/* Wait until a listener has gone home. */
+void
+listener_join(Listener *listener)
+{
+	pthread_join(listener->thread, NULL);
+}
+
+/* Whether all that came before a mark has been taken. */
+bool
+listener_has_seen(Listener *listener, int mark)
+{
+	bool		seen;
+
+	pthread_mutex_lock(&listener->mutex);
+	seen = listener->mark == mark;
+	pthread_mutex_unlock(&listener->mutex);
+	return seen;
+}
+
+/* Whether a line of the log speaks of a room. */
+static bool
+speaks_of(const char *line, int room)
+{
+	char		tail[32];
+	const char *at = strstr(line, "\"room\":");
+	const char *end = at ? strstr(at, ",\"added\"") : NULL;
+
+	/* Room names end in their numbers, whatever JSON did to the rest. */
+	snprintf(tail, sizeof(tail), " %d\"", room);
+	if (at == NULL)
+		return false;
+	if (end == NULL)
+		return strstr(at, ":all") || atoi(at + 7) == room;
+	return strncmp(at + 7, "null", 4) == 0 ||
+		strncmp(end - strlen(tail), tail, strlen(tail)) == 0;
+}
+
+/*
+ * Show the last that a listener was told of a room, and all that it was told
+ * of two presences.
+ */
+static void
+show_log(Listener *listener, int room, const long long *ids)
+{
+	long long	first = listener->logged > LOG_SIZE ? listener->logged - LOG_SIZE : 0;
+	long long	begin = listener->logged;
+	char		marks[2][40];
+
+	for (int i = 0; i < 2; i++)
+		snprintf(marks[i], sizeof(marks[i]), "\"id\":%lld,", ids[i]);
+	for (int lines = 0; begin > first && lines < SHOWN; begin--)
+		lines += speaks_of(listener->log[(begin - 1) % LOG_SIZE], room);
+	for (long long i = first; i < listener->logged; i++)
+	{
+		const char *line = listener->log[i % LOG_SIZE];
+
+		if ((i >= begin && speaks_of(line, room)) ||
+			strstr(line, marks[0]) || strstr(line, marks[1]) ||
+			(strncmp(line, "read", 4) == 0 && speaks_of(line, room)))
+			printf("#     %lld: %.400s\n", i, line);
+	}
+}
+
+/* The rooms in which a copy differs, and the first presence that does. */
+typedef struct Report
+{
+	int			lines;
+	bool		rooms[ROOMS];
+	long long	ids[ROOMS][2];
+} Report;
+
+static void
+tell_difference(void *argument, int room, int channel, const Member *copy, const Member *truth)
+{
+	Report	   *report = argument;
+
+	if (!report->rooms[room])
+	{
+		report->ids[room][0] = copy->id;
+		report->ids[room][1] = truth->id;
+	}
+	report->rooms[room] = true;
+	if (report->lines++ < 20)
+		printf("#   room %d channel %d: copy id %lld user %d v %lld, table id %lld user %d v %lld\n",
+			   room, channel, copy->id, copy->user, copy->version,
+			   truth->id, truth->user, truth->version);
+}
+
+/* Compare a copy with the table; how many presences differ. */
+int
+listener_compare(Listener *listener, const void *truth, bool tell)
+{
+	Report		report = {0};
+	int			count;
+
+	pthread_mutex_lock(&listener->mutex);
+	if (tell)
+		printf("# listener %d\n", listener->number);
+	count = copy_differences(&listener->copy, truth, tell ? tell_difference : NULL, &report);
+	for (int i = 0, shown = 0; i < ROOMS && shown < SHOWN_ROOMS; i++)
+		if (report.rooms[i])
+		{
+			printf("#   what it was told of room %d:\n", i);
+			show_log(listener, i, report.ids[i]);
+			shown++;
+		}
+	pthread_mutex_unlock(&listener->mutex);
+	return count;
+}
+
+/* The copy is right: from now on every event must fit. */
+void
+listener_set_exact(Listener *listener)
+{
+	pthread_mutex_lock(&listener->mutex);
+	copy_set_exact(&listener->copy, true);
+	pthread_mutex_unlock(&listener->mutex);
+}
+
+/* Say what a listener got. */
+void
+listener_report(Listener *listener)
+{
+	Copy	   *copy = &listener->copy;
+
+	printf("# listener %d: %lld events, %lld of them without seq, %lld checked exactly, %lld bulks, %lld resyncs\n",
+		   listener->number, copy->events, copy->unnumbered, copy->checked,
+		   copy->bulks, copy->resyncs);
+}

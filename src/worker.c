@@ -794,6 +794,7 @@ do_round(void)
 		ConfigReloadPending = false;
 		ProcessConfigFile(PGC_SIGHUP);
 		worker.next_rooms = 0;
+		worker.next_rows = 0;
 	}
 	look_for_extension();
 	follow_mode();

@@ -22,12 +22,14 @@
 # Environment a caller may set:
 #   PG_CONFIG          use the server this pg_config belongs to
 #   PRESENCE_PG_MAJOR  use this major version (15 to 18) instead of the newest
+#   PRESENCE_NODE_PATH look for the Node package pg there, too
 #   PRESENCE_KEEP=1    leave the temporary directory behind, and say where it is
 
 set -u
 umask 022
 
 readonly MAJORS="18 17 16 15"          # newest first
+readonly CLEAN_PATH=/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin
 
 # ---------------------------------------------------------------- speaking up
 
@@ -123,6 +125,10 @@ have() {
 		cppcheck) command -v cppcheck >/dev/null ;;
 		libpq)    [ -n "${PG_CONFIG:-}" ] && [ -e "$("$PG_CONFIG" --includedir)/libpq-fe.h" ] ;;
 		redis)    command -v redis-server >/dev/null && command -v redis-benchmark >/dev/null ;;
+		psycopg)  PATH=$CLEAN_PATH python3 -c 'import psycopg' 2>/dev/null ;;
+		node-pg)  PATH=$CLEAN_PATH NODE_PATH=${PRESENCE_NODE_PATH:-}:/usr/share/nodejs \
+		          node -e 'require("pg")' 2>/dev/null ;;
+		pgbouncer) PATH=$CLEAN_PATH command -v pgbouncer >/dev/null ;;
 		*)        die "internal: unknown need \"$1\"" ;;
 	esac
 }
@@ -140,6 +146,9 @@ packages_for() {
 		cppcheck) echo "cppcheck" ;;
 		libpq)    echo "libpq-dev" ;;
 		redis)    echo "redis-server redis-tools" ;;
+		psycopg)  echo "python3-psycopg" ;;
+		node-pg)  echo "node-pg" ;;
+		pgbouncer) echo "pgbouncer" ;;
 	esac
 }
 
@@ -227,14 +236,39 @@ can_install() {
 		{ [ "$(id -u)" -eq 0 ] || command -v sudo >/dev/null; }
 }
 
-# pg_cron and Redis are welcome, not needed: some machines come without.
-is_optional() { [ "$1" = cron ] || [ "$1" = redis ]; }
+# These are welcome, not needed: some machines come without, and what wants them
+# says so and goes on.
+is_optional() { case $1 in cron|redis|psycopg|node-pg|pgbouncer) true ;; *) false ;; esac; }
 
+only_optional() { # needs
+	local need
+
+	for need in "$@"; do
+		is_optional "$need" || return 1
+	done
+}
+
+# Whether apt has the packages for a need, and all that they depend on.
 apt_has() { # need
 	local package
 
 	for package in $(packages_for "$1"); do
 		apt_offers "$package" || return 1
+	done
+	# shellcheck disable=SC2046
+	apt-get install -s -q --no-install-recommends $(packages_for "$1") >/dev/null 2>&1
+}
+
+# Those optional needs that can be met here; says which cannot.
+obtainable() { # needs
+	local need
+
+	for need in "$@"; do
+		if can_install && apt_has "$need"; then
+			printf '%s ' "$need"
+		else
+			note "without $need: it is not installed, and apt does not offer it here" >&2
+		fi
 	done
 }
 
@@ -254,12 +288,11 @@ install_missing() {
 
 	missing=$(missing_of "$@")
 	[ -n "$missing" ] || return 0
-	case $missing in "cron "|"redis ")
-		if ! can_install || ! apt_has "${missing% }"; then
-			note "without ${missing% }: it is not installed, and apt does not offer it here"
-			return 0
-		fi
-	esac
+	# shellcheck disable=SC2086
+	if only_optional $missing; then
+		missing=$(obtainable $missing)
+		[ -n "$missing" ] || return 0
+	fi
 	can_install ||
 		die "missing here: ${missing% }; run this once as root or through sudo where apt is, or install it by hand (PG_CONFIG chooses the server)"
 
@@ -374,7 +407,7 @@ enter_workspace() { # script, "needs", arguments of the script
 		HOME="$WORK/home" TMPDIR="$WORK/tmp" USER="$user" LOGNAME="$user" \
 		TERM="${TERM:-dumb}" \
 		LC_ALL=C.UTF-8 TZ=UTC PG_CONFIG="$bindir/pg_config" \
-		PATH="$bindir:/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin" \
+		PATH="$bindir:$CLEAN_PATH" \
 		bash "${dir##*/}/${script##*/}" "$@"
 	[ "$(id -u)" -ne 0 ] ||
 		set -- setpriv --reuid "$user" --regid "$(id -gn "$user")" --init-groups "$@"

@@ -125,9 +125,9 @@ sub declare_test_functions
 }
 
 # Stop processes as an overloaded or suspended machine would.
-sub stop_process { return kill('STOP', @_); }
+sub stop_process { return kill('STOP', grep { /^[1-9]/ } @_); }
 
-sub continue_process { return kill('CONT', @_); }
+sub continue_process { return kill('CONT', grep { /^[1-9]/ } @_); }
 
 # A client that listens and collects events.
 sub listen_to

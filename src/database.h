@@ -67,10 +67,10 @@ typedef struct PresenceDatabase
 	int			failures;		/* ends of the worker by error in a row */
 	PresenceTime retry_at;		/* no start before */
 
-	/* Written by the worker, read by all. */
+	/* Read by all; the worker writes them, the floor whoever sees a stall. */
 	pg_atomic_uint64 floor;		/* PresenceTime; signs of life count from here */
-	pg_atomic_uint64 due;		/* when the sleeping worker wakes, by the
-								 * machine's clock; 0: awake */
+	pg_atomic_uint64 due;		/* when the worker will be heard of, by the
+								 * machine's clock; 0: nobody knows */
 	pg_atomic_uint64 wall_offset;	/* as last seen */
 	pg_atomic_uint32 loaded;	/* every row's channel is in the registry */
 	pg_atomic_uint64 seq[PRESENCE_NVOICES];	/* of the last events delivered */

@@ -86,17 +86,24 @@ current_cutoff(void)
 }
 
 /*
- * The same for a channel that seems dead and is giving a sign of life: where
- * the worker is overdue the server was stopped, and silence proves nothing.
+ * Where the worker is overdue the server was stopped, and silence proves
+ * nothing.  Asked before anybody is pronounced dead.
  */
-static PresenceTime
-forgiving_cutoff(void)
+static void
+forgive_stall(void)
 {
 	PresenceDatabase *database = presence_database_mine();
 
 	if (presence_database_stalled(database))
 		presence_database_raise_floor(database, presence_clock_now());
 	presence_liveness_check_wall_clock();
+}
+
+/* The same for a channel that seems dead and is giving a sign of life. */
+static PresenceTime
+forgiving_cutoff(void)
+{
+	forgive_stall();
 	return current_cutoff();
 }
 
@@ -614,13 +621,15 @@ bury_rowless(condemned_hash *table, ArrayType *channels)
 uint64
 presence_membership_expire(ArrayType *channels, int64 age)
 {
-	PresenceTime cutoff = presence_liveness_cutoff(presence_clock_now(), age);
+	PresenceTime cutoff;
 	Datum	   *datums;
 	int			count;
 	condemned_hash *table;
 	List	   *rows;
 	uint64		removed;
 
+	forgive_stall();
+	cutoff = presence_liveness_cutoff(presence_clock_now(), age);
 	if (channels == NULL || cutoff == 0)
 		return 0;
 	deconstruct_array(channels, TEXTOID, -1, false, TYPALIGN_INT,

@@ -88,6 +88,9 @@
 /* How long to wait for hints of transactions that have ended; microseconds. */
 #define LATE_LIMIT (1000 * 1000)
 
+/* A step of a round that takes longer was stopped; microseconds. */
+#define STEP_LIMIT (2 * 1000 * 1000)
+
 /* Above this the worker waits for the listeners to read. */
 #define MAX_QUEUE_USAGE 0.5
 
@@ -589,6 +592,7 @@ load_registry(void)
 	bool		complete = true;
 	MemoryContext before;
 
+	pg_atomic_write_u64(&worker.database->due, 0);	/* nobody knows how long */
 	pg_atomic_write_u32(&worker.database->loaded, loading);
 	begin_work("loading channels");
 	before = presence_store_connect();
@@ -751,15 +755,26 @@ next_wake(PresenceTime now)
 	return wake;
 }
 
-/* The worker woke much too late: the server stood still, so nobody died. */
+/*
+ * Promise to be heard of again within a while.  If the last promise was broken
+ * the server stood still, so nobody died.
+ */
 static void
-notice_stall(PresenceTime due)
+promise(PresenceTime within)
 {
 	if (worker.database == NULL)
 		return;
-	if (presence_clock_machine() > due + presence_database_stall_limit())
+	if (presence_database_stalled(worker.database))
 		presence_database_raise_floor(worker.database, presence_clock_now());
-	presence_liveness_check_wall_clock();
+	pg_atomic_write_u64(&worker.database->due,
+						(uint64) (presence_clock_machine() + within));
+}
+
+/* The same while at work: no step of a round takes as long. */
+static void
+promise_step(void)
+{
+	promise(STEP_LIMIT);
 }
 
 /* Sleep until there is something to do. */
@@ -768,16 +783,13 @@ sleep_until(PresenceTime wake, uint32 wait_event)
 {
 	PresenceTime now = presence_clock_now();
 	long		timeout = wake <= now ? 0 : (wake - now + 999) / 1000;
-	PresenceTime due = presence_clock_machine() + Max(wake - now, 0);
 
-	if (worker.database)
-		pg_atomic_write_u64(&worker.database->due, (uint64) due);
+	promise(Max(wake - now, 0));
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 					 timeout, wait_event);
 	ResetLatch(MyLatch);
-	if (worker.database)
-		pg_atomic_write_u64(&worker.database->due, 0);
-	notice_stall(due);
+	promise_step();
+	presence_liveness_check_wall_clock();
 	CHECK_FOR_INTERRUPTS();
 }
 
@@ -799,8 +811,11 @@ do_round(void)
 	look_for_extension();
 	follow_mode();
 	deliver_if_due(now);
+	promise_step();
 	expire_rows(now);
+	promise_step();
 	expire_due(now);
+	promise_step();
 	prune_rooms_if_due(now);
 	tell_state_if_due();
 	leave_if_idle(now);

@@ -1,0 +1,93 @@
+# Proves: without shared_preload_libraries all works in the caller's
+# transaction, and presence_start_worker() lets the silent expire.
+use strict;
+use warnings FATAL => 'all';
+
+use PostgreSQL::Test::Utils;
+use PresenceTest;
+use Test::More;
+
+my $node = new_node('plain', preload => '', conf => q(
+presence.max_age = 2s
+));
+my $listener = listen_to($node);
+my @events;
+
+is(value($node, 'SELECT mode FROM presence.stats'), 'transaction', 'the mode is said');
+value($node, q{SELECT presence_add('r', 'a', 'alice', '{"n": 1}')});
+@events = $listener->drain;
+is(scalar @events, 1, 'a join is heard');
+is($events[0]{seq}, undef, 'without a number');
+is($events[0]{epoch}, undef, 'and epoch');
+is_deeply([ @{ $events[0] }{qw(connections users anonymous)} ], [ 1, 1, 0 ], 'with counts');
+ok($events[0]{user_joined}, 'and whose first it is');
+value($node, q{BEGIN; SELECT presence_add('r', 'b', 'alice'); SAVEPOINT s; SELECT presence_add('r', 'c'); ROLLBACK TO s; COMMIT});
+is_deeply($listener->summary, ['join r b'], 'savepoints are respected');
+value($node, q{SELECT presence_update('r', 'a', '{"n": 2}'); SELECT presence_remove('r', 'b')});
+is_deeply($listener->summary, [ 'update r a', 'leave r b leave' ], 'update and leave');
+is(value($node, q{SELECT presence_touch('a')}), 't', 'heartbeats work');
+is(value($node, q{SELECT presence_touch_many(ARRAY['a', 'b'])}), '{b}', 'in arrays, too');
+is(value($node, q{SELECT presence_receive('a', '"heartbeat"')}), 'f', 'and as messages');
+
+# Who beats lives, who does not is not seen, and prune_presences tells.
+value($node, q{SELECT presence_add('r', 'silent')});
+ok( wait_until('the silent are invisible', sub {
+		value($node, q{SELECT presence_touch('a')}) eq 't' or return 1;
+		value($node, q{SELECT count(*) FROM presence_list('r') WHERE channel_name = 'silent'}) == 0;
+	}),
+	'the silent are not seen');
+is(value($node, q{SELECT string_agg(channel_name, ' ') FROM presence_list('r')}), 'a', 'who beats is');
+is(value($node, q{SELECT presence_touch('silent')}), 'f', 'the dead cannot be touched');
+$listener->clear;
+cmp_ok(value($node, 'SELECT prune_presences()'), '>=', 1, 'they are removed');
+ok($listener->wait_for('leave', sub { $_[0]->{event} eq 'leave' && $_[0]->{removed}{channel_name} eq 'silent' && $_[0]->{reason} eq 'expired' }),
+	'and leave');
+value($node, q{SELECT presence_leave_all('a')});
+cmp_ok(value($node, 'SELECT prune_rooms()'), '>=', 0, 'rooms can be pruned');
+
+# A worker can be started, once.
+is(value($node, 'SELECT presence_start_worker()'), 't', 'a worker starts');
+is(value($node, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'presence worker'}), 1, 'there it is');
+value($node, 'SELECT presence_start_worker()');
+ok( wait_until('a single worker', sub {
+		value($node, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'presence worker'}) == 1;
+	}),
+	'a second call changes nothing');
+value($node, q{SELECT presence_add('r', 'silent')});
+ok( $listener->wait_for('leave', sub {
+		$_[0]->{event} eq 'leave' && $_[0]->{removed}{channel_name} eq 'silent' && $_[0]->{reason} eq 'expired';
+	}),
+	'the silent expire by themselves');
+ok( wait_until('an idle worker', sub {
+		value($node, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'presence worker'
+			AND xact_start IS NULL AND backend_xmin IS NULL});
+	}),
+	'the idle worker holds no snapshot');
+
+# It must be nobody's trap.
+my $pid = value($node, q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'presence worker'});
+value($node, "SELECT pg_terminate_backend($pid)");
+ok( wait_until('no worker', sub {
+		value($node, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'presence worker'}) == 0;
+	}),
+	'it can be terminated');
+is(value($node, 'SELECT presence_start_worker()'), 't', 'and started again');
+value($node, 'DROP EXTENSION presence');
+ok( wait_until('no worker', sub {
+		value($node, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'presence worker'}) == 0;
+	}),
+	'it leaves with the extension');
+
+# A restart gives everybody a full max_age.
+value($node, 'CREATE EXTENSION presence');
+value($node, q{SELECT presence_add('r', 'survivor')});
+$node->stop('immediate');
+select(undef, undef, undef, 2.5);
+$node->start;
+is(value($node, q{SELECT presence_count('r')}), 1, 'nobody dies while the server is away');
+is(value($node, q{SELECT prune_presences()}), 0, 'and nobody is removed');
+ok(wait_until('the survivor dies', sub { value($node, q{SELECT presence_count('r')}) == 0 }), 'but later');
+
+eval { $listener->quit };
+$node->stop;
+done_testing();

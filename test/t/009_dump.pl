@@ -1,0 +1,67 @@
+# Proves: pg_dump and pg_restore keep the rooms that were configured and leave
+# the presences, which were this server's sockets, behind.
+use strict;
+use warnings FATAL => 'all';
+
+use PostgreSQL::Test::Utils;
+use PresenceTest;
+use Test::More;
+
+my $node = new_node('dump');
+my $dir = PostgreSQL::Test::Utils::tempdir();
+
+value($node, q{
+	SELECT presence_add('plain', 'c', 'alice', '{"n": 1}');
+	SELECT presence_add('configured', 'c', 'alice');
+	INSERT INTO presence.rooms (name, persistent) VALUES ('lasting', true);
+	INSERT INTO presence.rooms (name, private, meta) VALUES ('closed', true, '{"topic": "it''s a \"secret\""}');
+	UPDATE presence.rooms SET max_members = 5 WHERE name = 'configured';
+	CREATE TABLE own (room text);
+	CREATE VIEW own_view AS SELECT m.channel_name FROM own o JOIN presence.members m ON m.room = o.room;
+	INSERT INTO own VALUES ('plain');
+});
+my $rooms = q{SELECT string_agg(concat_ws(' ', name, persistent, private, max_members, meta), ', ' ORDER BY name) FROM presence.rooms};
+my $expected = value($node, $rooms . q{ WHERE name <> 'plain'});
+
+for my $format ('custom', 'plain', 'directory')
+{
+	my $file = "$dir/$format";
+	my $db = "restored_$format";
+
+	$node->command_ok([ 'pg_dump', '-F', $format, '-f', $file, 'postgres' ], "$format: dumps");
+	value($node, "CREATE DATABASE $db");
+	if ($format eq 'plain')
+	{
+		$node->command_ok([ 'psql', '-qX', '-v', 'ON_ERROR_STOP=1', '-d', $db, '-f', $file ], 'plain: loads');
+	}
+	else
+	{
+		$node->command_ok([ 'pg_restore', '--exit-on-error', '-d', $db, $file ], "$format: restores");
+	}
+	is(value($node, $rooms, $db), $expected, "$format: configured rooms are kept");
+	is(value($node, 'SELECT count(*) FROM presence.presences', $db), 0, "$format: presences are not");
+	is(value($node, 'SELECT count(*) FROM own_view', $db), 0, "$format: views on presence.members work");
+	my $listener = listen_to($node, $db);
+	value($node, q{SELECT presence_add('plain', 'd')}, $db);
+	is_deeply($listener->summary, ['join plain d'], "$format: and all works");
+	is(value($node, 'SELECT count(*) FROM own_view', $db), 1, "$format: with the views");
+	$listener->quit;
+}
+
+# Data alone, into an extension that is there.
+$node->command_ok([ 'pg_dump', '--data-only', '-f', "$dir/data", 'postgres' ], 'data alone: dumps');
+value($node, 'CREATE DATABASE data');
+value($node, 'CREATE EXTENSION presence; CREATE TABLE own (room text)', 'data');
+$node->command_ok([ 'psql', '-qX', '-v', 'ON_ERROR_STOP=1', '-d', 'data', '-f', "$dir/data" ], 'data alone: loads');
+is(value($node, $rooms, 'data'), $expected, 'data alone: the rooms are there');
+
+# The schema chosen for the functions is kept.
+value($node, 'CREATE DATABASE elsewhere');
+value($node, 'CREATE SCHEMA "my app"; CREATE EXTENSION presence SCHEMA "my app"', 'elsewhere');
+$node->command_ok([ 'pg_dump', '-F', 'custom', '-f', "$dir/elsewhere", 'elsewhere' ], 'another schema: dumps');
+value($node, 'CREATE DATABASE elsewhere2');
+$node->command_ok([ 'pg_restore', '--exit-on-error', '-d', 'elsewhere2', "$dir/elsewhere" ], 'another schema: restores');
+is(value($node, q{SELECT channel_name FROM "my app".presence_add('r', 'c')}, 'elsewhere2'), 'c', 'another schema: works');
+
+$node->stop;
+done_testing();

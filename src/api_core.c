@@ -391,6 +391,7 @@ prune_presences(PG_FUNCTION_ARGS)
 					 errhint("Pass an age of 0 seconds or more, or NULL for presence.max_age.")));
 		age = (int64) Min(seconds * USECS_PER_SEC, (double) (PG_INT64_MAX / 4));
 	}
+	PreventCommandDuringRecovery("prune_presences()");
 	before = presence_store_connect();
 	removed = presence_membership_expire(presence_store_older(age), age);
 	presence_store_finish(before);
@@ -405,9 +406,12 @@ prune_presences(PG_FUNCTION_ARGS)
 Datum
 prune_rooms(PG_FUNCTION_ARGS)
 {
-	MemoryContext before = presence_store_connect();
-	uint64		removed = presence_membership_prune_rooms();
+	MemoryContext before;
+	uint64		removed;
 
+	PreventCommandDuringRecovery("prune_rooms()");
+	before = presence_store_connect();
+	removed = presence_membership_prune_rooms();
 	presence_store_finish(before);
 	PG_RETURN_INT64(removed);
 }

@@ -16,6 +16,7 @@
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 #include "membership.h"
+#include "miscadmin.h"
 #include "store.h"
 #include "utils/builtins.h"
 #include "utils/json.h"
@@ -184,6 +185,7 @@ presence_ban(PG_FUNCTION_ARGS)
 
 	if (PG_ARGISNULL(2))
 		presence_args_reject_null("until");
+	PreventCommandDuringRecovery("presence_ban()");
 	before = presence_store_connect();
 	lock_bans();
 	presence_store_ban(PointerGetDatum(room), PointerGetDatum(user),
@@ -271,6 +273,7 @@ presence_broadcast(PG_FUNCTION_ARGS)
 
 	if (PG_ARGISNULL(2))
 		presence_args_reject_null("payload");
+	PreventCommandDuringRecovery("presence_broadcast()");
 	payload = PG_GETARG_JSONB_P(2);
 	initStringInfo(&buf);
 	appendStringInfoChar(&buf, ',');

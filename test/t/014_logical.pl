@@ -1,0 +1,68 @@
+# Proves: changes of presences that logical replication applies are announced
+# like any others.
+use strict;
+use warnings FATAL => 'all';
+
+use PostgreSQL::Test::Utils;
+use PresenceTest;
+use Test::More;
+
+my $node = new_node('logical', init => { allows_streaming => 'logical' }, conf => q(
+max_worker_processes = 16
+));
+
+# Two databases of one server: the slot is made by hand, or both would wait
+# for each other.
+value($node, 'CREATE DATABASE there');
+value($node, 'CREATE EXTENSION presence', 'there');
+value($node, q{CREATE PUBLICATION p FOR TABLE presence.presences;
+	SELECT pg_create_logical_replication_slot('s', 'pgoutput')});
+value($node, q{SELECT presence_add('r', 'local', 'alice')}, 'there');
+my $listener = listen_to($node, 'there');
+value($node, "CREATE SUBSCRIPTION s CONNECTION '"
+	  . $node->connstr('postgres') =~ s/'/''/gr . "' PUBLICATION p WITH (create_slot = false, slot_name = 's', copy_data = false)", 'there');
+
+# Wait for an event about a channel.
+sub heard
+{
+	my ($kind, $channel) = @_;
+
+	return $listener->wait_for("$kind of $channel", sub {
+		my $who = $_[0]->{added} // $_[0]->{removed};
+
+		$_[0]->{event} eq $kind && $who && $who->{channel_name} eq $channel;
+	});
+}
+
+value($node, q{SELECT presence_add('r', 'remote', 'bob', '{"n": 1}')});
+my $event = heard('join', 'remote');
+ok($event, 'a replicated join is heard');
+is($event->{connections}, 2, 'and counted with the local ones');
+is_deeply($event->{added}{meta}, { n => 1 }, 'with its meta');
+ok(defined $event->{seq}, 'told by the worker');
+is(value($node, q{SELECT string_agg(channel_name, ' ' ORDER BY channel_name) FROM presence_list('r')}, 'there'), 'local remote',
+	'it is listed');
+is(value($node, q{SELECT presence_touch('remote')}, 'there'), 't', 'and beats');
+
+value($node, q{SELECT presence_update('r', 'remote', '{"n": 2}')});
+ok($event = heard('update', 'remote'), 'a replicated update is heard');
+is_deeply($event->{added}{meta}, { n => 2 }, 'with the new meta');
+
+value($node, q{SELECT presence_add('r', 'remote', 'carol')});
+ok($listener->wait_for('another user', sub { $_[0]->{event} eq 'update' && $_[0]->{previous} && $_[0]->{previous}{user_id} eq 'bob' }),
+	'a replicated change of user names the previous one');
+
+value($node, q{SELECT presence_leave_all('remote')});
+ok(heard('leave', 'remote'), 'a replicated leave is heard');
+is(value($node, q{SELECT presence_touch('remote')}, 'there'), 'f', 'nobody is left to beat');
+value($node, q{BEGIN; SELECT presence_add('r', 'never'); ROLLBACK; SELECT presence_add('r', 'at last')});
+ok(heard('join', 'at last'), 'and so on');
+is(scalar(grep { $_->{added} && $_->{added}{channel_name} eq 'never' } $listener->events), 0, 'without what was rolled back');
+$listener->clear;
+value($node, q{TRUNCATE presence.presences});
+ok($listener->wait_for('resync', sub { $_[0]->{event} eq 'resync' }), 'a replicated TRUNCATE is a resync');
+
+value($node, 'ALTER SUBSCRIPTION s DISABLE; ALTER SUBSCRIPTION s SET (slot_name = NONE); DROP SUBSCRIPTION s', 'there');
+$listener->quit;
+$node->stop;
+done_testing();

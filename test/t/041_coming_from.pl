@@ -30,10 +30,10 @@ sub run
 # The SQLSTATE that a statement raises.
 sub state_of
 {
-	my ($sql) = @_;
+	my ($sql, $where) = @_;
 	my ($stdout, $stderr);
 
-	$node->psql('postgres', "\\set VERBOSITY sqlstate\n$sql", stdout => \$stdout, stderr => \$stderr);
+	($where // $node)->psql('postgres', "\\set VERBOSITY sqlstate\n$sql", stdout => \$stdout, stderr => \$stderr);
 	return $stderr =~ /ERROR:  (\w{5})/ ? $1 : 'none';
 }
 
@@ -173,6 +173,7 @@ $node->wait_for_catchup($standby);
 $node->stop;
 usleep(3_500_000);
 is(value($standby, q{SELECT presence_count('chat')}), 1, 'a standby shows everybody as alive');
+is(state_of(q{SELECT presence_touch('survivor')}, $standby), '25006', 'and refuses heartbeats');
 $standby->promote;
 is(value($standby, q{SELECT presence_touch('survivor')}), 't', 'a promotion: one max_age of grace');
 $standby->stop;

@@ -61,6 +61,7 @@ init_slot(PresenceDatabase *slot, Oid oid)
 	slot->failures = 0;
 	slot->retry_at = 0;
 	pg_atomic_init_u64(&slot->floor, 0);
+	pg_atomic_init_u64(&slot->floor_told, 0);
 	pg_atomic_init_u64(&slot->due, 0);
 	pg_atomic_init_u64(&slot->wall_offset, (uint64) presence_clock_wall_offset());
 	pg_atomic_init_u32(&slot->loaded, 0);

@@ -69,6 +69,7 @@ typedef struct PresenceDatabase
 
 	/* Read by all; the worker writes them, the floor whoever sees a stall. */
 	pg_atomic_uint64 floor;		/* PresenceTime; signs of life count from here */
+	pg_atomic_uint64 floor_told;	/* for which listeners read again */
 	pg_atomic_uint64 due;		/* when the worker will be heard of, by the
 								 * machine's clock; 0: nobody knows */
 	pg_atomic_uint64 wall_offset;	/* as last seen */

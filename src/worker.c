@@ -108,6 +108,7 @@ typedef struct Worker
 	PresenceTime next_rooms;	/* when to remove empty rooms */
 	PresenceTime next_rows;		/* when to look at rows without entries */
 	PresenceTime idle_since;	/* 0: not idle */
+	int			max_age;		/* setting in the last round */
 	uint64		adds;			/* counted in this database at the last scan */
 } Worker;
 
@@ -793,6 +794,26 @@ sleep_until(PresenceTime wake, uint32 wait_event)
 	CHECK_FOR_INTERRUPTS();
 }
 
+/*
+ * Those who had died unremoved are alive again, because the floor or max_age
+ * was raised.  Whoever read a room meanwhile did not see them, and no event
+ * will tell of them: all rooms have to be read again.
+ */
+static void
+notice_revival(void)
+{
+	uint64		floor;
+
+	if (worker.database == NULL)
+		return;
+	floor = pg_atomic_read_u64(&worker.database->floor);
+	if (floor != pg_atomic_read_u64(&worker.database->floor_told) ||
+		(worker.max_age != 0 && presence_max_age > worker.max_age))
+		presence_queue_owe_resync(worker.database);
+	pg_atomic_write_u64(&worker.database->floor_told, floor);
+	worker.max_age = presence_max_age;
+}
+
 /* Do all that is due. */
 static void
 do_round(void)
@@ -810,6 +831,7 @@ do_round(void)
 	}
 	look_for_extension();
 	follow_mode();
+	notice_revival();
 	deliver_if_due(now);
 	promise_step();
 	expire_rows(now);

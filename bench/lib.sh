@@ -10,10 +10,12 @@
 # VALUE with UNIT "x" is a ratio; SENSE is ">=" or "<=", GOAL a number, and both
 # are empty where there is no goal.
 
-readonly ROUNDS=3
+set -o pipefail
 
-# Seconds of one turn of a contest.
-turn() { if [ -n "$QUICK" ]; then echo 1; else echo 4; fi; }
+# Rounds of a contest, and seconds of a turn in it: short turns and more rounds
+# meet a neighbour's load more evenly than long ones do.
+rounds() { either 3 5; }
+turn() { either 1 2; }
 
 # One of two values: for a quick run, for a full one.
 either() { if [ -n "$QUICK" ]; then echo "$1"; else echo "$2"; fi; }
@@ -151,7 +153,7 @@ contest() { # name=command ...
 	local round contestant name score
 
 	SCORES=()
-	for ((round = 1; round <= ROUNDS; round++)); do
+	for ((round = 1; round <= $(rounds); round++)); do
 		for contestant in "$@"; do
 			name=${contestant%%=*}
 			score=$(${contestant#*=}) || exit 1
@@ -166,7 +168,7 @@ median() { sort -g | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
 typical() { # name
 	local round
 
-	for ((round = 1; round <= ROUNDS; round++)); do
+	for ((round = 1; round <= $(rounds); round++)); do
 		echo "${SCORES[$1,$round]}"
 	done | median
 }
@@ -175,7 +177,7 @@ typical() { # name
 ratio() { # name, name
 	local round
 
-	for ((round = 1; round <= ROUNDS; round++)); do
+	for ((round = 1; round <= $(rounds); round++)); do
 		awk -v a="${SCORES[$1,$round]}" -v b="${SCORES[$2,$round]}" \
 			'BEGIN { printf "%.3f\n", (b > 0 ? a / b : 0) }'
 	done | median

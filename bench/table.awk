@@ -17,8 +17,8 @@ $1 == "row" {
 function markdown(   i, last) {
 	print "# What presence costs, beside its peers\n"
 	print "Written by `make bench`, which anyone can run: " about ".\n"
-	print "Every ratio is taken within one run: the contestants take turns three times, and the median of the"
-	print "three ratios counts. Clients, servers and whatever else the machine was doing shared its cores.\n"
+	print "Every ratio is taken within one run: the contestants take turns, five rounds (quick: three), and the"
+	print "median of the rounds' ratios counts. Clients and servers share the cores.\n"
 	print "![ratios](results.svg)\n"
 	for (i = 1; i <= n; i++) {
 		if (group[i] != last) {

@@ -11,7 +11,7 @@ own_plain() { PGPORT=5433 own; }
 
 # The same while heartbeats and joins go on, at the same rates for both.
 own_beside() { # touch script, add script
-	local touch add
+	local touch add score
 
 	pgbench -n -M prepared -c 4 -j 1 -R $BEATS -T 60 -D channels=10000 \
 		-f "bench/sql/$1.sql" >/dev/null 2>&1 &
@@ -20,9 +20,10 @@ own_beside() { # touch script, add script
 		-f "bench/sql/$2.sql" >/dev/null 2>&1 &
 	add=$!
 	sleep 0.5
-	own
+	score=$(own) || exit 1
 	kill $touch $add
 	wait $touch $add 2>/dev/null
+	echo "$score"
 }
 
 group_bystander() {

@@ -13,14 +13,15 @@ deliver() { # rate, listeners, channel, statement
 	"$CLIENTS/latency" "$1" "$(either 2 5)" "$2" "$3" "$4" || die "bench/latency failed"
 }
 
-latency_row() { # rate, listeners, p50 goal, p99 goal
+latency_row() { # rate, listeners, p50 goal, p99 goal, remark
 	local p50 p95 p99 max rate lost peer50 peer99 peer_rate result
-	local what="commit to delivered, $1 joins/s, $2 listener(s)"
+	local what="commit to delivered, $1 joins/s, $2 listener(s)${5-}"
 
 	result=$(deliver "$1" "$2" presence_changed "$JOIN_BY_US") || exit 1
 	read -r p50 p95 p99 max rate lost <<<"$result"
 	result=$(deliver "$1" "$2" peer_changed "$JOIN_BY_HAND") || exit 1
 	read -r peer50 _ peer99 _ peer_rate _ <<<"$result"
+	what=${what/, 20 joins/, idle: 20 joins}
 	row latency "$what: p50" "$p50 ms at $rate/s" "NOTIFY trigger" "$peer50 ms at $peer_rate/s" "$p50" " ms" ${3:+"<=" "$3"}
 	row latency "$what: p99" "$p99 ms (p95 $p95, max $max, lost $lost)" "NOTIFY trigger" "$peer99 ms" "$p99" " ms" ${4:+"<=" "$4"}
 }
@@ -36,5 +37,7 @@ group_latency() {
 	latency_row 5000 10 "" ""
 	latency_row 100 100 "" ""
 	latency_row 1000 100 "" ""
+	psql_quietly -c "ALTER SYSTEM SET presence.notify_interval = '1ms'" -c "SELECT pg_reload_conf()"
+	latency_row 5000 1 2 15 ", notify_interval 1 ms"
 	stop_server latency
 }

@@ -1,0 +1,49 @@
+# Proves: when the dead come back to life, because the worker stood still or
+# presence.max_age was raised, listeners are told to read again.
+use strict;
+use warnings FATAL => 'all';
+
+use PresenceTest;
+use Test::More;
+
+my $node = new_node('revival', conf => 'presence.max_age = 2s');
+my $listener = listen_to($node);
+
+sub seen { return value($node, q{SELECT presence_count('r')}); }
+
+sub heard_resync
+{
+	my ($name) = @_;
+
+	return ok($listener->wait_for('resync', sub { $_[0]->{event} eq 'resync' && !defined $_[0]->{room} }),
+		"$name: listeners are told to read again");
+}
+
+# The worker stands still for longer than max_age.
+value($node, 'SELECT presence_start_worker()');
+ok(wait_until('a worker', sub { value($node, 'SELECT mode FROM presence.stats') eq 'worker' }), 'a worker runs');
+value($node, q{SELECT presence_add('r', 'silent')});
+my $worker = value($node, 'SELECT worker_pid FROM presence.stats');
+stop_process($worker);
+ok(wait_until('the silent dies', sub { seen() == 0 }), 'stall: the dead are not seen');
+is(value($node, 'SELECT count(*) FROM presence.presences'), 1, 'stall: nobody removed them');
+$listener->clear;
+continue_process($worker);
+heard_resync('stall');
+is(seen(), 1, 'stall: who may have been unable to beat is seen again');
+ok($listener->wait_for('leave', sub { $_[0]->{event} eq 'leave' && $_[0]->{reason} eq 'expired' }),
+	'stall: and dies of silence later');
+
+# max_age is raised.
+$listener->clear;
+$node->append_conf('postgresql.conf', 'presence.max_age = 30s');
+$node->reload;
+heard_resync('max_age raised');
+$listener->clear;
+$node->append_conf('postgresql.conf', 'presence.max_age = 20s');
+$node->reload;
+ok(wait_until('the reload', sub { value($node, 'SHOW presence.max_age') eq '20s' }), 'max_age lowered');
+is_deeply($listener->summary, [], 'max_age lowered: nothing to read again');
+
+$node->stop;
+done_testing();

@@ -78,6 +78,7 @@ typedef struct CapturedChannel
 	PresenceName name;			/* key */
 	char		status;			/* for simplehash */
 	bool		pinned;			/* this transaction holds a pin */
+	bool		changed;		/* rows were added or removed */
 	int			change;			/* rows added less rows removed */
 } CapturedChannel;
 
@@ -198,6 +199,7 @@ get_channel(const PresenceName *name)
 		memcpy(copy, name->data, name->length);
 		channel->name.data = copy;
 		channel->pinned = false;
+		channel->changed = false;
 		channel->change = 0;
 	}
 	return channel;
@@ -233,6 +235,16 @@ presence_capture_begin(const char *channel, int length, PresenceTime now,
 	if (life == PRESENCE_LIFE_DEAD)
 		(void) presence_registry_begin(&name, now, cutoff, false);
 	return life;
+}
+
+/* Whether the transaction holds a pin on a channel. */
+bool
+presence_capture_has_pinned(const PresenceName *name)
+{
+	CapturedChannel *note = capture.channels ?
+		channels_lookup(capture.channels, *name) : NULL;
+
+	return note && note->pinned;
 }
 
 /* Make room for one more death, before the channel is condemned. */
@@ -567,6 +579,7 @@ count_changes(void)
 	{
 		PresenceHint *hint = capture.hints[i].hint;
 		const char *channel = presence_hint_text(hint, PRESENCE_FIELD_CHANNEL);
+		CapturedChannel *note;
 		PresenceName name;
 
 		if (hint->kind == PRESENCE_HINT_RESYNC)
@@ -574,7 +587,9 @@ count_changes(void)
 		if (hint->kind != PRESENCE_HINT_JOIN && hint->kind != PRESENCE_HINT_LEAVE)
 			continue;
 		name = presence_registry_name(channel, strlen(channel));
-		get_channel(&name)->change += hint->kind == PRESENCE_HINT_JOIN ? 1 : -1;
+		note = get_channel(&name);
+		note->changed = true;
+		note->change += hint->kind == PRESENCE_HINT_JOIN ? 1 : -1;
 		capture.counts[hint->kind == PRESENCE_HINT_JOIN ? PRESENCE_ADDS :
 					   hint->reason == PRESENCE_REASON_EXPIRED ?
 					   PRESENCE_EXPIRATIONS : PRESENCE_LEAVES]++;
@@ -652,9 +667,9 @@ settle_registry(bool committed)
 	{
 		channels_start_iterate(capture.channels, &iterator);
 		while ((channel = channels_iterate(capture.channels, &iterator)))
-			if (channel->pinned || channel->change != 0)
+			if (channel->pinned || channel->changed)
 				presence_registry_end(&channel->name, channel->pinned,
-									  committed, channel->change);
+									  committed, channel->changed, channel->change);
 	}
 	for (int i = 0; i < capture.ndeaths; i++)
 		presence_registry_release(capture.deaths[i].ref,

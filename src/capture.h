@@ -27,6 +27,7 @@ extern PresenceReason presence_capture_set_reason(PresenceReason reason);
 extern PresenceLife presence_capture_begin(const char *channel, int length,
 										   PresenceTime now,
 										   PresenceTime cutoff, bool beat);
+extern bool presence_capture_has_pinned(const PresenceName *name);
 extern void presence_capture_reserve_death(void);
 extern int	presence_capture_condemned(PresenceEntryRef ref);
 extern void presence_capture_bury(int death);

@@ -202,6 +202,22 @@ dead_rows(List *rows, PresenceTime cutoff)
 }
 
 /*
+ * Whether another transaction is bringing a channel back to life: its old rows
+ * can still be seen, but will go when that commits.
+ */
+static bool
+others_revive(text *channel)
+{
+	PresenceName name;
+
+	if (!presence_shmem_ready())
+		return false;
+	name = name_of(channel);
+	return presence_registry_is_reviving(&name) &&
+		!presence_capture_has_pinned(&name);
+}
+
+/*
  * A channel is about to enter a room: if it has died before, its old rows go
  * first, waiting for whoever is removing them already.
  */
@@ -212,7 +228,7 @@ bury_old_self(text *channel)
 	PresenceLife life = look_at(channel, cutoff);
 	List	   *rows;
 
-	if (life != PRESENCE_LIFE_DEAD &&
+	if (life != PRESENCE_LIFE_DEAD && !others_revive(channel) &&
 		(life != PRESENCE_LIFE_ABSENT || registry_is_complete() ||
 		 !presence_store_has_older(PointerGetDatum(channel), row_cutoff(cutoff))))
 		return;

@@ -379,6 +379,21 @@ presence_registry_look(const PresenceName *name, PresenceTime cutoff,
 	return life;
 }
 
+/* Whether a running transaction has brought a channel back to life. */
+bool
+presence_registry_is_reviving(const PresenceName *name)
+{
+	LWLock	   *lock = partition_lock(name->hash);
+	PresenceCell *cell;
+	bool		reviving;
+
+	LWLockAcquire(lock, LW_SHARED);
+	cell = find_cell(name);
+	reviving = cell && (cell->flags & CELL_REVIVED);
+	LWLockRelease(lock);
+	return reviving;
+}
+
 /*
  * A transaction adds a channel whose old rows, if it was dead, are dealt with:
  * "pin", wanted at the first add, keeps its entry, made where there is none,
@@ -391,7 +406,7 @@ presence_registry_begin(const PresenceName *name, PresenceTime now,
 						PresenceTime cutoff, bool pin)
 {
 	PresenceDatabase *database = presence_database_mine();
-	bool		exact = database && pg_atomic_read_u32(&database->loaded);
+	bool		exact = database && pg_atomic_read_u32(&database->loaded) == 1;
 	LWLock	   *lock = partition_lock(name->hash);
 	PresenceCell *cell;
 	PresenceLife life;
@@ -425,15 +440,13 @@ presence_registry_begin(const PresenceName *name, PresenceTime now,
 
 /* Apply the outcome of a transaction to an entry. */
 static void
-settle_cell(PresenceCell *cell, bool committed, int change)
+settle_cell(PresenceCell *cell, bool committed, bool changed, int change)
 {
-	if (!committed)
-	{
-		/* Nobody else gave life to what this transaction revived. */
-		if ((cell->flags & CELL_REVIVED) && cell->pins == 0)
-			pg_atomic_write_u64(&cell->seen, 1);
-	}
-	else
+	/* Nothing came of the revival, and nobody else gave life to the entry. */
+	if ((cell->flags & CELL_REVIVED) && !(committed && changed) &&
+		cell->pins == 0)
+		pg_atomic_write_u64(&cell->seen, 1);
+	if (committed)
 	{
 		if (cell->rows != ROWS_UNKNOWN)
 			cell->rows = Max(cell->rows + change, 0);
@@ -441,20 +454,20 @@ settle_cell(PresenceCell *cell, bool committed, int change)
 			cell->flags |= CELL_VERIFIED;
 		else if (change < 0)
 			cell->flags &= ~CELL_VERIFIED;
-		cell->flags &= ~CELL_REVIVED;
 	}
-	if (cell->pins == 0)
+	if (cell->pins == 0 || (committed && changed))
 		cell->flags &= ~CELL_REVIVED;
 }
 
 /*
- * A transaction that changed a channel has ended: takes its pin away, counts
- * by how many the channel's committed rows changed, and frees the entry when
- * none is left.  Called while committing, so it cannot fail.
+ * A transaction that pinned or changed a channel has ended: takes its pin away,
+ * counts by how many the channel's committed rows changed, if they changed at
+ * all, and frees the entry when none is left.  Called while committing, so it
+ * cannot fail.
  */
 void
 presence_registry_end(const PresenceName *name, bool pinned, bool committed,
-					  int change)
+					  bool changed, int change)
 {
 	LWLock	   *lock = partition_lock(name->hash);
 	PresenceCell *cell;
@@ -466,7 +479,7 @@ presence_registry_end(const PresenceName *name, bool pinned, bool committed,
 		if (pinned)
 			cell->pins--;
 		cell->changes++;
-		settle_cell(cell, committed, change);
+		settle_cell(cell, committed, changed, change);
 		if (cell->pins == 0 && !(cell->flags & CELL_VERIFIED) &&
 			(cell->rows == 0 || (!committed && cell->rows == ROWS_UNKNOWN &&
 								 pinned)))

@@ -59,8 +59,9 @@ extern PresenceLife presence_registry_look(const PresenceName *name,
 extern PresenceLife presence_registry_begin(const PresenceName *name,
 											PresenceTime now,
 											PresenceTime cutoff, bool pin);
+extern bool presence_registry_is_reviving(const PresenceName *name);
 extern void presence_registry_end(const PresenceName *name, bool pinned,
-								  bool committed, int change);
+								  bool committed, bool changed, int change);
 extern PresenceLife presence_registry_load(const PresenceName *name,
 										   PresenceTime seen,
 										   PresenceTime cutoff, uint32 *changes);

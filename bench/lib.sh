@@ -12,10 +12,12 @@
 
 set -o pipefail
 
-# Rounds of a contest, and seconds of a turn in it: short turns and more rounds
-# meet a neighbour's load more evenly than long ones do.
-rounds() { either 3 5; }
-turn() { either 1 2; }
+readonly ROUNDS=3			# of a contest
+
+# Seconds of a turn: many clients take some to connect and to plan.
+turn() { # clients
+	echo $(($(either 1 3) + $1 / 32))
+}
 
 # One of two values: for a quick run, for a full one.
 either() { if [ -n "$QUICK" ]; then echo "$1"; else echo "$2"; fi; }
@@ -140,7 +142,7 @@ tps() { # clients, script, options
 
 	shift 2
 	pgbench -n -M prepared -c "$clients" -j "$((clients < $(nproc) ? clients : $(nproc)))" \
-		-T "$(turn)" -f "bench/sql/$script.sql" "$@" >"$log" 2>&1 ||
+		-T "$(turn "$clients")" -f "bench/sql/$script.sql" "$@" >"$log" 2>&1 ||
 		fail "$log" "pgbench failed: $script"
 	grep -q 'number of failed transactions: 0 ' "$log" || [ "$PG_MAJOR" -lt 15 ] ||
 		fail "$log" "transactions failed: $script"
@@ -153,7 +155,7 @@ contest() { # name=command ...
 	local round contestant name score
 
 	SCORES=()
-	for ((round = 1; round <= $(rounds); round++)); do
+	for ((round = 1; round <= ROUNDS; round++)); do
 		for contestant in "$@"; do
 			name=${contestant%%=*}
 			score=$(${contestant#*=}) || exit 1
@@ -168,7 +170,7 @@ median() { sort -g | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
 typical() { # name
 	local round
 
-	for ((round = 1; round <= $(rounds); round++)); do
+	for ((round = 1; round <= ROUNDS; round++)); do
 		echo "${SCORES[$1,$round]}"
 	done | median
 }
@@ -177,7 +179,7 @@ typical() { # name
 ratio() { # name, name
 	local round
 
-	for ((round = 1; round <= $(rounds); round++)); do
+	for ((round = 1; round <= ROUNDS; round++)); do
 		awk -v a="${SCORES[$1,$round]}" -v b="${SCORES[$2,$round]}" \
 			'BEGIN { printf "%.3f\n", (b > 0 ? a / b : 0) }'
 	done | median

@@ -413,6 +413,10 @@ asks_resync(PresenceHint *const *hints, int nhints)
  * Announce the changes of the running transaction from within it.  A full
  * notify queue would fail the caller's commit, so it is spared when it fills
  * up: false, and listeners miss the events.
+ *
+ * Rooms are read in the newest snapshot: an older one, of a transaction that
+ * keeps its first, shows beside what the transaction put in what others have
+ * taken away since, even two presences of one pair.
  */
 bool
 presence_notify_transaction(PresenceHint *const *hints, int nhints, bool resync)
@@ -422,6 +426,7 @@ presence_notify_transaction(PresenceHint *const *hints, int nhints, bool resync)
 	MemoryContext context;
 	MemoryContext old;
 	MemoryContext before;
+	Snapshot	snapshot;
 	List	   *gone;
 
 	if (presence_notify_queue_usage() > MAX_QUEUE_USAGE)
@@ -435,17 +440,19 @@ presence_notify_transaction(PresenceHint *const *hints, int nhints, bool resync)
 	context = AllocSetContextCreate(CurrentMemoryContext, "presence notify",
 									ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(context);
-	PushActiveSnapshot(GetTransactionSnapshot());
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	PushActiveSnapshot(snapshot);
 	caller = presence_store_become_owner();
 	before = presence_store_connect();
 	if (resync || asks_resync(hints, nhints))
 		presence_notify_resync(&stamp);
 	presence_notify_events(presence_announce(presence_roster_create(context),
 											 hints, nhints, NULL, 0,
-											 InvalidSnapshot, &gone), &stamp);
+											 snapshot, &gone), &stamp);
 	presence_store_finish(before);
 	presence_store_become_caller(caller);
 	PopActiveSnapshot();
+	UnregisterSnapshot(snapshot);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
 	return true;

@@ -307,6 +307,24 @@ for my $setting ([ 'auto', 'worker' ], [ 'transaction', 'transaction' ])
 	reread();
 }
 
+# A transaction that keeps its first snapshot counts who is there, not who was.
+for my $setting ([ 'auto', 'worker' ], [ 'transaction', 'transaction' ])
+{
+	choose_mode(@$setting);
+	sql(q{SELECT presence_add('old', 'first', 'u'), presence_add('old', 'second')});
+	$listener->drain;
+	my $late = session($node);
+	$late->query(q{BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM presence.presences});
+	sql(q{SELECT presence_leave_all('first'), presence_leave_all('second')});
+	$late->query(q{SELECT presence_add('old', 'first', 'v'); COMMIT});
+	$late->quit;
+	my ($join) = grep { $_->{event} eq 'join' } $listener->drain;
+	is(join(' ', map { $join->{$_} ? 1 : 0 } qw(user_joined user_left)) . " $join->{connections} $join->{users} $join->{anonymous}",
+		'1 0 1 1 0', "$setting->[1]: a join from an old snapshot is counted as things are");
+	sql(q{SELECT presence_leave_all('first')});
+	$listener->drain;
+}
+
 # Numbers rise by one, without a gap, within one epoch.
 choose_mode('auto', 'worker');
 sql(q{SELECT presence_add('n', 'n ' || i) FROM generate_series(1, 20) i});

@@ -479,7 +479,7 @@ touch_entry(text *channel, PresenceTime cutoff)
 										absent ? row_cutoff(cutoff) : DT_NOBEGIN))
 		{
 			if (sees_committed())
-				presence_registry_forget(&name);
+				presence_registry_forget(&name, changes);
 			return false;
 		}
 		if (!sees_committed())

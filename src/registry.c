@@ -22,7 +22,7 @@
  * The life of an entry:
  *
  *	begin -> (pinned, unsure) -> end(commit) -> alive -> end(rows gone) -> free
- *	                          -> end(abort)  -> free
+ *	                          -> end(abort)  -> free, if it is known to have no rows
  *	alive -> condemn -> release(bury) -> free
  *	                 -> release       -> as before
  *
@@ -480,9 +480,7 @@ presence_registry_end(const PresenceName *name, bool pinned, bool committed,
 			cell->pins--;
 		cell->changes++;
 		settle_cell(cell, committed, changed, change);
-		if (cell->pins == 0 && !(cell->flags & CELL_VERIFIED) &&
-			(cell->rows == 0 || (!committed && cell->rows == ROWS_UNKNOWN &&
-								 pinned)))
+		if (cell->pins == 0 && !(cell->flags & CELL_VERIFIED) && cell->rows == 0)
 			delete_cell(cell);
 	}
 	LWLockRelease(lock);
@@ -538,16 +536,19 @@ presence_registry_confirm(const PresenceName *name, PresenceTime seen,
 	return confirmed;
 }
 
-/* The table shows no rows of a channel: drop its entry if that is all. */
+/*
+ * The table shows no rows of a channel: drop its entry, unless somebody adds
+ * the channel or a transaction changed it since "changes" was read.
+ */
 void
-presence_registry_forget(const PresenceName *name)
+presence_registry_forget(const PresenceName *name, uint32 changes)
 {
 	LWLock	   *lock = partition_lock(name->hash);
 	PresenceCell *cell;
 
 	LWLockAcquire(lock, LW_EXCLUSIVE);
 	cell = find_cell(name);
-	if (cell && cell->pins == 0 &&
+	if (cell && cell->pins == 0 && cell->changes == changes &&
 		!(cell->flags & (CELL_VERIFIED | CELL_DYING)))
 		delete_cell(cell);
 	LWLockRelease(lock);

@@ -67,7 +67,7 @@ extern PresenceLife presence_registry_load(const PresenceName *name,
 										   PresenceTime cutoff, uint32 *changes);
 extern bool presence_registry_confirm(const PresenceName *name,
 									  PresenceTime seen, uint32 changes);
-extern void presence_registry_forget(const PresenceName *name);
+extern void presence_registry_forget(const PresenceName *name, uint32 changes);
 extern void presence_registry_doubt(Oid database);
 extern void presence_registry_clear(Oid database);
 

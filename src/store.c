@@ -163,9 +163,16 @@ static Statement probe_update = {
 	1, {TEXTOID}
 };
 
+/*
+ * A heartbeat waits for nobody: a row that is locked is being changed, or
+ * beaten for, by another transaction.
+ */
 static Statement beat = {
 	"UPDATE presence.presences AS p SET last_seen = $2"
-	" WHERE p.channel_name " EQ " $1 AND p.last_seen " GE " $3 AND p.last_seen " LT " $4",
+	" FROM (SELECT q.ctid AS tid FROM presence.presences q"
+	" WHERE q.channel_name " EQ " $1 AND q.last_seen " GE " $3 AND q.last_seen " LT " $4"
+	" FOR NO KEY UPDATE SKIP LOCKED) l"
+	" WHERE p.ctid " EQ " l.tid",
 	4, {TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
 };
 
@@ -761,7 +768,10 @@ presence_store_probe_update(Datum channel)
 	(void) run(&probe_update, &channel, NULL, InvalidSnapshot, 0);
 }
 
-/* Write a sign of life into rows whose last_seen is in [since, before). */
+/*
+ * Write a sign of life into rows whose last_seen is in [since, before), except
+ * those that somebody has locked; how many.
+ */
 uint64
 presence_store_beat(Datum channel, TimestampTz now, TimestampTz since,
 					TimestampTz before)

@@ -76,6 +76,12 @@
  */
 #define EXPIRY_PATIENCE (20 * 1000)
 
+/*
+ * How often the table is searched for rows without entries, which would never
+ * expire; there should be none; microseconds.
+ */
+#define AUDIT_INTERVAL (INT64CONST(3600) * USECS_PER_SEC)
+
 /* Bytes of hints announced in one transaction. */
 #define DELIVERY_BATCH (256 * 1024)
 
@@ -107,6 +113,7 @@ typedef struct Worker
 	PresenceTime next_state;	/* no short-lived state is announced before */
 	PresenceTime next_rooms;	/* when to remove empty rooms */
 	PresenceTime next_rows;		/* when to look at rows without entries */
+	PresenceTime next_audit;	/* when to look for rows without entries */
 	PresenceTime idle_since;	/* 0: not idle */
 	int			max_age;		/* setting in the last round */
 	uint64		adds;			/* counted in this database at the last scan */
@@ -641,6 +648,17 @@ expire_rows(PresenceTime now)
 								   now + RETRY_DELAY));
 }
 
+/* Give rows without entries one when it is time. */
+static void
+audit_registry_if_due(PresenceTime now)
+{
+	if (worker.database == NULL || now < worker.next_audit)
+		return;
+	if (worker.next_audit != 0 && is_loaded())
+		load_registry();
+	worker.next_audit = now + AUDIT_INTERVAL;
+}
+
 /* Remove empty rooms when it is time. */
 static void
 prune_rooms_if_due(PresenceTime now)
@@ -838,6 +856,7 @@ do_round(void)
 	promise_step();
 	expire_due(now);
 	promise_step();
+	audit_registry_if_due(now);
 	prune_rooms_if_due(now);
 	tell_state_if_due();
 	leave_if_idle(now);

@@ -16,7 +16,8 @@
  * for which the hints are complete: whatever the snapshot shows as committed
  * has been told before, or is among the hints to announce, or among those
  * that wait for a later turn ("later").  Undoing the hints of both kinds
- * leaves what had been told when they came.
+ * leaves what had been told when they came.  A hint of which the news has been
+ * told along with another one is marked as covered, and is undone no more.
  *
  * Whether a user is online anywhere is counted in the table, less what is to
  * be told later; the events of this turn tell what it was before.
@@ -95,7 +96,7 @@ typedef struct TurnPresence
 	bool		updated;		/* told in this turn, as the row is now */
 	bool		counted;		/* among what is told later */
 	const PresenceHint *join;	/* the hint that says that it joined, or NULL */
-	const PresenceHint *leave;	/* the hint that says that it left, or NULL */
+	PresenceHint *leave;		/* the hint that says that it left, or NULL */
 	bool		brief;			/* came and went between two turns */
 	struct PresenceEvent *told; /* its join in this turn, or NULL */
 	PresenceRow *row;			/* as the table shows it, or NULL */
@@ -228,13 +229,14 @@ count_user(Turn *turn, const char *name, int change)
 		user->change += change;
 }
 
-/* Whether a hint speaks of one presence. */
+/* Whether a hint speaks of one presence, and has news. */
 static bool
 is_change(const PresenceHint *hint)
 {
-	return hint->kind == PRESENCE_HINT_JOIN ||
-		hint->kind == PRESENCE_HINT_LEAVE ||
-		hint->kind == PRESENCE_HINT_UPDATE;
+	return !hint->covered &&
+		(hint->kind == PRESENCE_HINT_JOIN ||
+		 hint->kind == PRESENCE_HINT_LEAVE ||
+		 hint->kind == PRESENCE_HINT_UPDATE);
 }
 
 /* Sort hints by room and presence. */
@@ -484,6 +486,26 @@ add_event(Turn *turn, TurnRoom *room, PresenceEventKind kind, PresenceRow *row)
 }
 
 /*
+ * A user's connection has gone, or has another user now.  When it was seen is
+ * remembered also where there is nothing to tell: because it came in the same
+ * turn, or because its transaction has told it.
+ */
+static void
+see_user(Turn *turn, const PresenceHint *hint)
+{
+	const char *name = presence_hint_text(hint, hint->kind == PRESENCE_HINT_LEAVE ?
+										  PRESENCE_FIELD_USER : PRESENCE_FIELD_PREVIOUS);
+	TurnUser   *user = get_user(turn, name);
+
+	if (user == NULL ||
+		(hint->kind == PRESENCE_HINT_UPDATE &&
+		 same_user(name, presence_hint_text(hint, PRESENCE_FIELD_USER))))
+		return;
+	user->left = true;
+	user->last_seen = Max(user->last_seen, hint->last_seen);
+}
+
+/*
  * A member has left.  It leaves as the user that listeners know it by: an
  * update right before may not have been told.
  */
@@ -526,11 +548,15 @@ tell_join(Turn *turn, TurnRoom *room, const PresenceHint *hint)
 		return;
 	if (member)
 	{
-		const PresenceHint *leave = get_presence(turn, room->name, channel,
-												 member->id)->leave;
+		PresenceHint *leave = get_presence(turn, room->name, channel,
+										   member->id)->leave;
 
 		if (leave)
+		{
+			see_user(turn, leave);
 			tell_leave(turn, room, member, leave);
+			leave->covered = true;
+		}
 		else
 			(void) presence_roster_leave(room->room, member);
 	}
@@ -579,26 +605,6 @@ tell_update(Turn *turn, TurnRoom *room, PresenceRosterMember *member,
 	event->previous_user = before;
 	event->user_joined = joined;
 	event->user_left = left;
-}
-
-/*
- * A user's connection has gone, or has another user now.  When it was seen is
- * remembered also where there is nothing to tell: because it came in the same
- * turn, or because its transaction has told it.
- */
-static void
-see_user(Turn *turn, const PresenceHint *hint)
-{
-	const char *name = presence_hint_text(hint, hint->kind == PRESENCE_HINT_LEAVE ?
-										  PRESENCE_FIELD_USER : PRESENCE_FIELD_PREVIOUS);
-	TurnUser   *user = get_user(turn, name);
-
-	if (user == NULL ||
-		(hint->kind == PRESENCE_HINT_UPDATE &&
-		 same_user(name, presence_hint_text(hint, PRESENCE_FIELD_USER))))
-		return;
-	user->left = true;
-	user->last_seen = Max(user->last_seen, hint->last_seen);
 }
 
 /* A presence left that is not on the roster: tell both ends of a brief one. */
@@ -874,6 +880,19 @@ collect_statuses(Turn *turn, List **gone)
 }
 
 /*
+ * Mark the updates for later that have been told: events show a presence as it
+ * is now.  Whoever builds the roster anew must not take them back.
+ */
+static void
+cover_updates(Turn *turn, PresenceHint *const *later, int nlater)
+{
+	for (int i = 0; i < nlater; i++)
+		if (later[i]->kind == PRESENCE_HINT_UPDATE && is_change(later[i]) &&
+			get_hinted(turn, later[i])->updated)
+			later[i]->covered = true;
+}
+
+/*
  * Make the events that hints call for, and bring the roster up to date.
  * "later" are hints that wait for another turn but belong to transactions
  * that the snapshot shows.  "gone" gets the users who went offline, as
@@ -900,6 +919,7 @@ presence_announce(PresenceRoster *roster, PresenceHint *const *hints, int nhints
 	note_brief(&turn);
 	tell_hints(&turn, hints, nhints);
 	count_later(&turn, later, nlater);
+	cover_updates(&turn, later, nlater);
 	events = list_concat(collect_events(&turn), resync_doubtful(&turn));
 	return list_concat(events, collect_statuses(&turn, gone));
 }

@@ -67,6 +67,7 @@ typedef struct PresenceHint
 	uint8		reason;			/* PresenceReason, of a LEAVE */
 	bool		truncated;		/* the meta was too large to carry */
 	bool		announced;		/* its transaction has told it itself */
+	bool		covered;		/* told by the worker, with another hint */
 	uint32		offset[PRESENCE_NFIELDS];	/* from the start; 0: NULL */
 } PresenceHint;
 

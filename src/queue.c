@@ -383,6 +383,8 @@ presence_queue_peek(PresenceDatabase *database)
 		copy_blocks(queue, data, &size);
 	LWLockRelease(&queue->lock);
 
+	batch->data = data;
+	batch->size = size;
 	index_hints(batch, data, size);
 	return batch;
 }
@@ -407,19 +409,51 @@ drop_hint(PresenceQueue *queue)
 }
 
 /*
- * The first hints of a batch have been announced: drop them, unless the queue
- * was cut meanwhile.  Called by the one worker of the database only.
+ * Mark those of the waiting hints that are covered in the batch, from an
+ * offset of it on.  The caller holds the lock.
+ */
+static void
+mark_covered(PresenceQueue *queue, const PresenceBatch *batch, Size done)
+{
+	uint32		number = queue->first;
+	Size		offset = queue->start;
+
+	while (done < batch->size)
+	{
+		const PresenceHint *seen = (const PresenceHint *) (batch->data + done);
+		QueueBlockHeader *block = get_block(number);
+
+		((PresenceHint *) (block_data(block) + offset))->covered = seen->covered;
+		done += seen->size;
+		offset += seen->size;
+		if (offset < block->used)
+			continue;
+		number = block->next;
+		offset = 0;
+	}
+}
+
+/*
+ * The first hints of a batch have been announced: drop them, and mark those
+ * behind them that were covered, unless the queue was cut meanwhile.  Called by the one worker of the database only.
  */
 void
 presence_queue_consume(PresenceDatabase *database, const PresenceBatch *batch,
 					   int nhints)
 {
 	PresenceQueue *queue = get_queue(database);
+	Size		done = 0;
 
+	for (int i = 0; i < nhints; i++)
+		done += ((const PresenceHint *) (batch->data + done))->size;
 	LWLockAcquire(&queue->lock, LW_EXCLUSIVE);
 	if (queue->cuts == batch->cuts)
+	{
 		for (int i = 0; i < nhints; i++)
 			drop_hint(queue);
+		if (batch->covers)
+			mark_covered(queue, batch, done);
+	}
 	LWLockRelease(&queue->lock);
 }
 

@@ -18,6 +18,9 @@ typedef struct PresenceBatch
 {
 	PresenceHint **hints;
 	int			nhints;
+	char	   *data;			/* the hints behind each other, as queued */
+	Size		size;
+	bool		covers;			/* some were marked as covered since */
 	bool		resync;			/* events were lost before these */
 	uint32		losses;			/* tells whether more were lost since */
 	uint32		cuts;			/* tells whether the queue was cut since */

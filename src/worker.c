@@ -388,6 +388,8 @@ announce_batch(PresenceBatch *batch, Snapshot snapshot, PresenceStamp *stamp,
 							   batch->hints + nhints, nlater, snapshot, gone);
 	presence_notify_events(events, stamp);
 	presence_store_finish(before);
+	for (int i = nhints; i < nhints + nlater; i++)
+		batch->covers |= batch->hints[i]->covered;
 	return nhints;
 }
 

@@ -895,8 +895,9 @@ cover_updates(Turn *turn, PresenceHint *const *later, int nlater)
 /*
  * Make the events that hints call for, and bring the roster up to date.
  * "later" are hints that wait for another turn but belong to transactions
- * that the snapshot shows.  "gone" gets the users who went offline, as
- * PresenceGone.  Needs SPI.  Everything lives in the current memory context.
+ * that the snapshot shows; some may come to be covered.
+ * "gone" gets the users who went offline, as PresenceGone.  Needs SPI.
+ * Everything lives in the current memory context.
  */
 List *
 presence_announce(PresenceRoster *roster, PresenceHint *const *hints, int nhints,

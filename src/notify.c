@@ -410,7 +410,9 @@ asks_resync(PresenceHint *const *hints, int nhints)
 }
 
 /*
- * Announce the changes of the running transaction from within it.  A full
+ * Announce the changes of the running transaction from within it, beside what
+ * has been committed by now: a snapshot of its own may be old enough to show a
+ * presence and the one that has replaced it.  A full
  * notify queue would fail the caller's commit, so it is spared when it fills
  * up: false, and listeners miss the events.
  *
@@ -423,6 +425,7 @@ presence_notify_transaction(PresenceHint *const *hints, int nhints, bool resync)
 {
 	PresenceStamp stamp = {false};
 	PresenceSession caller;
+	Snapshot	snapshot;
 	MemoryContext context;
 	MemoryContext old;
 	MemoryContext before;

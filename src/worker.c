@@ -352,14 +352,23 @@ split_batch(PresenceBatch *batch, Snapshot snapshot, int *nlater)
 	return n;
 }
 
-/* Whether a hint says that everything changed. */
+/*
+ * Whether a hint says that everything changed; also one for later, for the
+ * table shows it now.
+ */
 static bool
 asks_resync(PresenceHint *const *hints, int nhints)
 {
+	bool		asks = false;
+
 	for (int i = 0; i < nhints; i++)
-		if (hints[i]->kind == PRESENCE_HINT_RESYNC)
-			return true;
-	return false;
+	{
+		if (hints[i]->kind != PRESENCE_HINT_RESYNC || hints[i]->covered)
+			continue;
+		asks = true;
+		hints[i]->covered = true;
+	}
+	return asks;
 }
 
 /* Forget who was announced and have listeners read all rooms again. */
@@ -380,7 +389,7 @@ announce_batch(PresenceBatch *batch, Snapshot snapshot, PresenceStamp *stamp,
 	MemoryContext before;
 	List	   *events;
 
-	if (asks_resync(batch->hints, nhints))
+	if (asks_resync(batch->hints, nhints + nlater))
 		resync(stamp);
 	before = presence_store_connect();
 	MemoryContextSwitchTo(worker.scratch);	/* "gone" outlives this */

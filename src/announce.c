@@ -97,6 +97,8 @@ typedef struct TurnPresence
 	bool		counted;		/* among what is told later */
 	const PresenceHint *join;	/* the hint that says that it joined, or NULL */
 	PresenceHint *leave;		/* the hint that says that it left, or NULL */
+	bool		leaves_later;	/* "leave" is for a later turn */
+	bool		gone;			/* "row" is what "leave" says */
 	bool		brief;			/* came and went between two turns */
 	struct PresenceEvent *told; /* its join in this turn, or NULL */
 	PresenceRow *row;			/* as the table shows it, or NULL */
@@ -164,6 +166,8 @@ get_presence(Turn *turn, const char *room, const char *channel, int64 id)
 		presence->counted = false;
 		presence->join = NULL;
 		presence->leave = NULL;
+		presence->leaves_later = false;
+		presence->gone = false;
 		presence->brief = false;
 		presence->told = NULL;
 		presence->row = NULL;
@@ -241,7 +245,7 @@ is_change(const PresenceHint *hint)
 
 /* Sort hints by room and presence. */
 static void
-sort_hints(Turn *turn, PresenceHint *const *hints, int nhints)
+sort_hints(Turn *turn, PresenceHint *const *hints, int nhints, bool later)
 {
 	for (int i = 0; i < nhints; i++)
 	{
@@ -263,6 +267,7 @@ sort_hints(Turn *turn, PresenceHint *const *hints, int nhints)
 		{
 			presence->change--;
 			presence->leave = hint;
+			presence->leaves_later = later;
 		}
 	}
 }
@@ -326,11 +331,13 @@ row_of_leave(const PresenceHint *hint)
 }
 
 /*
- * Find the presences that are gone again.  One that its own transaction has
- * removed was never there for others.
+ * Find the presences that are gone again, and remember them as they were.
+ * One that its own transaction has removed was never there for others.  One
+ * that leaves in a later turn is updated in this one: whoever builds the
+ * roster anew in between takes the leave for its word.
  */
 static void
-note_brief(Turn *turn)
+note_gone(Turn *turn)
 {
 	turnpresences_iterator iterator;
 	TurnPresence *presence;
@@ -338,12 +345,14 @@ note_brief(Turn *turn)
 	turnpresences_start_iterate(turn->presences, &iterator);
 	while ((presence = turnpresences_iterate(turn->presences, &iterator)))
 	{
-		if (presence->row || presence->join == NULL || presence->leave == NULL ||
-			presence->join->xid == presence->leave->xid ||
-			presence->leave->announced)
+		if (presence->row || presence->leave == NULL || presence->leave->announced)
 			continue;
-		presence->brief = true;
-		presence->row = row_of_leave(presence->leave);
+		presence->brief = presence->join != NULL &&
+			presence->join->xid != presence->leave->xid;
+		presence->gone = presence->brief ||
+			(presence->leaves_later && presence->join == NULL);
+		if (presence->gone)
+			presence->row = row_of_leave(presence->leave);
 	}
 }
 
@@ -801,7 +810,7 @@ count_later(Turn *turn, PresenceHint *const *later, int nlater)
 		if (presence->counted)
 			continue;
 		presence->counted = true;
-		if (presence->row && !presence->brief)
+		if (presence->row && !presence->gone)
 			count_later_user(turn, presence->row->user, 1);
 		member = presence_roster_member(get_room(turn, presence_hint_text(hint, PRESENCE_FIELD_ROOM))->room,
 										presence_hint_text(hint, PRESENCE_FIELD_CHANNEL));
@@ -912,12 +921,12 @@ presence_announce(PresenceRoster *roster, PresenceHint *const *hints, int nhints
 										  Max(nhints, 16), NULL);
 	turn.users = turnusers_create(CurrentMemoryContext, 64, NULL);
 	*gone = NIL;
-	sort_hints(&turn, hints, nhints);
-	sort_hints(&turn, later, nlater);
+	sort_hints(&turn, hints, nhints, false);
+	sort_hints(&turn, later, nlater, true);
 	load_rooms(&turn);
 	look_up_rows(&turn, hints, nhints);
 	look_up_rows(&turn, later, nlater);
-	note_brief(&turn);
+	note_gone(&turn);
 	tell_hints(&turn, hints, nhints);
 	count_later(&turn, later, nlater);
 	cover_updates(&turn, later, nlater);

@@ -410,9 +410,7 @@ asks_resync(PresenceHint *const *hints, int nhints)
 }
 
 /*
- * Announce the changes of the running transaction from within it, beside what
- * has been committed by now: a snapshot of its own may be old enough to show a
- * presence and the one that has replaced it.  A full
+ * Announce the changes of the running transaction from within it.  A full
  * notify queue would fail the caller's commit, so it is spared when it fills
  * up: false, and listeners miss the events.
  *
@@ -429,7 +427,6 @@ presence_notify_transaction(PresenceHint *const *hints, int nhints, bool resync)
 	MemoryContext context;
 	MemoryContext old;
 	MemoryContext before;
-	Snapshot	snapshot;
 	List	   *gone;
 
 	if (presence_notify_queue_usage() > MAX_QUEUE_USAGE)

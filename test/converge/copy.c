@@ -5,9 +5,12 @@
  *		told to follow.
  *
  *	1. A gap in seq, or a new epoch: read every room again.
- *	2. An event up to the seq of a room's snapshot is old news.
- *	3. join and update put the presence in, leave takes it out by its id; a
- *	   bulk with lists does both; any other bulk, and resync: read again.
+ *	2. join and update put the presence in, unless one with a higher id is there;
+ *	   leave takes it out by its id; a bulk with lists does both.
+ *	3. Any other bulk, and resync: read again.
+ *
+ * Events that a snapshot contains already are applied all the same: they end
+ * in what it shows.
  *
  * A gap itself is trouble here: these listeners miss nothing.  Where a room is
  * exact an event must also be possible, its counts right, and its user_joined
@@ -109,6 +112,14 @@ find_place(Room *room, const Json *json)
 	return channel >= 0 && channel < CHANNELS ? &room->members[channel] : NULL;
 }
 
+/* Put a presence in, unless a newer one has its place. */
+static void
+put_member(Member *place, const Member *member)
+{
+	if (place->id <= member->id)
+		*place = *member;
+}
+
 /* A join: what is wrong with it where it must fit; NULL: nothing. */
 static const char *
 apply_join(Room *room, const Json *event)
@@ -129,7 +140,7 @@ apply_join(Room *room, const Json *event)
 		wrong = "user_joined is wrong";
 	else if (json_true(event, "user_left"))
 		wrong = "a join with user_left";
-	*place = member;
+	put_member(place, &member);
 	return wrong;
 }
 
@@ -173,11 +184,11 @@ apply_update(Room *room, const Json *event)
 	if (place == NULL)
 		return "an update of an unknown channel";
 	before = *place;
-	if (before.id != member.id)
-		return "an update of a presence that is not there";
 	joined = member.user >= 0 && member.user != before.user &&
 		connections_of(room, member.user) == 0;
-	*place = member;
+	put_member(place, &member);
+	if (before.id != member.id)
+		return "an update of a presence that is not there";
 	left = before.user >= 0 && member.user != before.user &&
 		connections_of(room, before.user) == 0;
 	if ((previous != NULL) != (before.user != member.user))
@@ -212,7 +223,11 @@ apply_bulk(Room *room, const Json *event)
 		if (place == NULL || place->id != 0)
 			wrong = "a bulk lists a join of a channel that is there";
 		if (place)
-			*place = read_member(json, true);
+		{
+			Member		member = read_member(json, true);
+
+			put_member(place, &member);
+		}
 	}
 	return wrong;
 }
@@ -333,13 +348,12 @@ copy_apply(Copy *copy, const char *payload, char *trouble, int size)
 			apply_resync(copy, name);
 		else if (number < 0 || number >= ROOMS)
 			wrong = "an event of an unknown room";
-		else if (json_string(event, "epoch") == NULL)
+		else if (wrong == NULL)
 		{
-			copy->rooms[number].exact = false;
-			apply_to_room(copy, &copy->rooms[number], kind, event);
-		}
-		else if (wrong == NULL && json_number(event, "seq") > copy->rooms[number].seq)
+			if (json_string(event, "epoch") == NULL)
+				copy->rooms[number].exact = false;
 			wrong = apply_to_room(copy, &copy->rooms[number], kind, event);
+		}
 	}
 	if (wrong)
 		snprintf(trouble, size, "%s: %s", wrong, payload);

@@ -25,7 +25,7 @@ typedef struct Member
 typedef struct Room
 {
 	Member		members[CHANNELS];
-	long long	seq;			/* the room was read after this event */
+	long long	seq;			/* of its snapshot; for the report */
 	bool		stale;			/* to be read again */
 
 	/*

@@ -28,6 +28,7 @@ typedef struct Options
 	int			listeners;
 	int			max_age_ms;		/* as the server has it */
 	uint64_t	seed;
+	bool		hold;			/* for a debugger, at a divergence */
 } Options;
 
 extern Options options;

@@ -21,7 +21,7 @@
 #define LOG_SIZE 20000
 
 /* How many of them it shows for a room, and for how many rooms. */
-#define SHOWN 30
+#define SHOWN 60
 #define SHOWN_ROOMS 2
 
 struct Listener
@@ -78,6 +78,68 @@ read_stale_rooms(Listener *listener)
 			return;
 }
 
+/* Whether a line of the log speaks of a room. */
+static bool
+speaks_of(const char *line, int room)
+{
+	char		tail[32];
+	const char *at = strstr(line, "\"room\":");
+	const char *end = at ? strstr(at, ",\"added\"") : NULL;
+
+	/* Room names end in their numbers, whatever JSON did to the rest. */
+	snprintf(tail, sizeof(tail), " %d\"", room);
+	if (at == NULL)
+		return false;
+	if (end == NULL)
+		return strstr(at, ":all") || atoi(at + 7) == room;
+	return strncmp(at + 7, "null", 4) == 0 ||
+		strncmp(end - strlen(tail), tail, strlen(tail)) == 0;
+}
+
+/*
+ * Show the last that a listener was told of a room, and all that it was told
+ * of two presences.
+ */
+static void
+show_log(Listener *listener, int room, const long long *ids)
+{
+	long long	first = listener->logged > LOG_SIZE ? listener->logged - LOG_SIZE : 0;
+	long long	begin = listener->logged;
+	char		marks[2][40];
+
+	for (int i = 0; i < 2; i++)
+		snprintf(marks[i], sizeof(marks[i]), "\"id\":%lld,", ids[i]);
+	for (int lines = 0; begin > first && lines < SHOWN; begin--)
+		lines += speaks_of(listener->log[(begin - 1) % LOG_SIZE], room);
+	for (long long i = first; i < listener->logged; i++)
+	{
+		const char *line = listener->log[i % LOG_SIZE];
+
+		if ((i >= begin && speaks_of(line, room)) ||
+			strstr(line, marks[0]) || strstr(line, marks[1]) ||
+			(strncmp(line, "read", 4) == 0 && speaks_of(line, room)))
+			printf("#     %lld: %.400s\n", i, line);
+	}
+}
+
+/* An event does not fit: say so, the first time with what came before. */
+static void
+report_misfit(Listener *listener, const char *payload, const char *trouble)
+{
+	static atomic_flag told = ATOMIC_FLAG_INIT;
+	Json	   *event = json_parse(payload);
+	const Json *presence = json_get(event, "removed");
+	long long	ids[2] = {-1, -1};
+
+	if (presence == NULL || presence->kind != JSON_OBJECT)
+		presence = json_get(event, "added");
+	ids[0] = json_number(presence, "id");
+	fail("listener %d: %s", listener->number, trouble);
+	if (!atomic_flag_test_and_set(&told) && json_string(event, "room"))
+		show_log(listener, name_number(json_string(event, "room")), ids);
+	json_free(event);
+}
+
 /* Take a notification. */
 static int
 take_notification(Listener *listener, PGnotify *notify)
@@ -88,7 +150,7 @@ take_notification(Listener *listener, PGnotify *notify)
 		return atoi(notify->extra);
 	log_line(listener, notify->extra);
 	if (!copy_apply(&listener->copy, notify->extra, trouble, sizeof(trouble)))
-		fail("listener %d: %s", listener->number, trouble);
+		report_misfit(listener, notify->extra, trouble);
 	return 0;
 }
 
@@ -192,50 +254,6 @@ listener_has_seen(Listener *listener, int mark)
 	seen = listener->mark == mark;
 	pthread_mutex_unlock(&listener->mutex);
 	return seen;
-}
-
-/* Whether a line of the log speaks of a room. */
-static bool
-speaks_of(const char *line, int room)
-{
-	char		tail[32];
-	const char *at = strstr(line, "\"room\":");
-	const char *end = at ? strstr(at, ",\"added\"") : NULL;
-
-	/* Room names end in their numbers, whatever JSON did to the rest. */
-	snprintf(tail, sizeof(tail), " %d\"", room);
-	if (at == NULL)
-		return false;
-	if (end == NULL)
-		return strstr(at, ":all") || atoi(at + 7) == room;
-	return strncmp(at + 7, "null", 4) == 0 ||
-		strncmp(end - strlen(tail), tail, strlen(tail)) == 0;
-}
-
-/*
- * Show the last that a listener was told of a room, and all that it was told
- * of two presences.
- */
-static void
-show_log(Listener *listener, int room, const long long *ids)
-{
-	long long	first = listener->logged > LOG_SIZE ? listener->logged - LOG_SIZE : 0;
-	long long	begin = listener->logged;
-	char		marks[2][40];
-
-	for (int i = 0; i < 2; i++)
-		snprintf(marks[i], sizeof(marks[i]), "\"id\":%lld,", ids[i]);
-	for (int lines = 0; begin > first && lines < SHOWN; begin--)
-		lines += speaks_of(listener->log[(begin - 1) % LOG_SIZE], room);
-	for (long long i = first; i < listener->logged; i++)
-	{
-		const char *line = listener->log[i % LOG_SIZE];
-
-		if ((i >= begin && speaks_of(line, room)) ||
-			strstr(line, marks[0]) || strstr(line, marks[1]) ||
-			(strncmp(line, "read", 4) == 0 && speaks_of(line, room)))
-			printf("#     %lld: %.400s\n", i, line);
-	}
 }
 
 /* The rooms in which a copy differs, and the first presence that does. */

@@ -5,12 +5,13 @@
  *		point what the listeners believe with what the table says.
  *
  * usage: converge --conninfo STRING [--seconds N] [--chaos KIND] [--writers N]
- *				   [--listeners N] [--max-age MILLISECONDS] [--seed N]
+ *				   [--listeners N] [--max-age MILLISECONDS] [--seed N] [--hold 1]
  *
  * A quiet point: writers and chaos rest, everybody present beats, the queue is
  * empty, and each listener has taken a NOTIFY sent after that.  Then every
  * copy must be the table.  At the end the hearts stop, and table and copies
- * must become empty.  Exits with 0 when nothing was wrong.
+ * must become empty.  Exits with 0 when nothing was wrong; with --hold 1 it
+ * stays for a debugger when the copies do not become the table.
  *
  *-------------------------------------------------------------------------
  */
@@ -29,9 +30,9 @@
 #define PATIENCE 30
 
 /* Failures that are told; more are only counted. */
-#define MAX_TOLD 20
+#define MAX_TOLD 8
 
-Options		options = {"", "none", 10, 8, 4, 2000, 0};
+Options		options = {"", "none", 10, 8, 4, 2000, 0, false};
 atomic_bool paused;
 atomic_bool finished;
 atomic_int	resting;
@@ -351,6 +352,8 @@ converge(bool empty)
 	fail("no convergence: %s (%d presences in the table)", what, members);
 	show_state();
 	(void) compare_all(&truth, true);
+	if (options.hold)
+		pause();
 	return false;
 }
 
@@ -417,6 +420,8 @@ read_options(int argc, char **argv)
 			options.listeners = Min(atoi(value), 64);
 		else if (strcmp(argv[i], "--max-age") == 0)
 			options.max_age_ms = atoi(value);
+		else if (strcmp(argv[i], "--hold") == 0)
+			options.hold = atoi(value) != 0;
 		else if (strcmp(argv[i], "--seed") == 0)
 			options.seed = strtoull(value, NULL, 10);
 		else

@@ -28,6 +28,7 @@
 #include "executor/spi.h"
 #include "hint.h"
 #include "miscadmin.h"
+#include "optimizer/cost.h"
 #include "storage/lmgr.h"
 #include "storage/proc.h"
 #include "store.h"
@@ -56,6 +57,7 @@ typedef struct Statement
 	int			nargs;
 	Oid			types[MAX_ARGUMENTS];
 	int			cursor_options;
+	bool		whole;			/* reads a whole table */
 	SPIPlanPtr	plan;
 } Statement;
 
@@ -185,18 +187,21 @@ static Statement remaining = {
 static Statement older = {
 	"SELECT pg_catalog.array_agg(DISTINCT p.channel_name) FROM presence.presences p"
 	" WHERE presence.is_older(p.channel_name, p.last_seen, $1)",
-	1, {INT8OID}
+	1, {INT8OID},
+	.whole = true
 };
 
 static Statement each_channel = {
 	"SELECT p.channel_name, pg_catalog.max(p.last_seen) FROM presence.presences p"
 	" GROUP BY p.channel_name",
-	0
+	0,
+	.whole = true
 };
 
 static Statement oldest = {
 	"SELECT pg_catalog.min(p.last_seen) FROM presence.presences p",
-	0
+	0,
+	.whole = true
 };
 
 static Statement load_rooms = {
@@ -206,11 +211,12 @@ static Statement load_rooms = {
 	1, {TEXTARRAYOID}
 };
 
+/* OFFSET 0 keeps it one look into the index a pair, and no other join. */
 static Statement look_up = {
 	"SELECT " ROW_COLUMNS
-	" FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS k (room, channel)"
-	" JOIN presence.presences p"
-	" ON p.room " EQ " k.room AND p.channel_name " EQ " k.channel",
+	" FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS k (room, channel),"
+	" LATERAL (SELECT " ROW_COLUMNS " FROM presence.presences p"
+	" WHERE p.room " EQ " k.room AND p.channel_name " EQ " k.channel OFFSET 0) p",
 	2, {TEXTARRAYOID, TEXTARRAYOID}, CURSOR_OPT_GENERIC_PLAN
 };
 
@@ -266,7 +272,8 @@ static Statement note_admission = {
 
 static Statement forget_admissions = {
 	"DELETE FROM presence.admissions a WHERE a.admitted_at " LT " $1",
-	1, {TIMESTAMPTZOID}
+	1, {TIMESTAMPTZOID},
+	.whole = true
 };
 
 static Statement invite = {
@@ -366,15 +373,48 @@ get_plan(Statement *statement)
 	return statement->plan;
 }
 
+/*
+ * Execute a statement.
+ *
+ * A plan is kept, and one made while a table was empty would read the whole
+ * table, however large it becomes: nothing is cheaper than reading nothing.
+ * So who looks for a few rows is planned as if reading all were forbidden.
+ */
+static int
+execute(Statement *statement, Datum *values, const char *nulls,
+		Snapshot snapshot, long limit)
+{
+	bool		seqscan = enable_seqscan;
+	bool		hashjoin = enable_hashjoin;
+	bool		mergejoin = enable_mergejoin;
+	int			result;
+
+	PG_TRY();
+	{
+		enable_seqscan &= statement->whole;
+		enable_hashjoin &= statement->whole;
+		enable_mergejoin &= statement->whole;
+		result = SPI_execute_snapshot(get_plan(statement), values, nulls,
+									  snapshot, InvalidSnapshot, false, true,
+									  limit);
+	}
+	PG_FINALLY();
+	{
+		enable_seqscan = seqscan;
+		enable_hashjoin = hashjoin;
+		enable_mergejoin = mergejoin;
+	}
+	PG_END_TRY();
+	return result;
+}
+
 /* Run a statement; returns how many rows it found or changed. */
 static uint64
 run(Statement *statement, Datum *values, const char *nulls, Snapshot snapshot,
 	long limit)
 {
 	MemoryContext context = CurrentMemoryContext;
-	int			result = SPI_execute_snapshot(get_plan(statement), values, nulls,
-											  snapshot, InvalidSnapshot,
-											  false, true, limit);
+	int			result = execute(statement, values, nulls, snapshot, limit);
 
 	MemoryContextSwitchTo(context); /* SPI leaves its own behind */
 	if (result < 0)

@@ -92,7 +92,8 @@ typedef struct TurnPresence
 {
 	TurnKey		key;
 	char		status;			/* for simplehash */
-	int			change;			/* hints that it joined less hints that it left */
+	int			change;			/* hints that it joined less hints that it
+								 * left */
 	bool		updated;		/* told in this turn, as the row is now */
 	bool		counted;		/* among what is told later */
 	const PresenceHint *join;	/* the hint that says that it joined, or NULL */

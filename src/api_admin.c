@@ -63,13 +63,13 @@ static const Privilege privileges[] = {
 	{LEVEL_READER, "SELECT ON presence.presences, presence.rooms, presence.people,"
 	" presence.members, presence.room_list, presence.stats"},
 	{LEVEL_READER, "EXECUTE ON FUNCTION presence.is_live, presence.is_older,"
-	" presence.effective_last_seen, presence.check_name, presence.check_names,"
+		" presence.effective_last_seen, presence.check_name, presence.check_names,"
 	" presence.stat_row"},
 	{LEVEL_READER, "EXECUTE ON FUNCTION %s.presence_list, %s.presence_users,"
-	" %s.presence_count, %s.presence_anonymous_count, %s.presence_counts,"
-	" %s.presence_rooms, %s.presence_user_rooms, %s.presence_is_online,"
-	" %s.presence_online, %s.presence_snapshot, %s.presence_status,"
-	" %s.presence_statuses, %s.presence_get_state, %s.presence_cursors,"
+		" %s.presence_count, %s.presence_anonymous_count, %s.presence_counts,"
+		" %s.presence_rooms, %s.presence_user_rooms, %s.presence_is_online,"
+		" %s.presence_online, %s.presence_snapshot, %s.presence_status,"
+		" %s.presence_statuses, %s.presence_get_state, %s.presence_cursors,"
 	" %s.presence_typing_users"},
 	{LEVEL_MEMBER, "INSERT, UPDATE, DELETE ON presence.presences"},
 	{LEVEL_MEMBER, "INSERT ON presence.rooms"},
@@ -77,10 +77,10 @@ static const Privilege privileges[] = {
 	{LEVEL_MEMBER, "SELECT ON presence.bans, presence.invitations"},
 	{LEVEL_MEMBER, "EXECUTE ON FUNCTION presence.note_touchable, presence.check_status"},
 	{LEVEL_MEMBER, "EXECUTE ON FUNCTION %s.presence_add, %s.presence_add_many,"
-	" %s.presence_update, %s.presence_remove, %s.presence_touch,"
-	" %s.presence_touch_many, %s.presence_receive, %s.presence_leave_all,"
-	" %s.presence_leave_all_many, %s.presence_set_status, %s.presence_broadcast,"
-	" %s.presence_set_state, %s.presence_clear_state, %s.presence_cursor_update,"
+		" %s.presence_update, %s.presence_remove, %s.presence_touch,"
+		" %s.presence_touch_many, %s.presence_receive, %s.presence_leave_all,"
+		" %s.presence_leave_all_many, %s.presence_set_status, %s.presence_broadcast,"
+		" %s.presence_set_state, %s.presence_clear_state, %s.presence_cursor_update,"
 	" %s.presence_cursor_remove, %s.presence_typing"},
 	{LEVEL_ADMIN, "UPDATE, DELETE ON presence.rooms"},
 	{LEVEL_ADMIN, "INSERT, UPDATE, DELETE ON presence.bans, presence.invitations"},
@@ -90,7 +90,7 @@ static const Privilege privileges[] = {
 	{LEVEL_ADMIN, "EXECUTE ON FUNCTION %s.presence_configure_room, %s.presence_invite,"
 	" %s.presence_uninvite, %s.presence_kick, %s.presence_ban, %s.presence_unban"},
 	{LEVEL_ADMIN, "EXECUTE ON FUNCTION %s.prune_presences, %s.prune_rooms,"
-	" %s.presence_start_worker, %s.presence_schedule_pruning,"
+		" %s.presence_start_worker, %s.presence_schedule_pruning,"
 	" %s.presence_unschedule_pruning, %s.presence_reset_stats"},
 };
 

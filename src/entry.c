@@ -187,7 +187,7 @@ presence_entry_my_database(void)
 
 /* Let a time of the worker's next duty be no later than this one. */
 void
-presence_entry_lower(PresenceStateDatabase *database, pg_atomic_uint64 *next,
+presence_entry_lower(PresenceStateDatabase *database, pg_atomic_uint64 * next,
 					 PresenceTime time)
 {
 	if (time >= (PresenceTime) pg_atomic_read_u64(next))

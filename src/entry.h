@@ -86,7 +86,7 @@ extern PresenceStateDatabase *presence_entry_database(Oid oid);
 extern PresenceStateDatabase *presence_entry_my_database(void);
 extern void presence_entry_init_database(PresenceStateDatabase *database, Oid oid);
 extern void presence_entry_lower(PresenceStateDatabase *database,
-								 pg_atomic_uint64 *next, PresenceTime time);
+								 pg_atomic_uint64 * next, PresenceTime time);
 
 extern uint32 presence_entry_find_room(const char *name, int length, uint32 hash);
 extern uint32 presence_entry_find(uint32 room, const PresenceStateName *name);

@@ -72,7 +72,7 @@ sets_tablespace(AlterDatabaseStmt *stmt)
 
 	foreach(lc, stmt->options)
 		if (strcmp(lfirst_node(DefElem, lc)->defname, "tablespace") == 0)
-			return true;
+		return true;
 	return false;
 }
 

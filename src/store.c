@@ -225,7 +225,8 @@ static Statement people = {
 	" (SELECT pg_catalog.count(*) FROM presence.presences p"
 	" WHERE p.user_id " EQ " u.user_id)"
 	" FROM pg_catalog.unnest($1) AS u (user_id)"
-	" LEFT JOIN presence.people pe ON pe.user_id " EQ " u.user_id",
+	" LEFT JOIN LATERAL (SELECT pe.chosen_status, pe.custom_message, pe.last_seen"
+	" FROM presence.people pe WHERE pe.user_id " EQ " u.user_id OFFSET 0) pe ON true",
 	1, {TEXTARRAYOID}, CURSOR_OPT_GENERIC_PLAN
 };
 
@@ -772,7 +773,7 @@ presence_store_delete(List *rows)
 		return 0;
 	foreach(lc, rows)
 		tids[foreach_current_index(lc)] =
-			PointerGetDatum(&((PresenceRow *) lfirst(lc))->tid);
+		PointerGetDatum(&((PresenceRow *) lfirst(lc))->tid);
 	array = PointerGetDatum(construct_array(tids, list_length(rows), TIDOID,
 											sizeof(ItemPointerData), false,
 											TYPALIGN_SHORT));
@@ -817,7 +818,7 @@ presence_store_beat(Datum channel, TimestampTz now, TimestampTz since,
 					TimestampTz before)
 {
 	Datum		values[] = {channel, TimestampTzGetDatum(now),
-		TimestampTzGetDatum(since), TimestampTzGetDatum(before)};
+	TimestampTzGetDatum(since), TimestampTzGetDatum(before)};
 
 	return run(&beat, values, NULL, InvalidSnapshot, 0);
 }

@@ -60,6 +60,8 @@ lag_at() { # channels
 	row expiry "worker while nobody dies, $1 channels, max_age ${age}s" "$cpu % of a core" "" "" "$cpu" " %" "<=" 1
 }
 
+sum() { printf '%s\n' "$@" | awk '{ s += $1 } END { printf "%.3f", s }'; }
+
 # p99 of a pgbench log (schedule lag included), in a span of time, milliseconds.
 p99_between() { # from, to
 	cat "$WORK"/tmp/one.* | awk -v from="$1" -v to="$2" \
@@ -70,30 +72,29 @@ p99_between() { # from, to
 # All channels die at once, while others work.  Prints seconds until gone and
 # told, p99 of SELECT 1 before and meanwhile, rooms untold, resyncs.
 mass_death() { # channels
-	local age=5 start gone missing resyncs bench listen result
+	local age=5 start gone missing resyncs bench listen
 
 	psql_quietly -c "ALTER SYSTEM SET presence.max_age = '1h'" -c "SELECT pg_reload_conf()"
 	living "$1"
 	rm -f "$WORK"/tmp/one.*
 	"$CLIENTS/listen" gone "$(($1 / 100))" 60 >"$WORK/tmp/gone" &
 	listen=$!
-	psql_quietly -c "ALTER SYSTEM SET presence.max_age = '${age}s'" -c "SELECT pg_reload_conf()"
 	psql -Xq >/dev/null <<-EOF2
 		SELECT count(presence_touch_many(names)) FROM (
 			SELECT array_agg('channel-000000000000-' || 1000000000000000000 + n) AS names
 			FROM generate_series(0, $1 - 1) n GROUP BY n / 1000) b;
 	EOF2
 	start=$(date +%s.%N)
-	pgbench -n -M prepared -c 8 -j 1 -R 2000 -T 15 --log --log-prefix="$WORK/tmp/one" \
+	psql_quietly -c "ALTER SYSTEM SET presence.max_age = '${age}s'" -c "SELECT pg_reload_conf()"
+	pgbench -n -M prepared -c 8 -j 1 -R 2000 -T 12 --log --log-prefix="$WORK/tmp/one" \
 		-D channels=1 -f bench/sql/select_1.sql >"$WORK/log/pgbench.log" 2>&1 &
 	bench=$!
 	wait $listen || die "bench/listen failed"
 	wait $bench
 	read -r gone missing resyncs <"$WORK/tmp/gone"
 	[ "$(ask "SELECT count(*) FROM presence.presences")" = 0 ] || die "presences are left"
-	result=$(awk -v s="$start" -v g="$gone" -v a=$age 'BEGIN { printf "%.2f %.3f %.3f", g - s - a, s + 1, s + a }')
-	set -- $result
-	echo "$1 $(p99_between "$2" "$3") $(p99_between "$3" "$gone") $missing $resyncs"
+	echo "$(sum "$gone" "-$start" -$age) $(p99_between "$(sum "$start" 1)" "$(sum "$start" $age)")" \
+		"$(p99_between "$(sum "$start" $age)" "$gone") $missing $resyncs"
 }
 
 group_expiry() {

@@ -352,8 +352,12 @@ converge(bool empty)
 	fail("no convergence: %s (%d presences in the table)", what, members);
 	show_state();
 	(void) compare_all(&truth, true);
-	if (options.hold)
-		pause();
+	while (options.hold)
+	{
+		if (!empty)
+			beat();
+		nap(0.05);
+	}
 	return false;
 }
 

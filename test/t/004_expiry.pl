@@ -58,6 +58,11 @@ is_deeply($listener->summary, ['join r silent 20'], 'a rejoin is a join');
 # A worker that does not come: reads know better.
 my $worker = value($node, 'SELECT worker_pid FROM presence.stats');
 value($node, "SELECT presence_add('s', 'slow'), presence_add('s', 'gone'), presence_add('r', 'silent 20')");
+$listener->drain;
+ok(wait_until('the worker sleeps', sub {
+		value($node, "SELECT state = 'idle' AND wait_event_type = 'Extension' AND queue_bytes = 0
+			FROM pg_stat_activity, presence.stats WHERE pid = worker_pid") eq 't' }),
+	'the worker sleeps when it is stopped: at work it may take its time');
 stop_process($worker);
 ok(wait_until('the dead are invisible', sub { value($node, "SELECT presence_count('s')") == 0 }),
 	'the dead are invisible though the worker does not run');

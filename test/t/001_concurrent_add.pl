@@ -14,6 +14,8 @@ presence.bulk_threshold = 1000
 ));
 my $listener = listen_to($node);
 
+await_worker($node);
+
 # Run a script once in each of so many connections at once.
 sub at_once
 {

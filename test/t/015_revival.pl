@@ -20,8 +20,7 @@ sub heard_resync
 }
 
 # The worker stands still for longer than max_age.
-value($node, 'SELECT presence_start_worker()');
-ok(wait_until('a worker', sub { value($node, 'SELECT mode FROM presence.stats') eq 'worker' }), 'a worker runs');
+await_worker($node);
 value($node, q{SELECT presence_add('r', 'silent')});
 my $worker = value($node, 'SELECT worker_pid FROM presence.stats');
 stop_process($worker);

@@ -15,6 +15,8 @@ presence.bulk_threshold = 1000
 my $dir = PostgreSQL::Test::Utils::tempdir();
 my $listener = listen_to($node);
 
+await_worker($node);
+
 # Adds, and notes how that ended.
 value($node, q{
 	CREATE TABLE outcomes (state text, detail text);

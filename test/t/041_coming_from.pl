@@ -46,8 +46,7 @@ sub heard
 }
 
 declare_test_functions($node);
-run('SELECT presence_start_worker()');
-wait_until('the worker runs', sub { value($node, 'SELECT mode FROM presence.stats') eq 'worker' });
+await_worker($node);
 
 # django-channels-presence
 run(q{SELECT presence_add('lobby', 'c1', 'alice', '{"name": "Alice"}')});

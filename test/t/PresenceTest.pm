@@ -13,7 +13,7 @@ use Test::More;
 use Time::HiRes qw(time usleep);
 
 our @EXPORT = qw(new_node restart_node wait_until value listen_to session
-  tap_seconds have_extension log_slice declare_test_functions stop_process
+  await_worker tap_seconds have_extension log_slice declare_test_functions stop_process
   continue_process);
 
 # A started server with the extension in its database "postgres".  Options:
@@ -83,6 +83,19 @@ sub session
 	my ($node, $db) = @_;
 
 	return $node->background_psql($db // 'postgres', on_error_stop => 0);
+}
+
+# Have a worker speak for the database.  Without one the first transactions tell
+# of themselves; and where it opens between their word and their commit, it has
+# listeners read the room again, which who counts every event must not meet.
+sub await_worker
+{
+	my ($node, $db) = @_;
+
+	value($node, 'SELECT presence_start_worker()', $db);
+	wait_until('a worker speaks', sub { value($node, 'SELECT mode FROM presence.stats', $db) eq 'worker' })
+	  or BAIL_OUT('no worker speaks');
+	return;
 }
 
 # How long an endurance test lasts: a few seconds, or what the caller wants.

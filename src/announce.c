@@ -503,13 +503,9 @@ add_event(Turn *turn, TurnRoom *room, PresenceEventKind kind, PresenceRow *row)
 static void
 see_user(Turn *turn, const PresenceHint *hint)
 {
-	const char *name = presence_hint_text(hint, hint->kind == PRESENCE_HINT_LEAVE ?
-										  PRESENCE_FIELD_USER : PRESENCE_FIELD_PREVIOUS);
-	TurnUser   *user = get_user(turn, name);
+	TurnUser   *user = get_user(turn, presence_hint_leaver(hint));
 
-	if (user == NULL ||
-		(hint->kind == PRESENCE_HINT_UPDATE &&
-		 same_user(name, presence_hint_text(hint, PRESENCE_FIELD_USER))))
+	if (user == NULL)
 		return;
 	user->left = true;
 	user->last_seen = Max(user->last_seen, hint->last_seen);
@@ -840,11 +836,11 @@ status_event(const TurnUser *user, PresencePerson *person, List **gone)
 
 	if (now <= 0 && (before > 0 || user->left))
 	{
-		PresenceGone *entry = palloc(sizeof(PresenceGone));
+		PresenceSighting *sighting = palloc(sizeof(PresenceSighting));
 
-		entry->user = person->user;
-		entry->last_seen = user->last_seen;
-		*gone = lappend(*gone, entry);
+		sighting->user = person->user;
+		sighting->last_seen = user->last_seen;
+		*gone = lappend(*gone, sighting);
 	}
 	person->status = effective_status(now, person->chosen_status);
 	hidden = strcmp(person->status, "offline") == 0;
@@ -906,7 +902,7 @@ cover_updates(Turn *turn, PresenceHint *const *later, int nlater)
  * Make the events that hints call for, and bring the roster up to date.
  * "later" are hints that wait for another turn but belong to transactions
  * that the snapshot shows; some may come to be covered.
- * "gone" gets the users who went offline, as PresenceGone.  Needs SPI.
+ * "gone" gets the users who went offline, as PresenceSighting.  Needs SPI.
  * Everything lives in the current memory context.
  */
 List *

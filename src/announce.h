@@ -45,13 +45,6 @@ typedef struct PresenceEvent
 	const PresencePerson *person;	/* of a status */
 } PresenceEvent;
 
-/* A user who went offline, and the last sign of life. */
-typedef struct PresenceGone
-{
-	const char *user;
-	TimestampTz last_seen;
-} PresenceGone;
-
 extern List *presence_announce(PresenceRoster *roster,
 							   PresenceHint *const *hints, int nhints,
 							   PresenceHint *const *later, int nlater,

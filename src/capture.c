@@ -624,10 +624,7 @@ announce_myself(PresenceDatabase *database)
 	bool		resync = false;
 
 	capture.announced = true;
-	capture.untold = true;
-	if (presence_notify == PRESENCE_NOTIFY_OFF)
-		return;
-	if (database)
+	if (database && presence_notify != PRESENCE_NOTIFY_OFF)
 	{
 		resync = presence_queue_owes_resync(database, &capture.losses);
 		if (presence_notify == PRESENCE_NOTIFY_AUTO)

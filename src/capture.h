@@ -15,7 +15,8 @@
 
 /*
  * Announces hints from within the transaction, before it commits; a resync of
- * all rooms first, where one is owed.  false: nothing was announced.
+ * all rooms first, where one is owed.  false: nothing was announced.  Either
+ * way it remembers when users whose presences go were last seen.
  */
 typedef bool (*PresenceAnnounceFunc) (PresenceHint *const *hints, int nhints,
 									  bool resync);

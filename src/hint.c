@@ -57,6 +57,24 @@ presence_hint_meta(const PresenceHint *hint)
 		(Jsonb *) ((char *) hint + hint->offset[PRESENCE_FIELD_META]) : NULL;
 }
 
+/*
+ * The user from whom a change takes a presence, because that leaves or gets
+ * another user; NULL: nobody.
+ */
+const char *
+presence_hint_leaver(const PresenceHint *hint)
+{
+	const char *user = presence_hint_text(hint, PRESENCE_FIELD_USER);
+	const char *before = presence_hint_text(hint, PRESENCE_FIELD_PREVIOUS);
+
+	if (hint->kind == PRESENCE_HINT_LEAVE)
+		return user;
+	if (hint->kind != PRESENCE_HINT_UPDATE || before == NULL ||
+		(user && strcmp(user, before) == 0))
+		return NULL;
+	return before;
+}
+
 /* How a payload tells why a presence left. */
 const char *
 presence_hint_reason_name(PresenceReason reason)

@@ -82,6 +82,7 @@ extern PresenceHint *presence_hint_make(PresenceHintKind kind, int64 id,
 extern const char *presence_hint_text(const PresenceHint *hint,
 									  PresenceHintField field);
 extern Jsonb *presence_hint_meta(const PresenceHint *hint);
+extern const char *presence_hint_leaver(const PresenceHint *hint);
 extern const char *presence_hint_reason_name(PresenceReason reason);
 
 #endif							/* PRESENCE_HINT_H */

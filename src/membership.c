@@ -32,7 +32,6 @@
 #include "membership.h"
 #include "miscadmin.h"
 #include "permission.h"
-#include "queue.h"
 #include "shmem.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
@@ -125,50 +124,6 @@ array_of_one(text *channel)
 	return construct_array(&datum, 1, TEXTOID, -1, false, TYPALIGN_INT);
 }
 
-/* Whether a worker remembers when users were last seen. */
-static bool
-worker_remembers(void)
-{
-	PresenceDatabase *database = presence_database_mine();
-
-	return database && presence_queue_is_open(database);
-}
-
-/*
- * Remember when the users of rows that are about to go were last seen: as the
- * owner, for whoever may close a connection is not thereby its user.
- */
-static void
-remember_users(List *rows)
-{
-	PresenceSession caller;
-	Datum	   *users = palloc(list_length(rows) * sizeof(Datum));
-	Datum	   *times = palloc(list_length(rows) * sizeof(Datum));
-	int			count = 0;
-	ListCell   *lc;
-
-	foreach(lc, rows)
-	{
-		PresenceRow *row = lfirst(lc);
-		PresenceTime seen = presence_liveness_seen(row->channel, strlen(row->channel),
-												   row->last_seen);
-
-		if (row->user == NULL)
-			continue;
-		users[count] = CStringGetTextDatum(row->user);
-		times[count++] = TimestampTzGetDatum(presence_clock_to_timestamp(seen));
-	}
-	if (count == 0)
-		return;
-	caller = presence_store_become_owner();
-	presence_store_note_last_seen(PointerGetDatum(construct_array(users, count, TEXTOID, -1,
-																  false, TYPALIGN_INT)),
-								  PointerGetDatum(construct_array(times, count, TIMESTAMPTZOID,
-																  sizeof(TimestampTz), FLOAT8PASSBYVAL,
-																  TYPALIGN_DOUBLE)));
-	presence_store_become_caller(caller);
-}
-
 /* Remove presences that are locked, for a reason; how many went. */
 uint64
 presence_membership_remove(List *rows, PresenceReason reason)
@@ -176,8 +131,6 @@ presence_membership_remove(List *rows, PresenceReason reason)
 	PresenceReason before = presence_capture_set_reason(reason);
 	uint64		count;
 
-	if (rows != NIL && !worker_remembers())
-		remember_users(rows);
 	count = presence_store_delete(rows);
 	presence_capture_set_reason(before);
 	return count;
@@ -299,8 +252,6 @@ find_and_replace(const PresenceEntrant *entrant, const char *nulls,
 		return false;
 	if (!differs(entrant, row))
 		return presence_permission_may_touch(entrant->channel);
-	if (row->user && user_differs(entrant, row) && !worker_remembers())
-		remember_users(list_make1(row));
 	return presence_store_replace(room, channel, PointerGetDatum(entrant->user),
 								  PointerGetDatum(entrant->meta), nulls, row);
 }
@@ -663,8 +614,12 @@ presence_membership_expire(ArrayType *channels, int64 age)
 uint64
 presence_membership_prune_rooms(void)
 {
+	PresenceDatabase *database = presence_database_mine();
+
 	presence_store_forget_admissions(GetCurrentTimestamp() -
 									 (int64) presence_join_rate_window * USECS_PER_SEC);
+	if (database == NULL || pg_atomic_exchange_u32(&database->sightings, 0) != 0)
+		presence_store_fold_sightings();
 	if (presence_store_count_empty_rooms() == 0 ||
 		!presence_store_try_lock("rooms", ROOMS_LOCK_TIMEOUT))
 		return 0;

@@ -409,10 +409,51 @@ asks_resync(PresenceHint *const *hints, int nhints)
 	return false;
 }
 
+/* Whether transactions may announce their changes now. */
+static bool
+may_announce(void)
+{
+	if (presence_notify == PRESENCE_NOTIFY_OFF)
+		return false;
+	if (presence_notify_queue_usage() <= MAX_QUEUE_USAGE)
+		return true;
+	ereport(WARNING,
+			(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+			 errmsg("changes of presence are not announced because the notify queue is almost full"),
+			 errhint("Look for sessions that LISTEN and stay in a transaction.")));
+	return false;
+}
+
+/* Remember when users from whom hints take a presence were last seen. */
+static void
+remember_leavers(PresenceHint *const *hints, int nhints)
+{
+	List	   *sightings = NIL;
+	PresenceDatabase *database = presence_database_mine();
+
+	for (int i = 0; i < nhints; i++)
+	{
+		PresenceSighting *sighting;
+
+		if (presence_hint_leaver(hints[i]) == NULL)
+			continue;
+		sighting = palloc(sizeof(PresenceSighting));
+		sighting->user = presence_hint_leaver(hints[i]);
+		sighting->last_seen = hints[i]->last_seen;
+		sightings = lappend(sightings, sighting);
+	}
+	if (sightings == NIL)
+		return;
+	presence_store_add_sightings(sightings);
+	if (database)
+		pg_atomic_write_u32(&database->sightings, 1);
+}
+
 /*
- * Announce the changes of the running transaction from within it.  A full
- * notify queue would fail the caller's commit, so it is spared when it fills
- * up: false, and listeners miss the events.
+ * Do what a worker would do with the changes of the running transaction, from
+ * within it: announce them, and remember who was last seen.  A full notify
+ * queue would fail the caller's commit, so it is spared when it fills up:
+ * false, and listeners miss the events.
  *
  * Rooms are read in the newest snapshot: an older one, of a transaction that
  * keeps its first, shows beside what the transaction put in what others have
@@ -422,21 +463,14 @@ bool
 presence_notify_transaction(PresenceHint *const *hints, int nhints, bool resync)
 {
 	PresenceStamp stamp = {false};
+	bool		told = may_announce();
 	PresenceSession caller;
 	Snapshot	snapshot;
 	MemoryContext context;
 	MemoryContext old;
 	MemoryContext before;
-	List	   *gone;
+	List	   *ignored;
 
-	if (presence_notify_queue_usage() > MAX_QUEUE_USAGE)
-	{
-		ereport(WARNING,
-				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
-				 errmsg("changes of presence are not announced because the notify queue is almost full"),
-				 errhint("Look for sessions that LISTEN and stay in a transaction.")));
-		return false;
-	}
 	context = AllocSetContextCreate(CurrentMemoryContext, "presence notify",
 									ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(context);
@@ -444,16 +478,18 @@ presence_notify_transaction(PresenceHint *const *hints, int nhints, bool resync)
 	PushActiveSnapshot(snapshot);
 	caller = presence_store_become_owner();
 	before = presence_store_connect();
-	if (resync || asks_resync(hints, nhints))
+	remember_leavers(hints, nhints);
+	if (told && (resync || asks_resync(hints, nhints)))
 		presence_notify_resync(&stamp);
-	presence_notify_events(presence_announce(presence_roster_create(context),
-											 hints, nhints, NULL, 0,
-											 snapshot, &gone), &stamp);
+	if (told)
+		presence_notify_events(presence_announce(presence_roster_create(context),
+												 hints, nhints, NULL, 0,
+												 snapshot, &ignored), &stamp);
 	presence_store_finish(before);
 	presence_store_become_caller(caller);
 	PopActiveSnapshot();
 	UnregisterSnapshot(snapshot);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
-	return true;
+	return told;
 }

@@ -221,23 +221,51 @@ static Statement look_up = {
 };
 
 static Statement people = {
-	"SELECT u.user_id, pe.chosen_status, pe.custom_message, pe.last_seen,"
+	"SELECT u.user_id, pe.chosen_status, pe.custom_message,"
+	" (SELECT pg_catalog.max(s.last_seen) FROM presence.sightings s"
+	" WHERE s.user_id " EQ " u.user_id),"
 	" (SELECT pg_catalog.count(*) FROM presence.presences p"
 	" WHERE p.user_id " EQ " u.user_id)"
 	" FROM pg_catalog.unnest($1) AS u (user_id)"
-	" LEFT JOIN LATERAL (SELECT pe.chosen_status, pe.custom_message, pe.last_seen"
+	" LEFT JOIN LATERAL (SELECT pe.chosen_status, pe.custom_message"
 	" FROM presence.people pe WHERE pe.user_id " EQ " u.user_id OFFSET 0) pe ON true",
 	1, {TEXTARRAYOID}, CURSOR_OPT_GENERIC_PLAN
 };
 
-/* In order of users, so that two that note the same do not wait in a circle. */
-static Statement note_last_seen = {
-	"INSERT INTO presence.people AS pe (user_id, last_seen)"
-	" SELECT t.user_id, pg_catalog.max(t.last_seen)"
-	" FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS t (user_id, last_seen)"
-	" GROUP BY t.user_id ORDER BY t.user_id"
-	" ON CONFLICT (user_id) DO UPDATE SET last_seen = GREATEST(pe.last_seen, excluded.last_seen)",
+#define NEWEST_OF_EACH \
+	"SELECT t.user_id, pg_catalog.max(t.last_seen) AS last_seen" \
+	" FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS t (user_id, last_seen)" \
+	" GROUP BY t.user_id"
+
+static Statement add_sightings = {
+	"INSERT INTO presence.sightings (user_id, last_seen) " NEWEST_OF_EACH,
 	2, {TEXTARRAYOID, TIMESTAMPTZARRAYOID}
+};
+
+/* Brings rows that nobody has locked up to date, and adds what is missing. */
+static Statement merge_sightings = {
+	"WITH t AS MATERIALIZED (" NEWEST_OF_EACH "),"
+	" l AS MATERIALIZED (SELECT o.tid, t.user_id, t.last_seen FROM t,"
+	" LATERAL (SELECT s.ctid AS tid FROM presence.sightings s"
+	" WHERE s.user_id " EQ " t.user_id FOR NO KEY UPDATE SKIP LOCKED) o),"
+	" u AS (UPDATE presence.sightings AS s"
+	" SET last_seen = GREATEST(s.last_seen, l.last_seen) FROM l"
+	" WHERE s.ctid " EQ " l.tid RETURNING s.user_id)"
+	" INSERT INTO presence.sightings (user_id, last_seen)"
+	" SELECT t.user_id, t.last_seen FROM t"
+	" WHERE NOT EXISTS (SELECT FROM u WHERE u.user_id " EQ " t.user_id)",
+	2, {TEXTARRAYOID, TIMESTAMPTZARRAYOID}, CURSOR_OPT_GENERIC_PLAN
+};
+
+/* Removes all but the newest of each user that nobody has locked. */
+static Statement fold_sightings = {
+	"DELETE FROM presence.sightings s USING ("
+	"SELECT x.ctid AS tid FROM presence.sightings x WHERE EXISTS ("
+	"SELECT FROM presence.sightings y WHERE y.user_id " EQ " x.user_id"
+	" AND ROW(y.last_seen, y.ctid) OPERATOR(pg_catalog.>) ROW(x.last_seen, x.ctid))"
+	" FOR UPDATE SKIP LOCKED) l WHERE s.ctid " EQ " l.tid",
+	0,
+	.whole = true
 };
 
 static Statement is_banned = {
@@ -928,13 +956,53 @@ presence_store_people(Datum users, Snapshot snapshot)
 	return result;
 }
 
-/* Remember when users (text[]) were last seen (timestamptz[]). */
-void
-presence_store_note_last_seen(Datum users, Datum times)
+/* Run a statement with the users of sightings (text[]) and their times. */
+static void
+run_sightings(Statement *statement, List *sightings)
 {
-	Datum		values[] = {users, times};
+	int			count = list_length(sightings);
+	Datum	   *users = palloc(count * sizeof(Datum));
+	Datum	   *times = palloc(count * sizeof(Datum));
+	Datum		values[2];
+	ListCell   *lc;
 
-	(void) run(&note_last_seen, values, NULL, InvalidSnapshot, 0);
+	foreach(lc, sightings)
+	{
+		PresenceSighting *sighting = lfirst(lc);
+
+		users[foreach_current_index(lc)] = CStringGetTextDatum(sighting->user);
+		times[foreach_current_index(lc)] = TimestampTzGetDatum(sighting->last_seen);
+	}
+	values[0] = PointerGetDatum(construct_array(users, count, TEXTOID, -1,
+												false, TYPALIGN_INT));
+	values[1] = PointerGetDatum(construct_array(times, count, TIMESTAMPTZOID,
+												sizeof(TimestampTz), FLOAT8PASSBYVAL,
+												TYPALIGN_DOUBLE));
+	(void) run(statement, values, NULL, InvalidSnapshot, 0);
+}
+
+/*
+ * Remember sightings in new rows: waits for nobody, and fails at no isolation
+ * level.
+ */
+void
+presence_store_add_sightings(List *sightings)
+{
+	run_sightings(&add_sightings, sightings);
+}
+
+/* Remember sightings, in the rows of their users where there are any. */
+void
+presence_store_merge_sightings(List *sightings)
+{
+	run_sightings(&merge_sightings, sightings);
+}
+
+/* Remove the rows of users who have newer ones. */
+void
+presence_store_fold_sightings(void)
+{
+	(void) run(&fold_sightings, NULL, NULL, InvalidSnapshot, 0);
 }
 
 /* The one bigint that a statement answers. */

@@ -32,6 +32,13 @@ typedef struct PresenceRow
 	ItemPointerData tid;
 } PresenceRow;
 
+/* A user whose connection went, and its last sign of life. */
+typedef struct PresenceSighting
+{
+	const char *user;
+	TimestampTz last_seen;
+} PresenceSighting;
+
 /* A user, as listeners get to know. */
 typedef struct PresencePerson
 {
@@ -99,7 +106,9 @@ extern List *presence_store_load_rooms(Datum rooms, Snapshot snapshot);
 extern List *presence_store_look_up(Datum rooms, Datum channels,
 									Snapshot snapshot);
 extern List *presence_store_people(Datum users, Snapshot snapshot);
-extern void presence_store_note_last_seen(Datum users, Datum times);
+extern void presence_store_add_sightings(List *sightings);
+extern void presence_store_merge_sightings(List *sightings);
+extern void presence_store_fold_sightings(void);
 
 extern bool presence_store_is_banned(Datum room, Datum user);
 extern bool presence_store_is_invited(Datum room, Datum user);

@@ -409,28 +409,11 @@ announce_batch(PresenceBatch *batch, Snapshot snapshot, PresenceStamp *stamp,
 static void
 remember_gone(List *gone)
 {
-	int			count = list_length(gone);
-	Datum	   *users;
-	Datum	   *times;
 	MemoryContext before;
-	ListCell   *lc;
 
 	begin_work("remembering who was last seen");
-	users = palloc(count * sizeof(Datum));
-	times = palloc(count * sizeof(Datum));
-	foreach(lc, gone)
-	{
-		PresenceGone *entry = lfirst(lc);
-
-		users[foreach_current_index(lc)] = CStringGetTextDatum(entry->user);
-		times[foreach_current_index(lc)] = TimestampTzGetDatum(entry->last_seen);
-	}
 	before = presence_store_connect();
-	presence_store_note_last_seen(PointerGetDatum(construct_array(users, count, TEXTOID, -1,
-																  false, TYPALIGN_INT)),
-								  PointerGetDatum(construct_array(times, count, TIMESTAMPTZOID,
-																  sizeof(TimestampTz), FLOAT8PASSBYVAL,
-																  TYPALIGN_DOUBLE)));
+	presence_store_merge_sightings(gone);
 	presence_store_finish(before);
 	PopActiveSnapshot();
 	CommitTransactionCommand();

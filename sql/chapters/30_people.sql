@@ -7,17 +7,31 @@ CREATE TABLE presence.people (
 	chosen_status text COLLATE pg_catalog."C"
 		CHECK (chosen_status OPERATOR(pg_catalog.=) ANY (ARRAY['online', 'away', 'busy', 'offline'])),
 	custom_message text
-		CHECK (pg_catalog.char_length(custom_message) OPERATOR(pg_catalog.<=) 100),
-	last_seen timestamptz
+		CHECK (pg_catalog.char_length(custom_message) OPERATOR(pg_catalog.<=) 100)
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05);
 
-COMMENT ON TABLE presence.people IS 'what users chose to show, and when they were last seen';
+COMMENT ON TABLE presence.people IS 'what users chose to show';
 COMMENT ON COLUMN presence.people.user_id IS 'the user, 1 to 255 characters';
 COMMENT ON COLUMN presence.people.chosen_status IS 'online, away, busy or offline (invisible); NULL: none chosen, which means online';
 COMMENT ON COLUMN presence.people.custom_message IS 'at most 100 characters of the user''s own, or NULL';
-COMMENT ON COLUMN presence.people.last_seen IS 'last sign of life before the user went offline; NULL: not known';
 
-SELECT pg_catalog.pg_extension_config_dump('presence.people', 'WHERE chosen_status IS NOT NULL');
+SELECT pg_catalog.pg_extension_config_dump('presence.people', '');
+
+-- Apart from the choices, and not unique, so that nobody who goes offline waits
+-- for a transaction in which somebody chooses, or for another who goes.
+CREATE TABLE presence.sightings (
+	user_id text COLLATE pg_catalog."C" NOT NULL,
+	last_seen timestamptz NOT NULL
+) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05);
+CREATE INDEX sightings_user_id ON presence.sightings (user_id);
+
+COMMENT ON TABLE presence.sightings IS
+	'when users whose connections went were last seen; of several rows of a user the newest counts, prune_rooms removes the others';
+COMMENT ON INDEX presence.sightings_user_id IS 'finds when a user was last seen';
+COMMENT ON COLUMN presence.sightings.user_id IS 'the user';
+COMMENT ON COLUMN presence.sightings.last_seen IS 'a last sign of life of the connections that went';
+
+SELECT pg_catalog.pg_extension_config_dump('presence.sightings', '');
 
 CREATE TYPE presence.person AS (
 	user_id text COLLATE pg_catalog."C",
@@ -54,7 +68,10 @@ BEGIN ATOMIC
 		   CASE WHEN m.connections OPERATOR(pg_catalog.>) 0
 				THEN COALESCE(p.chosen_status, 'online') ELSE 'offline' END,
 		   p.chosen_status, p.custom_message, m.connections,
-		   GREATEST(m.last_seen, p.last_seen)
+		   GREATEST(m.last_seen, (
+			SELECT pg_catalog.max(g.last_seen)
+			FROM presence.sightings g
+			WHERE g.user_id OPERATOR(pg_catalog.=) u.user_id))
 	FROM pg_catalog.unnest(presence_statuses.user_ids) WITH ORDINALITY AS u (user_id, position)
 	CROSS JOIN LATERAL (
 		SELECT pg_catalog.count(DISTINCT l.channel_name) AS connections,

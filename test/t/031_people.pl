@@ -148,6 +148,61 @@ sub run_all
 	return;
 }
 
+# How many rows remember when users were last seen.
+sub sightings
+{
+	my ($users) = @_;
+
+	return value($node, "SELECT count(*) FROM presence.sightings WHERE user_id = ANY ('{$users}')");
+}
+
+# Transactions that choose statuses, remove users or read when they were last
+# seen stay open: those who tell and remember others' going wait for none.
+sub nobody_waits
+{
+	my ($mode) = @_;
+	my @open = map { session($node) } 1 .. 3;
+
+	tells(q{SELECT presence_add('r', 'k' || i, 'kim'), presence_add('r', 'l' || i, 'lea') FROM generate_series(1, 4) i},
+		[ 'kim online', 'lea online' ], "$mode: two come");
+	tells(q{SELECT presence_leave_all_many('{k1,k2,k3,k4}')}, ['kim offline'], "$mode: one goes");
+	ok(wait_until('it is remembered', sub { sightings('kim') == 1 }), "$mode: and is remembered");
+	$_->query_safe(q{SET statement_timeout = '20s'}) for @open;
+
+	$open[0]->query_safe('BEGIN');
+	$open[0]->query_safe(q{SELECT FROM presence.sightings FOR UPDATE});
+	$open[0]->query_safe(q{SELECT presence_set_status('kim', 'busy'), presence_set_status('lea', 'busy')});
+	tells(q{SELECT presence_add('r', 'k' || i, 'kim') FROM generate_series(1, 4) i}, ['kim online'], "$mode: one comes back beside a choice");
+	tells(q{SELECT presence_leave_all_many('{k1,k2,k3,k4,l1,l2,l3,l4}')}, [ 'kim offline', 'lea offline' ], "$mode: both go beside it");
+	ok(wait_until('both are remembered', sub { sightings('kim,lea') == 3 }), "$mode: and are remembered") or diag(sightings('kim,lea'));
+	value($node, 'SELECT prune_rooms()');
+	$open[0]->query_safe('COMMIT');
+	summary();
+
+	tells(q{SELECT presence_add('r', 'k' || i, 'kim'), presence_add('r', 'l' || i, 'lea') FROM generate_series(1, 4) i},
+		[ 'kim busy', 'lea busy' ], "$mode: they come again");
+	$open[2]->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ');
+	$open[2]->query_safe('SELECT count(*) FROM presence.sightings');
+	$open[$_]->query_safe('BEGIN') for 0, 1;
+	$open[0]->query_safe(q{SELECT presence_leave_all('k1')});
+	$open[1]->query_safe(q{SELECT presence_leave_all('l1')});
+	$open[0]->query_safe(q{SELECT presence_leave_all('l2')});
+	$open[1]->query_safe(q{SELECT presence_leave_all('k2')});
+	$open[2]->query_safe(q{SELECT presence_leave_all_many('{k3,l3}')});
+	$open[$_]->query_safe('COMMIT') for 0 .. 2;
+	tells(q{SELECT presence_leave_all_many('{k4,l4}')}, [ 'kim offline', 'lea offline' ], "$mode: all go, in any order");
+	if ($mode eq 'transaction')
+	{
+		cmp_ok(sightings('kim,lea'), '>', 3, "$mode: each transaction remembered for itself");
+		value($node, 'SELECT prune_rooms()');
+		is(sightings('kim,lea'), 2, "$mode: prune_rooms keeps one row for each");
+	}
+	is(value($node, q{SELECT count(*) FROM presence_statuses('{kim,lea}') WHERE last_seen > now() - interval '1 minute'}), 2,
+		"$mode: the newest counts");
+	$_->quit for @open;
+	return;
+}
+
 # Many connections of two users come, go and change hands in several rooms: the
 # statuses of each begin with online, end with offline, and alternate.
 sub alternates
@@ -174,6 +229,7 @@ value($node, q{SELECT presence_add('warm', 'up')});
 switch_to('auto', 'worker');
 $listener->clear;
 run_all('worker');
+nobody_waits('worker');
 
 alternates('tabs', q(
 \set r random(1, 3)
@@ -191,10 +247,11 @@ SELECT presence_add('room ' || :r, 'c' || :client_id, (ARRAY['ben', 'ann'])[:u +
 SELECT presence_leave_all('c' || :client_id);
 ));
 
-value($node, 'DELETE FROM presence.people');
+value($node, 'DELETE FROM presence.people; DELETE FROM presence.sightings');
 switch_to('transaction', 'transaction');
 $listener->clear;
 run_all('transaction');
+nobody_waits('transaction');
 
 $listener->quit;
 $node->stop;

@@ -737,7 +737,9 @@ fold_events(TurnRoom *room)
 
 /*
  * Have rooms read again of which transactions have told themselves: what they
- * told may have overtaken what was still to be told here.
+ * told may have overtaken what was still to be told here.  The roster forgets
+ * them, too.  Not all of the transactions' hints find the queue open: it may
+ * hold a join and miss the leave that came after it.
  */
 static List *
 resync_doubtful(Turn *turn)
@@ -757,6 +759,7 @@ resync_doubtful(Turn *turn)
 		event->kind = PRESENCE_EVENT_RESYNC;
 		event->room = room->name;
 		events = lappend(events, event);
+		presence_roster_forget(turn->roster, room->room);
 	}
 	return events;
 }
@@ -927,6 +930,7 @@ presence_announce(PresenceRoster *roster, PresenceHint *const *hints, int nhints
 	tell_hints(&turn, hints, nhints);
 	count_later(&turn, later, nlater);
 	cover_updates(&turn, later, nlater);
-	events = list_concat(collect_events(&turn), resync_doubtful(&turn));
+	events = collect_events(&turn);
+	events = list_concat(events, resync_doubtful(&turn));
 	return list_concat(events, collect_statuses(&turn, gone));
 }

@@ -113,8 +113,8 @@ presence_roster_clear(PresenceRoster *roster)
 }
 
 /* Forget a room. */
-static void
-forget_room(PresenceRoster *roster, PresenceRosterRoom *room)
+void
+presence_roster_forget(PresenceRoster *roster, PresenceRosterRoom *room)
 {
 	members_iterator mi;
 	users_iterator ui;
@@ -148,8 +148,8 @@ presence_roster_trim(PresenceRoster *roster, Size limit)
 
 	/* Freed memory stays with the context: half of the rooms go at once. */
 	for (uint32 n = roster->rooms->members / 2; n > 0; n--)
-		forget_room(roster, dlist_tail_element(PresenceRosterRoom, link,
-											   &roster->recent));
+		presence_roster_forget(roster, dlist_tail_element(PresenceRosterRoom, link,
+														  &roster->recent));
 	if (MemoryContextMemAllocated(roster->context, true) > limit * 2)
 		presence_roster_clear(roster);
 }

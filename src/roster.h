@@ -32,6 +32,8 @@ typedef struct PresenceRosterCounts
 
 extern PresenceRoster *presence_roster_create(MemoryContext parent);
 extern void presence_roster_clear(PresenceRoster *roster);
+extern void presence_roster_forget(PresenceRoster *roster,
+								   PresenceRosterRoom *room);
 extern void presence_roster_trim(PresenceRoster *roster, Size limit);
 
 extern PresenceRosterRoom *presence_roster_find(PresenceRoster *roster,

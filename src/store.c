@@ -32,10 +32,13 @@
 #include "storage/lmgr.h"
 #include "storage/proc.h"
 #include "store.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/relcache.h"
+#include "utils/rls.h"
 #include "utils/snapmgr.h"
 
 #define EQ "OPERATOR(pg_catalog.=)"
@@ -49,6 +52,15 @@
 	"p.id, p.room, p.channel_name, p.user_id, p.meta, p.joined_at, p.last_seen, p.ctid"
 
 #define MAX_ARGUMENTS 8
+
+/* Columns of presence.rooms. */
+enum
+{
+	ROOM_NAME = 1,
+	ROOM_META,
+	ROOM_MAX_MEMBERS,
+	ROOM_PRIVATE
+};
 
 /* A statement, prepared at its first use in a session. */
 typedef struct Statement
@@ -146,13 +158,13 @@ static Statement delete_rows = {
 static Statement has_channel = {
 	"SELECT 1 FROM presence.presences p"
 	" WHERE p.channel_name " EQ " $1 AND p.last_seen " GE " $2",
-	2, {TEXTOID, TIMESTAMPTZOID}
+	2, {TEXTOID, TIMESTAMPTZOID}, CURSOR_OPT_GENERIC_PLAN
 };
 
 static Statement has_older = {
 	"SELECT 1 FROM presence.presences p"
 	" WHERE p.channel_name " EQ " $1 AND p.last_seen " LT " $2",
-	2, {TEXTOID, TIMESTAMPTZOID}
+	2, {TEXTOID, TIMESTAMPTZOID}, CURSOR_OPT_GENERIC_PLAN
 };
 
 /*
@@ -175,7 +187,7 @@ static Statement beat = {
 	" WHERE q.channel_name " EQ " $1 AND q.last_seen " GE " $3 AND q.last_seen " LT " $4"
 	" FOR NO KEY UPDATE SKIP LOCKED) l"
 	" WHERE p.ctid " EQ " l.tid",
-	4, {TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
+	4, {TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID}, CURSOR_OPT_GENERIC_PLAN
 };
 
 static Statement remaining = {
@@ -245,15 +257,13 @@ static Statement add_sightings = {
 /* Brings rows that nobody has locked up to date, and adds what is missing. */
 static Statement merge_sightings = {
 	"WITH t AS MATERIALIZED (" NEWEST_OF_EACH "),"
-	" l AS MATERIALIZED (SELECT o.tid, t.user_id, t.last_seen FROM t,"
-	" LATERAL (SELECT s.ctid AS tid FROM presence.sightings s"
-	" WHERE s.user_id " EQ " t.user_id FOR NO KEY UPDATE SKIP LOCKED) o),"
+	" l AS MATERIALIZED (SELECT o.tid, t.user_id, t.last_seen FROM t"
+	" LEFT JOIN LATERAL (SELECT s.ctid AS tid FROM presence.sightings s"
+	" WHERE s.user_id " EQ " t.user_id FOR NO KEY UPDATE SKIP LOCKED) o ON true),"
 	" u AS (UPDATE presence.sightings AS s"
-	" SET last_seen = GREATEST(s.last_seen, l.last_seen) FROM l"
-	" WHERE s.ctid " EQ " l.tid RETURNING s.user_id)"
+	" SET last_seen = GREATEST(s.last_seen, l.last_seen) FROM l WHERE s.ctid " EQ " l.tid)"
 	" INSERT INTO presence.sightings (user_id, last_seen)"
-	" SELECT t.user_id, t.last_seen FROM t"
-	" WHERE NOT EXISTS (SELECT FROM u WHERE u.user_id " EQ " t.user_id)",
+	" SELECT l.user_id, l.last_seen FROM l WHERE l.tid IS NULL",
 	2, {TEXTARRAYOID, TIMESTAMPTZARRAYOID}, CURSOR_OPT_GENERIC_PLAN
 };
 
@@ -615,16 +625,6 @@ presence_store_table(const char *name)
 }
 
 /*
- * Lock the table of rooms until the transaction ends.  RowExclusiveLock keeps
- * prune_rooms away from rooms that are being entered.
- */
-void
-presence_store_lock_rooms(LOCKMODE mode)
-{
-	LockRelationOid(presence_store_table("rooms"), mode);
-}
-
-/*
  * Wait at most so long for every transaction that is changing a table; whether
  * they have ended, and others are kept out until this one ends.  A timed-out
  * wait is undone with its subtransaction, so that it stands in nobody's way.
@@ -670,23 +670,20 @@ presence_store_try_lock(const char *name, int timeout_ms)
 	return locked;
 }
 
-/* Read a room's rules; false: no such room. */
+/* Read a room's rules by a query; false: no such room. */
 static bool
-read_room(Datum room, PresenceRoomRules *rules)
+ask_room(Datum room, PresenceRoomRules *rules)
 {
 	uint64		count = run(&get_room, &room, NULL, InvalidSnapshot, 1);
 	bool		isnull;
 
-	rules->max_members = 0;
-	rules->private = false;
 	if (count > 0)
 	{
 		HeapTuple	tuple = SPI_tuptable->vals[0];
 		TupleDesc	desc = SPI_tuptable->tupdesc;
+		Datum		max_members = SPI_getbinval(tuple, desc, 1, &isnull);
 
-		rules->max_members = DatumGetInt32(SPI_getbinval(tuple, desc, 1, &isnull));
-		if (isnull)
-			rules->max_members = 0;
+		rules->max_members = isnull ? 0 : DatumGetInt32(max_members);
 		rules->private = DatumGetBool(SPI_getbinval(tuple, desc, 2, &isnull));
 	}
 	SPI_freetuptable(SPI_tuptable);
@@ -694,8 +691,53 @@ read_room(Datum room, PresenceRoomRules *rules)
 }
 
 /*
+ * Read a room's rules through the index, which is a tenth of an add cheaper
+ * than the query; false: no such room.
+ */
+static bool
+look_up_room(Oid table, Datum room, PresenceRoomRules *rules)
+{
+	Relation	relation = table_open(table, NoLock);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		found;
+	bool		isnull;
+
+	list_free(RelationGetIndexList(relation));	/* finds rd_pkindex */
+	ScanKeyInit(&key, ROOM_NAME, BTEqualStrategyNumber, F_TEXTEQ, room);
+	scan = systable_beginscan(relation, relation->rd_pkindex,
+							  OidIsValid(relation->rd_pkindex), snapshot, 1, &key);
+	tuple = systable_getnext(scan);
+	found = HeapTupleIsValid(tuple);
+	if (found)
+	{
+		TupleDesc	desc = RelationGetDescr(relation);
+		Datum		max_members = heap_getattr(tuple, ROOM_MAX_MEMBERS, desc, &isnull);
+
+		rules->max_members = isnull ? 0 : DatumGetInt32(max_members);
+		rules->private = DatumGetBool(heap_getattr(tuple, ROOM_PRIVATE, desc, &isnull));
+	}
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(relation, NoLock);
+	return found;
+}
+
+/* Whether the caller may read all of a table. */
+static bool
+may_read_all(Oid table)
+{
+	int			rls = check_enable_rls(table, InvalidOid, true);
+
+	return pg_class_aclcheck(table, GetUserId(), ACL_SELECT) == ACLCHECK_OK &&
+		rls != RLS_ENABLED;
+}
+
+/*
  * Make sure that a room exists and stays until the transaction ends; what it
- * asks of those who enter.
+ * asks of those who enter.  RowExclusiveLock keeps prune_rooms away.
  *
  * A snapshot older than this statement may show a room that is gone, so with
  * one the insert comes first: it looks at what is, or says 40001.
@@ -703,12 +745,16 @@ read_room(Datum room, PresenceRoomRules *rules)
 PresenceRoomRules
 presence_store_enter_room(Datum room)
 {
-	PresenceRoomRules rules;
+	PresenceRoomRules rules = {0};
+	Oid			table = presence_store_table("rooms");
+	bool		found;
 
-	presence_store_lock_rooms(RowExclusiveLock);
+	LockRelationOid(table, RowExclusiveLock);
 	if (IsolationUsesXactSnapshot())
 		(void) run(&insert_room, &room, NULL, InvalidSnapshot, 0);
-	if (!read_room(room, &rules))
+	found = !IsolationUsesXactSnapshot() && may_read_all(table) ?
+		look_up_room(table, room, &rules) : ask_room(room, &rules);
+	if (!found)
 		(void) run(&insert_room, &room, NULL, InvalidSnapshot, 0);
 	return rules;
 }

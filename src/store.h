@@ -70,7 +70,6 @@ extern PresenceSession presence_store_become_owner(void);
 extern void presence_store_become_caller(PresenceSession session);
 
 extern Oid	presence_store_table(const char *name);
-extern void presence_store_lock_rooms(LOCKMODE mode);
 extern bool presence_store_try_lock(const char *table, int timeout_ms);
 extern PresenceRoomRules presence_store_enter_room(Datum room);
 extern uint64 presence_store_count_empty_rooms(void);

@@ -12,6 +12,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "commands/async.h"
 #include "database.h"
 #include "ephemeral.h"
@@ -442,8 +443,8 @@ remember_leavers(PresenceHint *const *hints, int nhints)
 		sighting->last_seen = hints[i]->last_seen;
 		sightings = lappend(sightings, sighting);
 	}
-	if (sightings == NIL)
-		return;
+	if (sightings == NIL || XactReadOnly)
+		return;					/* it may have become read-only since */
 	presence_store_add_sightings(sightings);
 	if (database)
 		pg_atomic_write_u32(&database->sightings, 1);

@@ -435,7 +435,8 @@ mark_covered(PresenceQueue *queue, const PresenceBatch *batch, Size done)
 
 /*
  * The first hints of a batch have been announced: drop them, and mark those
- * behind them that were covered, unless the queue was cut meanwhile.  Called by the one worker of the database only.
+ * behind them that were covered, unless the queue was cut meanwhile.  Called by
+ * the one worker of the database only.
  */
 void
 presence_queue_consume(PresenceDatabase *database, const PresenceBatch *batch,

@@ -98,6 +98,14 @@ ROLLBACK;
 SELECT is(presence_touch('kept'), false, 'rolled back, it is as dead as before');
 SELECT is_empty($$SELECT * FROM presence_list('tx')$$, 'and unseen');
 
+-- A transaction may become read-only when it has done its work.
+SELECT presence_add('tx', 'reader', 'rita');
+BEGIN;
+SELECT presence_leave_all('reader');
+SET TRANSACTION READ ONLY;
+COMMIT;
+SELECT is(presence_touch('reader'), false, 'a removal commits in a transaction that has become read-only');
+
 -- Two-phase commit
 SELECT current_setting('max_prepared_transactions')::int > 0 AS can_prepare \gset
 \if :can_prepare

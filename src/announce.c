@@ -537,9 +537,36 @@ tell_leave(Turn *turn, TurnRoom *room, PresenceRosterMember *member,
 }
 
 /*
- * A presence has joined.  Its channel may still be on the roster with an
- * older presence, whose leave comes later: that is told first.
+ * Take off the roster who has the place of a presence that joins; false: the
+ * place is not free, there is no join to tell.
+ *
+ * The hint that the other one left comes later: that is told first.  The other
+ * one may be the same presence, which plain SQL has moved away and back.
+ * Where no such hint exists the other one is there still: the presence has
+ * been told already, or it came and went before the other one came.
  */
+static bool
+clear_place(Turn *turn, TurnRoom *room, PresenceRosterMember *member,
+			const PresenceHint *hint)
+{
+	const char *channel = presence_hint_text(hint, PRESENCE_FIELD_CHANNEL);
+	bool		brief = get_hinted(turn, hint)->brief;
+	PresenceHint *leave = get_presence(turn, room->name, channel, member->id)->leave;
+
+	if (leave && !leave->covered)
+	{
+		see_user(turn, leave);
+		tell_leave(turn, room, member, leave);
+		leave->covered = true;
+		return true;
+	}
+	if (member->id == hint->id || brief)
+		return false;
+	(void) presence_roster_leave(room->room, member);
+	return true;
+}
+
+/* A presence has joined. */
 static void
 tell_join(Turn *turn, TurnRoom *room, const PresenceHint *hint)
 {
@@ -550,22 +577,10 @@ tell_join(Turn *turn, TurnRoom *room, const PresenceHint *hint)
 	PresenceEvent *event;
 	bool		first;
 
-	if ((row == NULL && !hint->announced) || (member && member->id == hint->id))
+	if (row == NULL && !hint->announced)
 		return;
-	if (member)
-	{
-		PresenceHint *leave = get_presence(turn, room->name, channel,
-										   member->id)->leave;
-
-		if (leave)
-		{
-			see_user(turn, leave);
-			tell_leave(turn, room, member, leave);
-			leave->covered = true;
-		}
-		else
-			(void) presence_roster_leave(room->room, member);
-	}
+	if (member && !clear_place(turn, room, member, hint))
+		return;
 	first = presence_roster_join(room->room, channel, hint->id,
 								 row ? row->user :
 								 presence_hint_text(hint, PRESENCE_FIELD_USER));

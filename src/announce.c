@@ -537,6 +537,19 @@ tell_leave(Turn *turn, TurnRoom *room, PresenceRosterMember *member,
 }
 
 /*
+ * A join is not told, so its leave must not be either: not now, and not by
+ * whoever builds the roster anew and finds that hint still waiting.
+ */
+static void
+drop_leave(Turn *turn, PresenceHint *leave)
+{
+	if (leave == NULL || leave->covered)
+		return;
+	see_user(turn, leave);
+	leave->covered = true;
+}
+
+/*
  * Take off the roster who has the place of a presence that joins; false: the
  * place is not free, there is no join to tell.
  *
@@ -550,8 +563,8 @@ clear_place(Turn *turn, TurnRoom *room, PresenceRosterMember *member,
 			const PresenceHint *hint)
 {
 	const char *channel = presence_hint_text(hint, PRESENCE_FIELD_CHANNEL);
-	bool		brief = get_hinted(turn, hint)->brief;
 	PresenceHint *leave = get_presence(turn, room->name, channel, member->id)->leave;
+	TurnPresence *presence = get_hinted(turn, hint);
 
 	if (leave && !leave->covered)
 	{
@@ -560,8 +573,13 @@ clear_place(Turn *turn, TurnRoom *room, PresenceRosterMember *member,
 		leave->covered = true;
 		return true;
 	}
-	if (member->id == hint->id || brief)
+	if (member->id == hint->id)
 		return false;
+	if (presence->brief)
+	{
+		drop_leave(turn, presence->leave);
+		return false;
+	}
 	(void) presence_roster_leave(room->room, member);
 	return true;
 }
@@ -571,14 +589,17 @@ static void
 tell_join(Turn *turn, TurnRoom *room, const PresenceHint *hint)
 {
 	const char *channel = presence_hint_text(hint, PRESENCE_FIELD_CHANNEL);
-	PresenceRow *row = get_hinted(turn, hint)->row;
+	TurnPresence *presence = get_hinted(turn, hint);
+	PresenceRow *row = presence->row;
 	PresenceRosterMember *member = presence_roster_member(room->room, channel);
-	TurnPresence *presence;
 	PresenceEvent *event;
 	bool		first;
 
 	if (row == NULL && !hint->announced)
+	{
+		drop_leave(turn, presence->leave);
 		return;
+	}
 	if (member && !clear_place(turn, room, member, hint))
 		return;
 	first = presence_roster_join(room->room, channel, hint->id,

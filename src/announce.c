@@ -553,10 +553,9 @@ drop_leave(Turn *turn, PresenceHint *leave)
  * Take off the roster who has the place of a presence that joins; false: the
  * place is not free, there is no join to tell.
  *
- * The hint that the other one left comes later: that is told first.  The other
- * one may be the same presence, which plain SQL has moved away and back.
- * Where no such hint exists the other one is there still: the presence has
- * been told already, or it came and went before the other one came.
+ * The hint that the other one left comes later: that is told first.  Where no
+ * such hint exists the other one is there still: the presence has been told
+ * already, or it came and went before the other one came.
  */
 static bool
 clear_place(Turn *turn, TurnRoom *room, PresenceRosterMember *member,
@@ -566,6 +565,8 @@ clear_place(Turn *turn, TurnRoom *room, PresenceRosterMember *member,
 	PresenceHint *leave = get_presence(turn, room->name, channel, member->id)->leave;
 	TurnPresence *presence = get_hinted(turn, hint);
 
+	if (member->id == hint->id)
+		return false;
 	if (leave && !leave->covered)
 	{
 		see_user(turn, leave);
@@ -573,8 +574,6 @@ clear_place(Turn *turn, TurnRoom *room, PresenceRosterMember *member,
 		leave->covered = true;
 		return true;
 	}
-	if (member->id == hint->id)
-		return false;
 	if (presence->brief)
 	{
 		drop_leave(turn, presence->leave);

@@ -37,6 +37,7 @@
 #include "capture.h"
 #include "compat.h"
 #include "commands/extension.h"
+#include "commands/sequence.h"
 #include "commands/trigger.h"
 #include "database.h"
 #include "guc.h"
@@ -49,6 +50,7 @@
 #include "utils/rel.h"
 
 PG_FUNCTION_INFO_V1(presence_capture_row);
+PG_FUNCTION_INFO_V1(presence_renew_id);
 PG_FUNCTION_INFO_V1(presence_capture_truncate);
 PG_FUNCTION_INFO_V1(presence_capture_person);
 
@@ -485,11 +487,12 @@ note_update(HeapTuple before, HeapTuple after, TupleDesc desc)
 
 /* Raise an error unless called as a trigger as the install script does. */
 static TriggerData *
-check_trigger(FunctionCallInfo fcinfo, bool row, int columns)
+check_trigger(FunctionCallInfo fcinfo, TriggerEvent timing, bool row, int columns)
 {
 	TriggerData *data = (TriggerData *) fcinfo->context;
 
-	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_AFTER(data->tg_event) ||
+	if (!CALLED_AS_TRIGGER(fcinfo) ||
+		(data->tg_event & TRIGGER_EVENT_TIMINGMASK) != timing ||
 		(TRIGGER_FIRED_FOR_ROW(data->tg_event) != 0) != row ||
 		RelationGetNumberOfAttributes(data->tg_relation) < columns)
 		ereport(ERROR,
@@ -507,7 +510,7 @@ check_trigger(FunctionCallInfo fcinfo, bool row, int columns)
 Datum
 presence_capture_row(PG_FUNCTION_ARGS)
 {
-	TriggerData *data = check_trigger(fcinfo, true, COLUMN_LAST_SEEN);
+	TriggerData *data = check_trigger(fcinfo, TRIGGER_EVENT_AFTER, true, COLUMN_LAST_SEEN);
 	TupleDesc	desc = RelationGetDescr(data->tg_relation);
 
 	if (TRIGGER_FIRED_BY_INSERT(data->tg_event))
@@ -520,6 +523,33 @@ presence_capture_row(PG_FUNCTION_ARGS)
 }
 
 /*
+ * presence.renew_id() returns trigger
+ *
+ * A presence that plain SQL moves to another room or channel leaves and joins.
+ * It gets a new id for that: each id joins once and leaves once, so that it
+ * cannot matter in which order the hints come.
+ */
+Datum
+presence_renew_id(PG_FUNCTION_ARGS)
+{
+	TriggerData *data = check_trigger(fcinfo, TRIGGER_EVENT_BEFORE, true, COLUMN_LAST_SEEN);
+	TupleDesc	desc = RelationGetDescr(data->tg_relation);
+	HeapTuple	before = data->tg_trigtuple;
+	HeapTuple	after = data->tg_newtuple;
+	int			column = COLUMN_ID;
+	bool		isnull = false;
+	Datum		id;
+
+	if (same_column(before, after, desc, COLUMN_ROOM) &&
+		same_column(before, after, desc, COLUMN_CHANNEL))
+		return PointerGetDatum(after);
+	id = Int64GetDatum(nextval_internal(presence_compat_identity_sequence(data->tg_relation, COLUMN_ID),
+										false));
+	return PointerGetDatum(heap_modify_tuple_by_cols(after, desc, 1, &column,
+													 &id, &isnull));
+}
+
+/*
  * presence.capture_truncate() returns trigger
  *
  * Notes that every presence is gone.
@@ -529,7 +559,7 @@ presence_capture_truncate(PG_FUNCTION_ARGS)
 {
 	PresenceValue fields[PRESENCE_NFIELDS] = {0};
 
-	(void) check_trigger(fcinfo, false, COLUMN_LAST_SEEN);
+	(void) check_trigger(fcinfo, TRIGGER_EVENT_AFTER, false, COLUMN_LAST_SEEN);
 	if (creating_extension)
 	{
 		/* Nobody was announced, but entries of an earlier table may be left. */
@@ -549,7 +579,7 @@ presence_capture_truncate(PG_FUNCTION_ARGS)
 Datum
 presence_capture_person(PG_FUNCTION_ARGS)
 {
-	TriggerData *data = check_trigger(fcinfo, true, PERSON_MESSAGE);
+	TriggerData *data = check_trigger(fcinfo, TRIGGER_EVENT_AFTER, true, PERSON_MESSAGE);
 	TupleDesc	desc = RelationGetDescr(data->tg_relation);
 	HeapTuple	before = TRIGGER_FIRED_BY_INSERT(data->tg_event) ? NULL :
 		data->tg_trigtuple;

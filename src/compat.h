@@ -13,6 +13,7 @@
 
 #include "postgres.h"
 
+#include "catalog/dependency.h"
 #include "storage/proc.h"
 #include "utils/backend_status.h"
 #include "utils/wait_event.h"
@@ -43,6 +44,15 @@ presence_compat_backend_status(int index)
 	return &pgstat_fetch_stat_local_beentry(index)->backendStatus;
 #endif
 }
+
+/* 17 wants the relation, not its oid, whose identity column is meant. */
+#if PG_VERSION_NUM >= 170000
+#define presence_compat_identity_sequence(relation, column) \
+	getIdentitySequence(relation, column, false)
+#else
+#define presence_compat_identity_sequence(relation, column) \
+	getIdentitySequence(RelationGetRelid(relation), column, false)
+#endif
 
 /* 17 lets extensions name their wait events. */
 static inline uint32

@@ -56,7 +56,7 @@ CREATE INDEX presences_channel_name_idx ON presence.presences (channel_name);
 CREATE INDEX presences_user_id_idx ON presence.presences (user_id) WHERE user_id IS NOT NULL;
 
 COMMENT ON TABLE presence.presences IS 'presences: one channel in one room';
-COMMENT ON COLUMN presence.presences.id IS 'number of the presence; a rejoin gets a new one';
+COMMENT ON COLUMN presence.presences.id IS 'number of the presence; one that joins again, or is moved, gets a new one';
 COMMENT ON COLUMN presence.presences.room IS 'room the channel is present in';
 COMMENT ON COLUMN presence.presences.channel_name IS 'one connection: a socket, a tab, a device; 1 to 255 characters';
 COMMENT ON COLUMN presence.presences.user_id IS 'who is behind the connection, 1 to 255 characters; NULL: anonymous';
@@ -90,6 +90,10 @@ CREATE FUNCTION presence.capture_row() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'presence_capture_row';
 COMMENT ON FUNCTION presence.capture_row() IS 'notes inserted, changed and deleted presences for announcement at commit';
 
+CREATE FUNCTION presence.renew_id() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'presence_renew_id';
+COMMENT ON FUNCTION presence.renew_id() IS 'gives a presence that is moved to another room or channel a new id';
+
 CREATE FUNCTION presence.capture_truncate() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'presence_capture_truncate';
 COMMENT ON FUNCTION presence.capture_truncate() IS 'notes that all presences are gone, for announcement at commit';
@@ -99,6 +103,12 @@ CREATE TRIGGER presence_capture_row
 	FOR EACH ROW EXECUTE FUNCTION presence.capture_row();
 ALTER TABLE presence.presences ENABLE ALWAYS TRIGGER presence_capture_row;
 COMMENT ON TRIGGER presence_capture_row ON presence.presences IS 'captures changes, also those of replication';
+
+-- Replication brings the new id along.
+CREATE TRIGGER presence_renew_id
+	BEFORE UPDATE OF room, channel_name ON presence.presences
+	FOR EACH ROW EXECUTE FUNCTION presence.renew_id();
+COMMENT ON TRIGGER presence_renew_id ON presence.presences IS 'makes who is moved leave and join as another presence';
 
 CREATE TRIGGER presence_capture_truncate
 	AFTER TRUNCATE ON presence.presences

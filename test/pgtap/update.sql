@@ -36,6 +36,19 @@ SELECT cmp_ok((SELECT last_seen FROM presence_list('update') WHERE channel_name 
 SELECT is(presence_update('update', 'c', '{"b": null, "e": null, "f": null}'), true, 'the last keys');
 SELECT is(pg_temp.meta(), '{}', 'leave an empty object');
 
+-- Plain SQL: who is moved is another presence, who is changed is not.
+SELECT presence_add('update', 'moving');
+CREATE FUNCTION pg_temp.id() RETURNS bigint LANGUAGE sql AS
+	$$ SELECT id FROM presence.presences WHERE channel_name IN ('moving', 'moved') $$;
+SELECT pg_temp.id() AS id \gset
+UPDATE presence.presences SET user_id = 'u', meta = '{}', room = room, channel_name = channel_name WHERE channel_name = 'moving';
+SELECT is(pg_temp.id(), :id::bigint, 'changed, it keeps its id');
+UPDATE presence.presences SET room = 'update2' WHERE channel_name = 'moving';
+SELECT cmp_ok(pg_temp.id(), '>', :id::bigint, 'moved to another room, it gets a new one');
+SELECT pg_temp.id() AS id \gset
+UPDATE presence.presences SET channel_name = 'moved' WHERE channel_name = 'moving';
+SELECT cmp_ok(pg_temp.id(), '>', :id::bigint, 'to another channel, too');
+
 SELECT pg_temp.pass(61);
 SELECT is(presence_update('update', 'c', '{"a": 1}'), false, 'an expired presence: false');
 SELECT is(presence_touch('c'), false, 'which an update does not revive');

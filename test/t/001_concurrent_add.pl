@@ -14,7 +14,7 @@ presence.bulk_threshold = 1000
 ));
 my $listener = listen_to($node);
 
-await_worker($node);
+await_voice($node);
 
 # Run a script once in each of so many connections at once.
 sub at_once

@@ -20,7 +20,7 @@ sub heard_resync
 }
 
 # The worker stands still for longer than max_age.
-await_worker($node);
+await_voice($node);
 value($node, q{SELECT presence_add('r', 'silent')});
 my $worker = value($node, 'SELECT worker_pid FROM presence.stats');
 stop_process($worker);

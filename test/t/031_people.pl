@@ -17,7 +17,7 @@ my ($listener, $seq);
 
 declare_test_functions($node);
 $listener = listen_to($node, undef, 'presence_status');
-await_worker($node);
+await_voice($node);
 
 # The statuses told since the last call: those that come no later than that of
 # a user who comes now.

@@ -13,7 +13,7 @@ use Test::More;
 use Time::HiRes qw(time usleep);
 
 our @EXPORT = qw(new_node restart_node wait_until value listen_to session
-  await_worker tap_seconds have_extension log_slice declare_test_functions stop_process
+  await_voice tap_seconds have_extension log_slice declare_test_functions stop_process
   continue_process);
 
 # A started server with the extension in its database "postgres".  Options:
@@ -88,7 +88,7 @@ sub session
 # Have a worker speak for the database.  Without one the first transactions tell
 # of themselves; and where it opens between their word and their commit, it has
 # listeners read the room again, which who counts every event must not meet.
-sub await_worker
+sub await_voice
 {
 	my ($node, $db) = @_;
 

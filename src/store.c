@@ -254,12 +254,12 @@ static Statement add_sightings = {
 	2, {TEXTARRAYOID, TIMESTAMPTZARRAYOID}
 };
 
-/* Brings rows that nobody has locked up to date, and adds what is missing. */
+/* Brings a row of each user up to date; adds one where none is, or is free. */
 static Statement merge_sightings = {
 	"WITH t AS MATERIALIZED (" NEWEST_OF_EACH "),"
 	" l AS MATERIALIZED (SELECT o.tid, t.user_id, t.last_seen FROM t"
 	" LEFT JOIN LATERAL (SELECT s.ctid AS tid FROM presence.sightings s"
-	" WHERE s.user_id " EQ " t.user_id FOR NO KEY UPDATE SKIP LOCKED) o ON true),"
+	" WHERE s.user_id " EQ " t.user_id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) o ON true),"
 	" u AS (UPDATE presence.sightings AS s"
 	" SET last_seen = GREATEST(s.last_seen, l.last_seen) FROM l WHERE s.ctid " EQ " l.tid)"
 	" INSERT INTO presence.sightings (user_id, last_seen)"
@@ -897,11 +897,14 @@ presence_store_beat(Datum channel, TimestampTz now, TimestampTz since,
 	return run(&beat, values, NULL, InvalidSnapshot, 0);
 }
 
-/* Those of the channels (text[]) that have rows; NULL: none. */
+/*
+ * Those of the channels (text[]) that have rows, also ones that are too new for
+ * the transaction's snapshot; NULL: none.
+ */
 ArrayType *
 presence_store_remaining(Datum channels)
 {
-	(void) run(&remaining, &channels, NULL, InvalidSnapshot, 0);
+	(void) run_newest(&remaining, &channels, NULL);
 	return one_array();
 }
 

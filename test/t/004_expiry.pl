@@ -100,6 +100,24 @@ is(value($node, "SELECT count(*) FROM presence.members WHERE room = 'r'"), 20, '
 $beater->kill_kill;
 ok(wait_until('everybody is gone', sub { value($node, 'SELECT count(*) FROM presence.presences') == 0 }),
 	'without heartbeats everybody goes');
+
+# Who sees the past only does not take the heartbeats of those who came since.
+$node->safe_psql('postgres', "ALTER SYSTEM SET presence.max_age = '60s'");
+$node->reload;
+ok(wait_until('the setting arrives', sub { value($node, 'SHOW presence.max_age') eq '1min' }), 'longer again');
+value($node, "SELECT presence_add('old', 'late')");
+value($node, 'TRUNCATE presence.presences');
+value($node, "SELECT presence_add('old', 'late')");
+my $past = session($node);
+$past->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ');
+$past->query_safe('SELECT count(*) FROM presence.presences');
+value($node, "SELECT presence_add('new', 'late')");
+select(undef, undef, undef, 0.5);
+is($past->query_safe('SELECT prune_presences(0.2)'), 1, 'the past: the row it sees goes');
+$past->query_safe('COMMIT');
+$past->quit;
+is(value($node, 'SELECT channels FROM presence.stats'), 1, 'the past: the channel is still known');
+is(value($node, "SELECT string_agg(room, ' ') FROM presence.members WHERE channel_name = 'late'"), 'new', 'the past: and present where it came later');
 $listener->quit;
 $node->stop;
 done_testing();

@@ -124,6 +124,7 @@ typedef struct Capture
 	bool		announced;		/* not to be announced by the worker */
 	bool		untold;			/* nor by the transaction itself */
 	bool		resynced;		/* it announced a resync, too */
+	PresenceTime death;			/* when one whose rows beat would have died */
 	uint32		losses;			/* the resync was owed for so many losses */
 	bool		truncated;		/* the table was truncated */
 	int			counts[PRESENCE_NCOUNTERS];
@@ -732,6 +733,16 @@ queue_hints(PresenceDatabase *database)
 	presence_database_want_worker(database);
 }
 
+/* Who read a room a moment ago may have missed somebody who is alive again. */
+static void
+tell_revival(PresenceDatabase *database)
+{
+	if (database == NULL || presence_clock_now() < capture.death)
+		return;
+	presence_queue_owe_resync(database);
+	presence_database_wake_worker(database);
+}
+
 /* The transaction has committed.  Nothing here may fail. */
 static void
 after_commit(void)
@@ -740,6 +751,8 @@ after_commit(void)
 		settle_registry(true);
 	if (TransactionIdIsValid(capture.xid))
 		queue_hints(presence_database_mine());
+	if (capture.death != 0)
+		tell_revival(presence_database_mine());
 	forget_capture();
 }
 
@@ -809,6 +822,17 @@ follow_subtransaction(SubXactEvent event, SubTransactionId mine,
 			capture.nhints--;
 		capture.reason = PRESENCE_REASON_LEAVE;
 	}
+}
+
+/*
+ * The transaction writes a sign of life into rows of a channel that dies at
+ * that time without it.  If it commits no sooner, listeners are to read again.
+ */
+void
+presence_capture_put_off_death(PresenceTime death)
+{
+	if (capture.death == 0 || death < capture.death)
+		capture.death = death;
 }
 
 /* Register the callbacks; once, when the library is loaded. */

@@ -33,5 +33,6 @@ extern void presence_capture_reserve_death(void);
 extern int	presence_capture_condemned(PresenceEntryRef ref);
 extern void presence_capture_bury(int death);
 extern void presence_capture_note(PresenceHint *hint);
+extern void presence_capture_put_off_death(PresenceTime death);
 
 #endif							/* PRESENCE_CAPTURE_H */

@@ -313,6 +313,25 @@ begin(text *channel, bool beat)
 }
 
 /*
+ * Write a sign of life into the rows of a channel that have had none since a
+ * time; how many.  Others see it once it is committed, which may be after they
+ * have seen the channel dead.
+ */
+static uint64
+beat_rows(Datum channel, TimestampTz wall, TimestampTz since)
+{
+	PresenceTime slack = presence_liveness_row_slack();
+	TimestampTz oldest;
+	uint64		count = presence_store_beat(channel, wall, since, wall - slack, &oldest);
+
+	if (count > 0)
+		presence_capture_put_off_death(Max(presence_clock_from_timestamp(oldest),
+										   presence_database_floor()) +
+									   presence_liveness_max_age() + slack);
+	return count;
+}
+
+/*
  * Add a channel to a room; whether that is new.  "row" gets the presence as
  * it stands, seen now.
  */
@@ -330,9 +349,7 @@ presence_membership_add(const PresenceEntrant *entrant, PresenceRow *row)
 	if (!inserted)
 		(void) begin(entrant->channel, true);
 	if (life == PRESENCE_LIFE_FULL)
-		(void) presence_store_beat(PointerGetDatum(entrant->channel), wall,
-								   DT_NOBEGIN,
-								   wall - presence_liveness_row_slack());
+		(void) beat_rows(PointerGetDatum(entrant->channel), wall, DT_NOBEGIN);
 	row->last_seen = wall;
 	return inserted;
 }
@@ -366,8 +383,7 @@ touch_rows(text *channel, PresenceTime cutoff)
 	TimestampTz wall = presence_clock_wall();
 	TimestampTz since = row_cutoff(cutoff);
 
-	if (presence_store_beat(datum, wall, since,
-							wall - presence_liveness_row_slack()) > 0)
+	if (beat_rows(datum, wall, since) > 0)
 		return true;
 	return presence_store_has_channel(datum, since);
 }

@@ -183,10 +183,10 @@ static Statement probe_update = {
  */
 static Statement beat = {
 	"UPDATE presence.presences AS p SET last_seen = $2"
-	" FROM (SELECT q.ctid AS tid FROM presence.presences q"
+	" FROM (SELECT q.ctid AS tid, q.last_seen FROM presence.presences q"
 	" WHERE q.channel_name " EQ " $1 AND q.last_seen " GE " $3 AND q.last_seen " LT " $4"
 	" FOR NO KEY UPDATE SKIP LOCKED) l"
-	" WHERE p.ctid " EQ " l.tid",
+	" WHERE p.ctid " EQ " l.tid RETURNING l.last_seen",
 	4, {TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID}, CURSOR_OPT_GENERIC_PLAN
 };
 
@@ -885,16 +885,28 @@ presence_store_probe_update(Datum channel)
 
 /*
  * Write a sign of life into rows whose last_seen is in [since, before), except
- * those that somebody has locked; how many.
+ * those that somebody has locked; how many.  "oldest" gets the oldest that was
+ * there, or infinity.
  */
 uint64
 presence_store_beat(Datum channel, TimestampTz now, TimestampTz since,
-					TimestampTz before)
+					TimestampTz before, TimestampTz *oldest)
 {
 	Datum		values[] = {channel, TimestampTzGetDatum(now),
 	TimestampTzGetDatum(since), TimestampTzGetDatum(before)};
+	uint64		count = run(&beat, values, NULL, InvalidSnapshot, 0);
 
-	return run(&beat, values, NULL, InvalidSnapshot, 0);
+	*oldest = DT_NOEND;
+	for (uint64 i = 0; i < count; i++)
+	{
+		bool		isnull;
+		Datum		last_seen = SPI_getbinval(SPI_tuptable->vals[i],
+											  SPI_tuptable->tupdesc, 1, &isnull);
+
+		*oldest = Min(*oldest, DatumGetTimestampTz(last_seen));
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return count;
 }
 
 /*

@@ -91,7 +91,8 @@ extern bool presence_store_has_channel(Datum channel, TimestampTz since);
 extern bool presence_store_has_older(Datum channel, TimestampTz before);
 extern void presence_store_probe_update(Datum channel);
 extern uint64 presence_store_beat(Datum channel, TimestampTz now,
-								  TimestampTz since, TimestampTz before);
+								  TimestampTz since, TimestampTz before,
+								  TimestampTz *oldest);
 extern ArrayType *presence_store_remaining(Datum channels);
 extern ArrayType *presence_store_older(int64 age);
 extern void presence_store_each_channel(void (*visit) (void *arg,

@@ -53,6 +53,27 @@ value($node, q{SELECT presence_add('r', 'last')});
 is(value($node, q{SELECT presence_touch('last')}), 't', 'for others');
 ok(wait_until('the last dies', sub { value($node, q{SELECT count(*) FROM presence.presences}) == 0 }), 'who die, too');
 
+# A heartbeat in a row is seen once it is committed: who read before that, and
+# found the channel dead, is told to read again.
+append_to_file("$dir/full.sql",
+	"SELECT presence_touch_many(ARRAY(SELECT 'full ' || i FROM generate_series(1, 16) i));\n");
+value($node, q{SELECT presence_add_many('full', ARRAY(SELECT 'full ' || i FROM generate_series(1, 16) i))});
+$beater = IPC::Run::start(
+	[ 'pgbench', '-n', '-c', 1, '-R', 10, '-T', 600, '-f', "$dir/full.sql", $node->connstr('postgres') ],
+	'>', \$out, '2>', \$err);
+value($node, q{SELECT presence_add('rows', 'row')});
+my $slow = session($node);
+select(undef, undef, undef, 1.2);
+$slow->query_safe('BEGIN');
+is($slow->query_safe(q{SELECT presence_touch('row')}), 't', 'a heartbeat in a slow transaction');
+ok(wait_until('it dies', sub { value($node, q{SELECT presence_count('rows')}) == 0 }), 'comes too late for readers');
+$listener->clear;
+$slow->query_safe('COMMIT');
+is($slow->query_safe(q{SELECT presence_count('rows')}), 1, 'committed, it is seen');
+ok($listener->wait_for('resync', sub { $_[0]->{event} eq 'resync' && !defined $_[0]->{room} }), 'and listeners read again');
+$beater->kill_kill;
+$slow->quit;
+
 $listener->quit;
 $node->stop;
 done_testing();

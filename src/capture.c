@@ -494,6 +494,7 @@ check_trigger(FunctionCallInfo fcinfo, TriggerEvent timing, bool row, int column
 
 	if (!CALLED_AS_TRIGGER(fcinfo) ||
 		(data->tg_event & TRIGGER_EVENT_TIMINGMASK) != timing ||
+		(timing == TRIGGER_EVENT_BEFORE && !TRIGGER_FIRED_BY_UPDATE(data->tg_event)) ||
 		(TRIGGER_FIRED_FOR_ROW(data->tg_event) != 0) != row ||
 		RelationGetNumberOfAttributes(data->tg_relation) < columns)
 		ereport(ERROR,

@@ -49,6 +49,10 @@ SELECT pg_temp.id() AS id \gset
 UPDATE presence.presences SET channel_name = 'moved' WHERE channel_name = 'moving';
 SELECT cmp_ok(pg_temp.id(), '>', :id::bigint, 'to another channel, too');
 
+CREATE TEMP TABLE mine (LIKE presence.presences);
+CREATE TRIGGER wrong BEFORE INSERT ON mine FOR EACH ROW EXECUTE FUNCTION presence.renew_id();
+SELECT throws_ok($$INSERT INTO mine VALUES (1, 'r', 'c', NULL, NULL, now(), now())$$, '39P01', NULL, 'the trigger serves no INSERT');
+
 SELECT pg_temp.pass(61);
 SELECT is(presence_update('update', 'c', '{"a": 1}'), false, 'an expired presence: false');
 SELECT is(presence_touch('c'), false, 'which an update does not revive');

@@ -19,6 +19,8 @@ value($node, q{
 	CREATE TABLE own (room text);
 	CREATE VIEW own_view AS SELECT m.channel_name FROM own o JOIN presence.members m ON m.room = o.room;
 	INSERT INTO own VALUES ('plain');
+	SELECT presence_set_status('alice', 'busy', 'in a meeting');
+	INSERT INTO presence.sightings VALUES ('bob', '2001-02-03 04:05:06+00');
 });
 my $rooms = q{SELECT string_agg(concat_ws(' ', name, persistent, private, max_members, meta), ', ' ORDER BY name) FROM presence.rooms};
 my $expected = value($node, $rooms . q{ WHERE name <> 'plain'});
@@ -40,6 +42,9 @@ for my $format ('custom', 'plain', 'directory')
 	}
 	is(value($node, $rooms, $db), $expected, "$format: configured rooms are kept");
 	is(value($node, 'SELECT count(*) FROM presence.presences', $db), 0, "$format: presences are not");
+	is(value($node, q{SELECT concat_ws(' ', status, chosen_status, custom_message) FROM presence_status('alice')}, $db),
+		'offline busy in a meeting', "$format: what users chose is");
+	is(value($node, q{SELECT last_seen = '2001-02-03 04:05:06+00' FROM presence_status('bob')}, $db), 't', "$format: so is when they were last seen");
 	is(value($node, 'SELECT count(*) FROM own_view', $db), 0, "$format: views on presence.members work");
 	my $listener = listen_to($node, $db);
 	value($node, q{SELECT presence_add('plain', 'd')}, $db);

@@ -258,11 +258,11 @@ adopt_extension(Oid extension)
 }
 
 /*
- * Begin a transaction as the owner of the extension, in the scratch context.
- * A worker whose extension is gone leaves.
+ * Begin a transaction as the owner of the extension, in the scratch context;
+ * the caller takes a snapshot.  A worker whose extension is gone leaves.
  */
 static void
-begin_work(const char *what)
+begin_transaction(const char *what)
 {
 	Oid			extension;
 
@@ -282,9 +282,30 @@ begin_work(const char *what)
 		worker.extension = extension;
 	else if (extension != worker.extension)
 		adopt_extension(extension);
-	PushActiveSnapshot(GetTransactionSnapshot());
 	SetUserIdAndSecContext(presence_store_owner(), SECURITY_NOFORCE_RLS);
 	MemoryContextSwitchTo(worker.scratch);
+}
+
+/* The same with a snapshot. */
+static void
+begin_work(const char *what)
+{
+	begin_transaction(what);
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+/*
+ * The same for a delivery.  TRUNCATE empties a table for older snapshots, too:
+ * a snapshot taken before the lock could show rooms empty of which the hint
+ * that says so is still to come.
+ */
+static Snapshot
+begin_delivery(void)
+{
+	begin_transaction("delivering events");
+	LockRelationOid(presence_store_table("presences"), AccessShareLock);
+	PushActiveSnapshot(GetTransactionSnapshot());
+	return GetActiveSnapshot();
 }
 
 /* Commit what begin_work() began. */
@@ -434,8 +455,7 @@ deliver(void)
 	bool		resynced;
 	bool		open = presence_queue_is_open(worker.database);
 
-	begin_work("delivering events");
-	snapshot = GetActiveSnapshot();
+	snapshot = begin_delivery();
 	resynced = !wait_for_hints(snapshot);
 	batch = presence_queue_peek(worker.database);
 	resynced |= batch->resync;

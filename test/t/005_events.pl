@@ -326,6 +326,34 @@ for my $setting ([ 'auto', 'worker' ], [ 'transaction', 'transaction' ])
 	$listener->drain;
 }
 
+# A worker that reads while rows are truncated does not count the void before
+# it has told of it.
+choose_mode('auto', 'worker');
+sql(q{SELECT presence_add_many('t', ARRAY['a', 'b', 'c'])});
+$listener->drain;
+sql(q{ALTER SYSTEM SET presence.notify_interval = '1s'});
+$node->reload;
+wait_until('notify_interval', sub { value($node, 'SHOW presence.notify_interval') eq '1s' });
+value($node, 'SELECT pg_terminate_backend(worker_pid, 10000) FROM presence.stats');
+await_voice($node);
+$listener->drain;
+my $truncator = session($node);
+sql(q{SELECT presence_remove('t', 'a')});
+$truncator->query('BEGIN; TRUNCATE presence.presences');
+ok(wait_until('the worker waits for TRUNCATE', sub {
+	value($node, q{SELECT wait_event_type = 'Lock' FROM presence.stats JOIN pg_stat_activity ON pid = worker_pid}) eq 't';
+}), 'TRUNCATE keeps the worker waiting');
+$truncator->query('COMMIT');
+$truncator->quit;
+my @told = $listener->drain;
+is(scalar(grep { $_->{event} eq 'resync' } @told), 1, 'TRUNCATE is told');
+my $void = (grep { $told[$_]{event} eq 'resync' } 0 .. $#told)[0] // -1;
+is(join(' ', map { $_->{connections} } @told[ 0 .. $void - 1 ]) =~ s/^2$//r, '',
+	'and nothing that came before it counts on it');
+sql(q{ALTER SYSTEM RESET presence.notify_interval});
+$node->reload;
+wait_until('notify_interval', sub { value($node, 'SHOW presence.notify_interval') eq '10ms' });
+
 # Numbers rise by one, without a gap, within one epoch.
 choose_mode('auto', 'worker');
 sql(q{SELECT presence_add('n', 'n ' || i) FROM generate_series(1, 20) i});

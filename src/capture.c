@@ -24,7 +24,8 @@
  * exists then.
  *
  * A channel that the transaction adds is pinned in the registry from the
- * first add until the transaction ends.
+ * first add until the transaction ends.  One that it condemns is released when
+ * the subtransaction that did so is rolled back, for its rows are there again.
  *
  *-------------------------------------------------------------------------
  */
@@ -79,9 +80,7 @@ typedef struct CapturedChannel
 {
 	PresenceName name;			/* key */
 	char		status;			/* for simplehash */
-	bool		pinned;			/* this transaction holds a pin */
-	bool		changed;		/* rows were added or removed */
-	int			change;			/* rows added less rows removed */
+	PresenceDeed deed;			/* PRE_COMMIT fills in all but the pin */
 } CapturedChannel;
 
 #define SH_PREFIX channels
@@ -104,7 +103,8 @@ typedef struct CapturedHint
 
 typedef struct CapturedDeath
 {
-	PresenceEntryRef ref;
+	PresenceVerdict verdict;
+	int			level;			/* nesting level of its subtransaction */
 	bool		bury;			/* no rows are left once this commits */
 } CapturedDeath;
 
@@ -201,9 +201,7 @@ get_channel(const PresenceName *name)
 
 		memcpy(copy, name->data, name->length);
 		channel->name.data = copy;
-		channel->pinned = false;
-		channel->changed = false;
-		channel->change = 0;
+		memset(&channel->deed, 0, sizeof(PresenceDeed));
 	}
 	return channel;
 }
@@ -226,11 +224,11 @@ presence_capture_begin(const char *channel, int length, PresenceTime now,
 		return PRESENCE_LIFE_FULL;
 	name = presence_registry_name(channel, length);
 	note = get_channel(&name);
-	if (!note->pinned)
+	if (!note->deed.pinned)
 	{
 		life = presence_registry_begin(&name, now, cutoff, true);
-		note->pinned = life != PRESENCE_LIFE_FULL;
-		if (!beat || !note->pinned)
+		note->deed.pinned = life != PRESENCE_LIFE_FULL;
+		if (!beat || !note->deed.pinned)
 			return life;
 	}
 	life = beat ? presence_registry_touch(&name, now, cutoff) :
@@ -247,7 +245,7 @@ presence_capture_has_pinned(const PresenceName *name)
 	CapturedChannel *note = capture.channels ?
 		channels_lookup(capture.channels, *name) : NULL;
 
-	return note && note->pinned;
+	return note && note->deed.pinned;
 }
 
 /* Make room for one more death, before the channel is condemned. */
@@ -272,10 +270,11 @@ presence_capture_reserve_death(void)
  * must be reserved, so that nothing can fail between the two.
  */
 int
-presence_capture_condemned(PresenceEntryRef ref)
+presence_capture_condemned(const PresenceVerdict *verdict)
 {
 	Assert(capture.ndeaths < capture.maxdeaths);
-	capture.deaths[capture.ndeaths].ref = ref;
+	capture.deaths[capture.ndeaths].verdict = *verdict;
+	capture.deaths[capture.ndeaths].level = GetCurrentTransactionNestLevel();
 	capture.deaths[capture.ndeaths].bury = false;
 	return capture.ndeaths++;
 }
@@ -620,8 +619,11 @@ count_changes(void)
 			continue;
 		name = presence_registry_name(channel, strlen(channel));
 		note = get_channel(&name);
-		note->changed = true;
-		note->change += hint->kind == PRESENCE_HINT_JOIN ? 1 : -1;
+		if (!note->deed.changed && !note->deed.pinned)
+			note->deed.ref = presence_registry_find(&name);
+		note->deed.changed = true;
+		note->deed.joined |= hint->kind == PRESENCE_HINT_JOIN;
+		note->deed.change += hint->kind == PRESENCE_HINT_JOIN ? 1 : -1;
 		capture.counts[hint->kind == PRESENCE_HINT_JOIN ? PRESENCE_ADDS :
 					   hint->reason == PRESENCE_REASON_EXPIRED ?
 					   PRESENCE_EXPIRATIONS : PRESENCE_LEAVES]++;
@@ -696,12 +698,11 @@ settle_registry(bool committed)
 	{
 		channels_start_iterate(capture.channels, &iterator);
 		while ((channel = channels_iterate(capture.channels, &iterator)))
-			if (channel->pinned || channel->changed)
-				presence_registry_end(&channel->name, channel->pinned,
-									  committed, channel->changed, channel->change);
+			if (channel->deed.pinned || channel->deed.changed)
+				presence_registry_end(&channel->name, &channel->deed, committed);
 	}
 	for (int i = 0; i < capture.ndeaths; i++)
-		presence_registry_release(capture.deaths[i].ref,
+		presence_registry_release(&capture.deaths[i].verdict,
 								  committed && capture.deaths[i].bury);
 	if (committed && capture.truncated && presence_shmem_ready())
 		presence_registry_doubt(MyDatabaseId);
@@ -803,26 +804,41 @@ follow_transaction(XactEvent event, void *arg)
 	}
 }
 
-/* Hand the hints of a subtransaction to its parent, or drop them. */
+/* A subtransaction has been released: its parent has what it did. */
+static void
+after_release(int level)
+{
+	for (int i = capture.nhints - 1;
+		 i >= 0 && capture.hints[i].level >= level; i--)
+		capture.hints[i].level = level - 1;
+	for (int i = capture.ndeaths - 1;
+		 i >= 0 && capture.deaths[i].level >= level; i--)
+		capture.deaths[i].level = level - 1;
+}
+
+/* A subtransaction has been rolled back: it has done nothing. */
+static void
+after_rollback(int level)
+{
+	while (capture.nhints > 0 &&
+		   capture.hints[capture.nhints - 1].level >= level)
+		capture.nhints--;
+	while (capture.ndeaths > 0 &&
+		   capture.deaths[capture.ndeaths - 1].level >= level)
+		presence_registry_release(&capture.deaths[--capture.ndeaths].verdict,
+								  false);
+	capture.reason = PRESENCE_REASON_LEAVE;
+}
+
+/* Follow a subtransaction to its end. */
 static void
 follow_subtransaction(SubXactEvent event, SubTransactionId mine,
 					  SubTransactionId parent, void *arg)
 {
-	int			level = GetCurrentTransactionNestLevel();
-
 	if (event == SUBXACT_EVENT_COMMIT_SUB)
-	{
-		for (int i = capture.nhints - 1;
-			 i >= 0 && capture.hints[i].level >= level; i--)
-			capture.hints[i].level = level - 1;
-	}
+		after_release(GetCurrentTransactionNestLevel());
 	else if (event == SUBXACT_EVENT_ABORT_SUB)
-	{
-		while (capture.nhints > 0 &&
-			   capture.hints[capture.nhints - 1].level >= level)
-			capture.nhints--;
-		capture.reason = PRESENCE_REASON_LEAVE;
-	}
+		after_rollback(GetCurrentTransactionNestLevel());
 }
 
 /*

@@ -30,7 +30,7 @@ extern PresenceLife presence_capture_begin(const char *channel, int length,
 										   PresenceTime cutoff, bool beat);
 extern bool presence_capture_has_pinned(const PresenceName *name);
 extern void presence_capture_reserve_death(void);
-extern int	presence_capture_condemned(PresenceEntryRef ref);
+extern int	presence_capture_condemned(const PresenceVerdict *verdict);
 extern void presence_capture_bury(int death);
 extern void presence_capture_note(PresenceHint *hint);
 extern void presence_capture_put_off_death(PresenceTime death);

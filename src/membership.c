@@ -477,7 +477,7 @@ typedef struct Condemned
 {
 	PresenceName name;			/* key */
 	char		status;			/* for simplehash */
-	PresenceEntryRef ref;
+	PresenceVerdict verdict;
 	int			death;			/* as the capture numbers it */
 	bool		counted;		/* the end of its rows frees its entry */
 	bool		has_rows;		/* at least one was found */
@@ -506,7 +506,7 @@ condemn_channels(Datum *channels, int nchannels, PresenceTime cutoff)
 	{
 		text	   *channel = DatumGetTextPP(channels[i]);
 		PresenceName name = name_of(channel);
-		PresenceEntryRef ref;
+		PresenceVerdict verdict;
 		Condemned  *entry;
 		bool		counted;
 		bool		found;
@@ -514,11 +514,11 @@ condemn_channels(Datum *channels, int nchannels, PresenceTime cutoff)
 
 		/* Nothing may fail between the two: the entry must be released. */
 		presence_capture_reserve_death();
-		if (!presence_registry_condemn(&name, cutoff, &ref, &counted))
+		if (!presence_registry_condemn(&name, cutoff, &verdict, &counted))
 			continue;
-		death = presence_capture_condemned(ref);
+		death = presence_capture_condemned(&verdict);
 		entry = condemned_insert(table, name, &found);
-		entry->ref = ref;
+		entry->verdict = verdict;
 		entry->death = death;
 		entry->counted = counted;
 		entry->has_rows = false;
@@ -542,7 +542,7 @@ condemned_rows(List *rows, condemned_hash *table, PresenceTime cutoff)
 
 		if (entry)
 			entry->has_rows = true;
-		if (entry ? presence_registry_condemned(entry->ref) :
+		if (entry ? presence_registry_condemned(&entry->verdict) :
 			look_at(cstring_to_text(row->channel), cutoff) == PRESENCE_LIFE_ABSENT &&
 			!presence_liveness_is_live(row->channel, strlen(row->channel),
 									   row->last_seen, cutoff))

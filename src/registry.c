@@ -29,9 +29,15 @@
  * "pins" counts transactions under way that add the channel; an entry with
  * pins is never freed.  "rows" counts the committed rows of the channel where
  * that is known: every commit adds its difference, so the count does not
- * depend on the order of commits.  Where it is not known (the entry was made
- * after its rows), a removal leaves the entry unsure, and the next heartbeat
- * or the worker looks at the table.
+ * depend on the order in which commits come here, and may be negative between
+ * two.  Where it is not known (the entry was made after its rows), a removal
+ * leaves the entry unsure, and the next heartbeat or the worker looks at the
+ * table.  Who only removes holds no pin, and between its commit and its count
+ * the entry may be freed and made anew, without the rows that went: so it notes
+ * the entry before it commits, and does not count on another one.
+ *
+ * A verdict holds for one life: who condemned a channel that was revived, and
+ * condemned again by somebody else, finds another last sign of life there.
  *
  *-------------------------------------------------------------------------
  */
@@ -48,7 +54,7 @@
 #include "storage/spin.h"
 
 #define CELL_NAME_SIZE 68
-#define ROWS_UNKNOWN (-1)
+#define ROWS_UNKNOWN PG_INT32_MIN
 
 /* Flags of a cell. */
 #define CELL_USED		0x01	/* heads an entry; else free or a spill */
@@ -65,7 +71,7 @@ typedef struct PresenceCell
 	Oid			database;
 	uint32		generation;		/* counts the owners of this cell */
 	uint32		pins;			/* transactions that are adding the channel */
-	int32		rows;			/* committed rows, or ROWS_UNKNOWN */
+	int32		rows;			/* committed rows as counted, or ROWS_UNKNOWN */
 	uint32		changes;		/* transactions that changed the channel */
 	uint16		length;			/* of the name, in bytes */
 	uint8		flags;
@@ -328,6 +334,31 @@ delete_cell(PresenceCell *cell)
 	free_cells(index);
 }
 
+/* An entry as others may remember it. */
+static PresenceEntryRef
+ref_of(const PresenceCell *cell)
+{
+	PresenceEntryRef ref = {cell - cells, cell->generation};
+
+	return ref;
+}
+
+/* Whether an entry is the one that is remembered. */
+static bool
+is_meant(const PresenceCell *cell, PresenceEntryRef ref)
+{
+	return (cell->flags & CELL_USED) && cell - cells == ref.index &&
+		cell->generation == ref.generation;
+}
+
+/* No longer trust an entry's rows. */
+static void
+doubt_cell(PresenceCell *cell)
+{
+	cell->rows = ROWS_UNKNOWN;
+	cell->flags &= ~CELL_VERIFIED;
+}
+
 /* What an entry tells of its channel. */
 static PresenceLife
 judge_cell(PresenceCell *cell, PresenceTime cutoff)
@@ -438,25 +469,47 @@ presence_registry_begin(const PresenceName *name, PresenceTime now,
 	return life;
 }
 
+/* The rows of an entry's channel have changed by so many. */
+static void
+count_rows(PresenceCell *cell, int change)
+{
+	if (cell->rows != ROWS_UNKNOWN)
+		cell->rows += change;
+	if (cell->rows > 0)
+		cell->flags |= CELL_VERIFIED;
+	else if (cell->rows != ROWS_UNKNOWN || change < 0)
+		cell->flags &= ~CELL_VERIFIED;
+}
+
 /* Apply the outcome of a transaction to an entry. */
 static void
-settle_cell(PresenceCell *cell, bool committed, bool changed, int change)
+settle_cell(PresenceCell *cell, const PresenceDeed *deed, bool committed)
 {
+	bool		joined = committed && deed->joined;
+
 	/* Nothing came of the revival, and nobody else gave life to the entry. */
-	if ((cell->flags & CELL_REVIVED) && !(committed && changed) &&
-		cell->pins == 0)
+	if ((cell->flags & CELL_REVIVED) && !joined && cell->pins == 0)
 		pg_atomic_write_u64(&cell->seen, 1);
-	if (committed)
-	{
-		if (cell->rows != ROWS_UNKNOWN)
-			cell->rows = Max(cell->rows + change, 0);
-		if (change > 0 || cell->rows > 0)
-			cell->flags |= CELL_VERIFIED;
-		else if (change < 0)
-			cell->flags &= ~CELL_VERIFIED;
-	}
-	if (cell->pins == 0 || (committed && changed))
+	if (committed && deed->changed)
+		count_rows(cell, deed->change);
+	if (cell->pins == 0 || joined)
 		cell->flags &= ~CELL_REVIVED;
+}
+
+/* Which entry a channel has; index 0: none. */
+PresenceEntryRef
+presence_registry_find(const PresenceName *name)
+{
+	LWLock	   *lock = partition_lock(name->hash);
+	PresenceEntryRef ref = {0, 0};
+	PresenceCell *cell;
+
+	LWLockAcquire(lock, LW_SHARED);
+	cell = find_cell(name);
+	if (cell)
+		ref = ref_of(cell);
+	LWLockRelease(lock);
+	return ref;
 }
 
 /*
@@ -466,8 +519,8 @@ settle_cell(PresenceCell *cell, bool committed, bool changed, int change)
  * cannot fail.
  */
 void
-presence_registry_end(const PresenceName *name, bool pinned, bool committed,
-					  bool changed, int change)
+presence_registry_end(const PresenceName *name, const PresenceDeed *deed,
+					  bool committed)
 {
 	LWLock	   *lock = partition_lock(name->hash);
 	PresenceCell *cell;
@@ -476,10 +529,12 @@ presence_registry_end(const PresenceName *name, bool pinned, bool committed,
 	cell = find_cell(name);
 	if (cell)
 	{
-		if (pinned)
+		if (deed->pinned)
 			cell->pins--;
+		else if (committed && !is_meant(cell, deed->ref))
+			doubt_cell(cell);
 		cell->changes++;
-		settle_cell(cell, committed, changed, change);
+		settle_cell(cell, deed, committed);
 		if (cell->pins == 0 && !(cell->flags & CELL_VERIFIED) && cell->rows == 0)
 			delete_cell(cell);
 	}
@@ -565,8 +620,7 @@ lock_cell(PresenceEntryRef ref, LWLockMode mode)
 	uint32		hash = cell->hash;
 
 	LWLockAcquire(partition_lock(hash), mode);
-	if ((cell->flags & CELL_USED) && cell->hash == hash &&
-		cell->generation == ref.generation)
+	if (is_meant(cell, ref) && cell->hash == hash)
 		return cell;
 	LWLockRelease(partition_lock(hash));
 	return NULL;
@@ -581,13 +635,10 @@ presence_registry_scan(PresenceScanFunc visit, void *arg)
 	for (uint32 i = 1; i <= taken; i++)
 	{
 		PresenceCell *cell = &cells[i];
-		PresenceEntryRef ref;
 
 		if (cell->database != MyDatabaseId || !(cell->flags & CELL_USED))
 			continue;
-		ref.index = i;
-		ref.generation = cell->generation;
-		visit(arg, ref, (PresenceTime) pg_atomic_read_u64(&cell->seen));
+		visit(arg, ref_of(cell), (PresenceTime) pg_atomic_read_u64(&cell->seen));
 	}
 }
 
@@ -635,14 +686,11 @@ walk_cells(Oid database, void (*change) (PresenceCell *cell))
 
 	for (uint32 i = 1; i <= taken; i++)
 	{
-		PresenceEntryRef ref;
 		PresenceCell *cell;
 
 		if (cells[i].database != database || !(cells[i].flags & CELL_USED))
 			continue;
-		ref.index = i;
-		ref.generation = cells[i].generation;
-		cell = lock_cell(ref, LW_EXCLUSIVE);
+		cell = lock_cell(ref_of(&cells[i]), LW_EXCLUSIVE);
 		if (cell)
 		{
 			LWLock	   *lock = partition_lock(cell->hash);
@@ -651,14 +699,6 @@ walk_cells(Oid database, void (*change) (PresenceCell *cell))
 			LWLockRelease(lock);
 		}
 	}
-}
-
-/* No longer trust an entry's rows. */
-static void
-doubt_cell(PresenceCell *cell)
-{
-	cell->rows = ROWS_UNKNOWN;
-	cell->flags &= ~CELL_VERIFIED;
 }
 
 /* Drop an entry that nobody is using. */
@@ -691,20 +731,21 @@ presence_registry_clear(Oid database)
  */
 bool
 presence_registry_condemn(const PresenceName *name, PresenceTime cutoff,
-						  PresenceEntryRef *ref, bool *counted)
+						  PresenceVerdict *verdict, bool *counted)
 {
 	LWLock	   *lock = partition_lock(name->hash);
 	PresenceCell *cell;
+	PresenceTime seen;
 	bool		condemned = false;
 
 	LWLockAcquire(lock, LW_EXCLUSIVE);
 	cell = find_cell(name);
-	if (cell && cell->pins == 0 && !(cell->flags & CELL_DYING) &&
-		(PresenceTime) pg_atomic_read_u64(&cell->seen) < cutoff)
+	seen = cell ? (PresenceTime) pg_atomic_read_u64(&cell->seen) : 0;
+	if (cell && cell->pins == 0 && !(cell->flags & CELL_DYING) && seen < cutoff)
 	{
 		cell->flags |= CELL_DYING;
-		ref->index = cell - cells;
-		ref->generation = cell->generation;
+		verdict->ref = ref_of(cell);
+		verdict->seen = seen;
 		*counted = cell->rows != ROWS_UNKNOWN;
 		condemned = true;
 	}
@@ -712,16 +753,24 @@ presence_registry_condemn(const PresenceName *name, PresenceTime cutoff,
 	return condemned;
 }
 
+/* Whether an entry is dying by that verdict, and not by another one. */
+static bool
+dies_by(PresenceCell *cell, const PresenceVerdict *verdict)
+{
+	return (cell->flags & CELL_DYING) &&
+		(PresenceTime) pg_atomic_read_u64(&cell->seen) == verdict->seen;
+}
+
 /* Whether a condemned channel still is: nobody has added it since. */
 bool
-presence_registry_condemned(PresenceEntryRef ref)
+presence_registry_condemned(const PresenceVerdict *verdict)
 {
-	PresenceCell *cell = lock_cell(ref, LW_SHARED);
+	PresenceCell *cell = lock_cell(verdict->ref, LW_SHARED);
 	bool		condemned;
 
 	if (cell == NULL)
 		return false;
-	condemned = (cell->flags & CELL_DYING) != 0;
+	condemned = dies_by(cell, verdict);
 	LWLockRelease(partition_lock(cell->hash));
 	return condemned;
 }
@@ -731,15 +780,15 @@ presence_registry_condemned(PresenceEntryRef ref)
  * are gone ("bury"), else makes it what it was before.  Cannot fail.
  */
 void
-presence_registry_release(PresenceEntryRef ref, bool bury)
+presence_registry_release(const PresenceVerdict *verdict, bool bury)
 {
-	PresenceCell *cell = lock_cell(ref, LW_EXCLUSIVE);
+	PresenceCell *cell = lock_cell(verdict->ref, LW_EXCLUSIVE);
 	LWLock	   *lock;
 
 	if (cell == NULL)
 		return;
 	lock = partition_lock(cell->hash);
-	if (cell->flags & CELL_DYING)
+	if (dies_by(cell, verdict))
 	{
 		cell->flags &= ~CELL_DYING;
 		if (bury && cell->pins == 0)

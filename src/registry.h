@@ -43,6 +43,23 @@ typedef struct PresenceEntryRef
 	uint32		generation;
 } PresenceEntryRef;
 
+/* What a transaction has done to a channel. */
+typedef struct PresenceDeed
+{
+	bool		pinned;			/* it holds a pin */
+	PresenceEntryRef ref;		/* without: the entry before the commit */
+	bool		joined;			/* rows were added */
+	bool		changed;		/* or removed */
+	int			change;			/* rows added less rows removed */
+} PresenceDeed;
+
+/* A sentence of death: on which entry, and its last sign of life. */
+typedef struct PresenceVerdict
+{
+	PresenceEntryRef ref;
+	PresenceTime seen;
+} PresenceVerdict;
+
 typedef void (*PresenceScanFunc) (void *arg, PresenceEntryRef ref,
 								  PresenceTime seen);
 
@@ -60,8 +77,9 @@ extern PresenceLife presence_registry_begin(const PresenceName *name,
 											PresenceTime now,
 											PresenceTime cutoff, bool pin);
 extern bool presence_registry_is_reviving(const PresenceName *name);
-extern void presence_registry_end(const PresenceName *name, bool pinned,
-								  bool committed, bool changed, int change);
+extern PresenceEntryRef presence_registry_find(const PresenceName *name);
+extern void presence_registry_end(const PresenceName *name,
+								  const PresenceDeed *deed, bool committed);
 extern PresenceLife presence_registry_load(const PresenceName *name,
 										   PresenceTime seen,
 										   PresenceTime cutoff, uint32 *changes);
@@ -73,9 +91,9 @@ extern void presence_registry_clear(Oid database);
 
 extern bool presence_registry_condemn(const PresenceName *name,
 									  PresenceTime cutoff,
-									  PresenceEntryRef *ref, bool *counted);
-extern bool presence_registry_condemned(PresenceEntryRef ref);
-extern void presence_registry_release(PresenceEntryRef ref, bool bury);
+									  PresenceVerdict *verdict, bool *counted);
+extern bool presence_registry_condemned(const PresenceVerdict *verdict);
+extern void presence_registry_release(const PresenceVerdict *verdict, bool bury);
 
 extern void presence_registry_scan(PresenceScanFunc visit, void *arg);
 extern char *presence_registry_read(PresenceEntryRef ref, PresenceTime *seen);

@@ -118,6 +118,19 @@ $past->query_safe('COMMIT');
 $past->quit;
 is(value($node, 'SELECT channels FROM presence.stats'), 1, 'the past: the channel is still known');
 is(value($node, "SELECT string_agg(room, ' ') FROM presence.members WHERE channel_name = 'late'"), 'new', 'the past: and present where it came later');
-$listener->quit;
+
+# A removal that is rolled back to its savepoint does not take the heartbeats of
+# the rows that are there again.  TRUNCATE makes the rows of an entry uncounted.
+value($node, 'BEGIN; TRUNCATE presence.presences; SELECT presence_add(\'old\', \'late\'); COMMIT');
+select(undef, undef, undef, 0.5);
+my $undecided = session($node);
+$undecided->query_safe('BEGIN; SAVEPOINT s');
+is($undecided->query_safe('SELECT prune_presences(0.2)'), 1, 'a savepoint: a row goes');
+is(value($node, "SELECT presence_touch('late')"), 'f', 'a savepoint: and beats no more');
+$undecided->query_safe('ROLLBACK TO s');
+is(value($node, "SELECT presence_touch('late')"), 't', 'a savepoint: until it is there again');
+$undecided->query_safe('COMMIT');
+is(value($node, 'SELECT channels FROM presence.stats'), 1, 'a savepoint: the channel stays known');
+$_->quit foreach $undecided, $listener;
 $node->stop;
 done_testing();

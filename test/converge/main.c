@@ -319,13 +319,15 @@ show_state(void)
 
 /*
  * Wait until every copy is the table, which "empty" has to be.  In a crashing
- * server marks may get lost, so each try sends another one.
+ * server marks may get lost, so each try sends another one.  The last try may
+ * be cut short by the deadline: then what the one before it found is told.
  */
 static bool
 converge(bool empty)
 {
 	static Copy truth;
 	double		deadline = now_seconds() + PATIENCE;
+	const char *found = NULL;
 	const char *what = "no try";
 	int			members = 0;
 
@@ -341,15 +343,15 @@ converge(bool empty)
 		for (int r = 0; r < ROOMS; r++)
 			for (int c = 0; c < CHANNELS; c++)
 				members += truth.rooms[r].members[c].id != 0;
-		what = "copies and table differ";
+		found = "copies and table differ";
 		if (compare_all(&truth, false) > 0)
 			continue;
-		what = "dead presences stay in the table";
+		found = "dead presences stay in the table";
 		if (empty && members > 0)
 			continue;
 		return true;
 	}
-	fail("no convergence: %s (%d presences in the table)", what, members);
+	fail("no convergence: %s (%d presences in the table)", found ? found : what, members);
 	show_state();
 	(void) compare_all(&truth, true);
 	while (options.hold)

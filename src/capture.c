@@ -668,6 +668,19 @@ announce_myself(PresenceDatabase *database)
 	capture.resynced = resync && !capture.untold;
 }
 
+/*
+ * Draw a ticket for the hints.  Whoever sees this transaction committed before
+ * its own PRE_COMMIT draws a later one.
+ */
+static void
+draw_ticket(PresenceDatabase *database)
+{
+	uint64		ticket = pg_atomic_fetch_add_u64(&database->tickets, 1);
+
+	for (int i = 0; i < capture.nhints; i++)
+		capture.final[i]->ticket = ticket;
+}
+
 /* The transaction is about to commit: prepare all that must not fail later. */
 static void
 before_commit(void)
@@ -682,6 +695,7 @@ before_commit(void)
 		announce_myself(database);
 	if (database)
 	{
+		draw_ticket(database);
 		capture.xid = GetTopTransactionId();
 		presence_backend_show_xid(capture.xid);
 	}

@@ -60,6 +60,7 @@ typedef struct PresenceHint
 {
 	uint32		size;
 	TransactionId xid;			/* the top transaction that made the change */
+	uint64		ticket;			/* drawn before it committed */
 	int64		id;				/* of the presence */
 	TimestampTz joined_at;		/* of a LEAVE */
 	TimestampTz last_seen;		/* of a LEAVE, or a user's: sign of life */

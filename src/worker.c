@@ -350,10 +350,23 @@ current_stamp(void)
 	return stamp;
 }
 
+/* Order hints by ticket, those of one transaction as it made them. */
+static int
+compare_tickets(const void *a, const void *b)
+{
+	const PresenceHint *left = *(PresenceHint *const *) a;
+	const PresenceHint *right = *(PresenceHint *const *) b;
+
+	if (left->ticket != right->ticket)
+		return left->ticket > right->ticket ? 1 : -1;
+	return (left > right) - (left < right);
+}
+
 /*
  * Sort a batch: first the hints to announce now, then those that the snapshot
  * shows but that come later.  The first hint that it does not show ends the
- * first part: hints are dropped from the queue in order.
+ * first part: hints are dropped from the queue in order.  Within that part who
+ * made place comes before who took it, whoever came to the queue first.
  */
 static int
 split_batch(PresenceBatch *batch, Snapshot snapshot, int *nlater)
@@ -370,6 +383,7 @@ split_batch(PresenceBatch *batch, Snapshot snapshot, int *nlater)
 		if (!XidInMVCCSnapshot(batch->hints[i]->xid, snapshot))
 			batch->hints[kept++] = batch->hints[i];
 	*nlater = kept - n;
+	qsort(batch->hints, n, sizeof(PresenceHint *), compare_tickets);
 	return n;
 }
 

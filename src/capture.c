@@ -685,10 +685,11 @@ draw_ticket(PresenceDatabase *database)
 static void
 before_commit(void)
 {
-	PresenceDatabase *database = presence_database_mine();
+	PresenceDatabase *database;
 
 	if (capture.nhints == 0)
 		return;
+	database = presence_database_mine();
 	count_changes();
 	collect_hints();
 	if (!worker_announces(database))

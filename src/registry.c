@@ -61,6 +61,7 @@
 #define CELL_VERIFIED	0x02	/* its rows are known to be committed */
 #define CELL_DYING		0x04	/* somebody is removing its rows */
 #define CELL_REVIVED	0x08	/* came back to life in a running transaction */
+#define CELL_DOUBTED	0x10	/* what the pins' transactions added may be gone */
 
 typedef struct PresenceCell
 {
@@ -357,6 +358,8 @@ doubt_cell(PresenceCell *cell)
 {
 	cell->rows = ROWS_UNKNOWN;
 	cell->flags &= ~CELL_VERIFIED;
+	if (cell->pins > 0)
+		cell->flags |= CELL_DOUBTED;
 }
 
 /* What an entry tells of its channel. */
@@ -469,16 +472,23 @@ presence_registry_begin(const PresenceName *name, PresenceTime now,
 	return life;
 }
 
-/* The rows of an entry's channel have changed by so many. */
+/*
+ * The rows of an entry's channel have changed by so many.  Where they are not
+ * counted a removal may be of rows whose own commit has yet to come here.
+ */
 static void
 count_rows(PresenceCell *cell, int change)
 {
 	if (cell->rows != ROWS_UNKNOWN)
+	{
 		cell->rows += change;
-	if (cell->rows > 0)
+		cell->flags = cell->rows > 0 ? cell->flags | CELL_VERIFIED :
+			cell->flags & ~CELL_VERIFIED;
+	}
+	else if (change < 0)
+		doubt_cell(cell);
+	else if (change > 0 && !(cell->flags & CELL_DOUBTED))
 		cell->flags |= CELL_VERIFIED;
-	else if (cell->rows != ROWS_UNKNOWN || change < 0)
-		cell->flags &= ~CELL_VERIFIED;
 }
 
 /* Apply the outcome of a transaction to an entry. */
@@ -494,6 +504,8 @@ settle_cell(PresenceCell *cell, const PresenceDeed *deed, bool committed)
 		count_rows(cell, deed->change);
 	if (cell->pins == 0 || joined)
 		cell->flags &= ~CELL_REVIVED;
+	if (cell->pins == 0)
+		cell->flags &= ~CELL_DOUBTED;
 }
 
 /* Which entry a channel has; index 0: none. */

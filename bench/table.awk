@@ -17,7 +17,7 @@ $1 == "row" {
 function markdown(   i, last) {
 	print "# What presence costs, beside its peers\n"
 	print "Written by `make bench`, which anyone can run: " about ".\n"
-	print "Every ratio is taken within one run: the contestants take turns in three rounds, and the median of the"
+	print "Every ratio is taken within one run: the contestants take turns in rounds, three or seven, and the median of the"
 	print "rounds' ratios counts. Clients and servers share the cores.\n"
 	print "![ratios](results.svg)\n"
 	for (i = 1; i <= n; i++) {

@@ -3,7 +3,6 @@
 # The price of a touch and of an add with 1,000 and with 1,000,000 channels:
 # two servers side by side.
 
-
 # Milliseconds of an add among so many: the first statement of a visit.
 add_latency() {
 	tps 16 add_leave -r >/dev/null
@@ -16,6 +15,7 @@ small_add() { PGPORT=5433 add_latency; }
 large_add() { add_latency; }
 
 group_growth() {
+	rounds "$(either 3 7)"
 	bench_server large </dev/null
 	create_presence
 	populate presence.presences 1000000

@@ -38,6 +38,7 @@ zadd() { # pipeline, requests, score
 group_heartbeat() {
 	local redis=() requests
 
+	rounds "$(either 3 7)"
 	bench_server heartbeat </dev/null
 	create_presence
 	populate presence.presences $HEARTS

@@ -13,7 +13,7 @@ use PostgreSQL::Test::Utils;
 use PresenceTest;
 use Test::More;
 
-my $seconds = $ENV{PRESENCE_CONVERGE_SECONDS} // 36;
+my $seconds = $ENV{PRESENCE_CONVERGE_SECONDS} // 60;
 my $pg_config = $ENV{PG_CONFIG} // 'pg_config';
 
 my %runs = (

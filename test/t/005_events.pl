@@ -331,13 +331,13 @@ for my $setting ([ 'auto', 'worker' ], [ 'transaction', 'transaction' ])
 choose_mode('auto', 'worker');
 sql(q{SELECT presence_add_many('t', ARRAY['a', 'b', 'c'])});
 $listener->drain;
-sql(q{ALTER SYSTEM SET presence.notify_interval = '1s'});
+sql(q{ALTER SYSTEM SET presence.notify_interval = '2s'});
 $node->reload;
-wait_until('notify_interval', sub { value($node, 'SHOW presence.notify_interval') eq '1s' });
+wait_until('notify_interval', sub { value($node, 'SHOW presence.notify_interval') eq '2s' });
 value($node, 'SELECT pg_terminate_backend(worker_pid, 10000) FROM presence.stats');
 await_voice($node);
-$listener->drain;
 my $truncator = session($node);
+$listener->drain;
 sql(q{SELECT presence_remove('t', 'a')});
 $truncator->query('BEGIN; TRUNCATE presence.presences');
 ok(wait_until('the worker waits for TRUNCATE', sub {

@@ -61,7 +61,12 @@ debian_bindir() { printf '/usr/lib/postgresql/%s/bin' "$1"; }
 have_major() {
 	[ -x "$(debian_bindir "$1")/postgres" ] &&
 		[ -x "$(debian_bindir "$1")/pg_config" ] &&
-		[ -e "/usr/lib/postgresql/$1/lib/pgxs/src/makefiles/pgxs.mk" ]
+		have_headers "$(debian_bindir "$1")/pg_config"
+}
+
+# Debian's client package brings PGXS along, but only the -dev one the headers.
+have_headers() { # pg_config
+	[ -e "$("$1" --pgxs)" ] && [ -e "$("$1" --includedir-server)/postgres.h" ]
 }
 
 apt_offers() {
@@ -114,7 +119,7 @@ have() {
 
 	[ -n "${PG_CONFIG:-}" ] && sharedir=$("$PG_CONFIG" --sharedir)
 	case $1 in
-		server)   [ -n "$sharedir" ] && [ -e "$("$PG_CONFIG" --pgxs)" ] ;;
+		server)   [ -n "$sharedir" ] && have_headers "$PG_CONFIG" ;;
 		build)    command -v make >/dev/null &&
 		          echo '#include <stdio.h>' | gcc -E -x c - >/dev/null 2>&1 ;;
 		cron)     [ -e "$sharedir/extension/pg_cron.control" ] ;;
@@ -329,7 +334,7 @@ copy_server() { # pg_config, target
 	done
 	for which in includedir pkgincludedir includedir-server; do
 		dir=$("$1" --$which)
-		[ -e "$2$dir" ] && continue
+		[ -e "$2$dir" ] || [ ! -d "$dir" ] && continue
 		mkdir -p "$2${dir%/*}"
 		ln -s "$dir" "$2$dir"
 	done

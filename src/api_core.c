@@ -77,16 +77,15 @@ presence_add(PG_FUNCTION_ARGS)
 {
 	PresenceEntrant entrant;
 	PresenceRow row;
-	MemoryContext before;
 
 	entrant.room = presence_args_name(fcinfo, 0, "room");
 	entrant.channel = presence_args_name(fcinfo, 1, "channel_name");
 	entrant.user = presence_args_optional_name(fcinfo, 2, "user_id");
 	entrant.meta = presence_args_optional_object(fcinfo, 3, "meta");
 
-	before = presence_store_connect();
+	presence_store_connect();
 	(void) presence_membership_add(&entrant, &row);
-	presence_store_finish(before);
+	presence_store_finish();
 	PG_RETURN_DATUM(member_of_row(fcinfo, &row));
 }
 
@@ -168,7 +167,6 @@ presence_add_many(PG_FUNCTION_ARGS)
 	text	   *room = presence_args_name(fcinfo, 0, "room");
 	PresenceTexts channels = presence_args_names(fcinfo, 1, "channel_names", false);
 	PresenceEntrant *entrants = palloc0(sizeof(PresenceEntrant) * Max(channels.count, 1));
-	MemoryContext before;
 	int64		added = 0;
 
 	for (int i = 0; i < channels.count; i++)
@@ -180,7 +178,7 @@ presence_add_many(PG_FUNCTION_ARGS)
 	take_metas(fcinfo, entrants, channels.count);
 	qsort(entrants, channels.count, sizeof(PresenceEntrant), compare_entrants);
 
-	before = presence_store_connect();
+	presence_store_connect();
 	for (int i = 0; i < channels.count; i++)
 	{
 		PresenceRow row;
@@ -188,7 +186,7 @@ presence_add_many(PG_FUNCTION_ARGS)
 		if (presence_membership_add(&entrants[i], &row))
 			added++;
 	}
-	presence_store_finish(before);
+	presence_store_finish();
 	PG_RETURN_INT64(added);
 }
 
@@ -203,10 +201,12 @@ presence_update(PG_FUNCTION_ARGS)
 	text	   *room = presence_args_name(fcinfo, 0, "room");
 	text	   *channel = presence_args_name(fcinfo, 1, "channel_name");
 	Jsonb	   *meta = presence_args_object(fcinfo, 2, "meta");
-	MemoryContext before = presence_store_connect();
-	bool		found = presence_membership_update(room, channel, meta);
+	bool		found;
 
-	presence_store_finish(before);
+	presence_store_connect();
+	found = presence_membership_update(room, channel, meta);
+
+	presence_store_finish();
 	PG_RETURN_BOOL(found);
 }
 
@@ -220,12 +220,15 @@ presence_remove(PG_FUNCTION_ARGS)
 {
 	text	   *room = presence_args_name(fcinfo, 0, "room");
 	text	   *channel = presence_args_name(fcinfo, 1, "channel_name");
-	MemoryContext before = presence_store_connect();
-	List	   *rows = presence_store_lock_presence(PointerGetDatum(room),
-													PointerGetDatum(channel));
-	uint64		removed = presence_membership_remove(rows, PRESENCE_REASON_LEAVE);
+	List	   *rows;
+	uint64		removed;
 
-	presence_store_finish(before);
+	presence_store_connect();
+	rows = presence_store_lock_presence(PointerGetDatum(room),
+										PointerGetDatum(channel));
+	removed = presence_membership_remove(rows, PRESENCE_REASON_LEAVE);
+
+	presence_store_finish();
 	PG_RETURN_BOOL(removed > 0);
 }
 
@@ -244,16 +247,15 @@ touch_in_store(text *channel)
 static bool
 touch(text *channel)
 {
-	MemoryContext before;
 	bool		present;
 
 	presence_backend_count_touches(1);
 	if (presence_permission_touch_is_free() &&
 		presence_membership_beat(channel) == PRESENCE_LIFE_ALIVE)
 		return true;
-	before = presence_store_connect();
+	presence_store_connect();
 	present = touch_in_store(channel);
-	presence_store_finish(before);
+	presence_store_finish();
 	return present;
 }
 
@@ -294,13 +296,13 @@ presence_touch_many(PG_FUNCTION_ARGS)
 	if (nmissing > 0)
 	{
 		int			ndoubtful = nmissing;
-		MemoryContext before = presence_store_connect();
 
 		nmissing = 0;
+		presence_store_connect();
 		for (int i = 0; i < ndoubtful; i++)
 			if (!touch_in_store(DatumGetTextPP(channels.datums[i])))
 				channels.datums[nmissing++] = channels.datums[i];
-		presence_store_finish(before);
+		presence_store_finish();
 	}
 	PG_RETURN_ARRAYTYPE_P(construct_array(channels.datums, nmissing, TEXTOID,
 										  -1, false, TYPALIGN_INT));
@@ -333,11 +335,14 @@ leave_all(Datum *channels, int count)
 {
 	ArrayType  *array = construct_array(channels, count, TEXTOID, -1, false,
 										TYPALIGN_INT);
-	MemoryContext before = presence_store_connect();
-	List	   *rows = presence_store_lock_channels(PointerGetDatum(array), false);
-	uint64		removed = presence_membership_remove(rows, PRESENCE_REASON_LEAVE);
+	List	   *rows;
+	uint64		removed;
 
-	presence_store_finish(before);
+	presence_store_connect();
+	rows = presence_store_lock_channels(PointerGetDatum(array), false);
+	removed = presence_membership_remove(rows, PRESENCE_REASON_LEAVE);
+
+	presence_store_finish();
 	return removed;
 }
 
@@ -376,7 +381,6 @@ Datum
 prune_presences(PG_FUNCTION_ARGS)
 {
 	int64		age = presence_liveness_max_age();
-	MemoryContext before;
 	uint64		removed;
 
 	if (!PG_ARGISNULL(0))
@@ -392,9 +396,9 @@ prune_presences(PG_FUNCTION_ARGS)
 		age = (int64) Min(seconds * USECS_PER_SEC, (double) (PG_INT64_MAX / 4));
 	}
 	PreventCommandDuringRecovery("prune_presences()");
-	before = presence_store_connect();
+	presence_store_connect();
 	removed = presence_membership_expire(presence_store_older(age), age);
-	presence_store_finish(before);
+	presence_store_finish();
 	PG_RETURN_INT64(removed);
 }
 
@@ -406,12 +410,11 @@ prune_presences(PG_FUNCTION_ARGS)
 Datum
 prune_rooms(PG_FUNCTION_ARGS)
 {
-	MemoryContext before;
 	uint64		removed;
 
 	PreventCommandDuringRecovery("prune_rooms()");
-	before = presence_store_connect();
+	presence_store_connect();
 	removed = presence_membership_prune_rooms();
-	presence_store_finish(before);
+	presence_store_finish();
 	PG_RETURN_INT64(removed);
 }

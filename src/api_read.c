@@ -122,7 +122,6 @@ presence_snapshot(PG_FUNCTION_ARGS)
 	char	   *epoch = NULL;
 	int64		seq = 0;
 	bool		has_seq = false;
-	MemoryContext before;
 	Jsonb	   *snapshot;
 
 	if (database && presence_queue_is_open(database))
@@ -131,8 +130,8 @@ presence_snapshot(PG_FUNCTION_ARGS)
 		seq = (int64) pg_atomic_read_u64(&database->seq[PRESENCE_VOICE_CHANGED]);
 		has_seq = !IsolationUsesXactSnapshot();
 	}
-	before = presence_store_connect();
+	presence_store_connect();
 	snapshot = presence_store_snapshot(PointerGetDatum(room), epoch, seq, has_seq);
-	presence_store_finish(before);
+	presence_store_finish();
 	PG_RETURN_JSONB_P(snapshot);
 }

@@ -102,11 +102,12 @@ presence_invite(PG_FUNCTION_ARGS)
 {
 	text	   *room = presence_args_name(fcinfo, 0, "room");
 	text	   *user = presence_args_name(fcinfo, 1, "user_id");
-	MemoryContext before = presence_store_connect();
-	bool		invited = presence_store_invite(PointerGetDatum(room),
-												PointerGetDatum(user));
+	bool		invited;
 
-	presence_store_finish(before);
+	presence_store_connect();
+	invited = presence_store_invite(PointerGetDatum(room), PointerGetDatum(user));
+
+	presence_store_finish();
 	PG_RETURN_BOOL(invited);
 }
 
@@ -120,11 +121,12 @@ presence_uninvite(PG_FUNCTION_ARGS)
 {
 	text	   *room = presence_args_name(fcinfo, 0, "room");
 	text	   *user = presence_args_name(fcinfo, 1, "user_id");
-	MemoryContext before = presence_store_connect();
-	bool		invited = presence_store_uninvite(PointerGetDatum(room),
-												  PointerGetDatum(user));
+	bool		invited;
 
-	presence_store_finish(before);
+	presence_store_connect();
+	invited = presence_store_uninvite(PointerGetDatum(room), PointerGetDatum(user));
+
+	presence_store_finish();
 	PG_RETURN_BOOL(invited);
 }
 
@@ -140,17 +142,16 @@ presence_kick(PG_FUNCTION_ARGS)
 	text	   *user = presence_args_optional_name(fcinfo, 1, "user_id");
 	text	   *channel = presence_args_optional_name(fcinfo, 2, "channel_name");
 	char		nulls[] = {' ', user ? ' ' : 'n', channel ? ' ' : 'n'};
-	MemoryContext before;
 	List	   *rows;
 	uint64		removed;
 
 	if (user == NULL && channel == NULL)
 		presence_args_reject_null("user_id");
-	before = presence_store_connect();
+	presence_store_connect();
 	rows = presence_store_lock_members(PointerGetDatum(room), PointerGetDatum(user),
 									   PointerGetDatum(channel), nulls);
 	removed = presence_membership_remove(rows, PRESENCE_REASON_KICKED);
-	presence_store_finish(before);
+	presence_store_finish();
 	PG_RETURN_INT64(removed);
 }
 
@@ -179,14 +180,13 @@ presence_ban(PG_FUNCTION_ARGS)
 	text	   *room = presence_args_optional_name(fcinfo, 0, "room");
 	text	   *user = presence_args_name(fcinfo, 1, "user_id");
 	char		nulls[] = {room ? ' ' : 'n', ' ', 'n'};
-	MemoryContext before;
 	List	   *rows;
 	uint64		removed;
 
 	if (PG_ARGISNULL(2))
 		presence_args_reject_null("until");
 	PreventCommandDuringRecovery("presence_ban()");
-	before = presence_store_connect();
+	presence_store_connect();
 	lock_bans();
 	presence_store_ban(PointerGetDatum(room), PointerGetDatum(user),
 					   PG_GETARG_DATUM(2), PG_GETARG_DATUM(3),
@@ -195,7 +195,7 @@ presence_ban(PG_FUNCTION_ARGS)
 		presence_store_lock_members(PointerGetDatum(room), PointerGetDatum(user),
 									(Datum) 0, nulls);
 	removed = presence_membership_remove(rows, PRESENCE_REASON_BANNED);
-	presence_store_finish(before);
+	presence_store_finish();
 	PG_RETURN_INT64(removed);
 }
 
@@ -209,11 +209,13 @@ presence_unban(PG_FUNCTION_ARGS)
 {
 	text	   *room = presence_args_optional_name(fcinfo, 0, "room");
 	text	   *user = presence_args_name(fcinfo, 1, "user_id");
-	MemoryContext before = presence_store_connect();
-	bool		banned = presence_store_unban(PointerGetDatum(room),
-											  PointerGetDatum(user), room == NULL);
+	bool		banned;
 
-	presence_store_finish(before);
+	presence_store_connect();
+	banned = presence_store_unban(PointerGetDatum(room), PointerGetDatum(user),
+								  room == NULL);
+
+	presence_store_finish();
 	PG_RETURN_BOOL(banned);
 }
 
@@ -226,7 +228,6 @@ Datum
 presence_room_deleted(PG_FUNCTION_ARGS)
 {
 	TriggerData *data = (TriggerData *) fcinfo->context;
-	MemoryContext before;
 	bool		isnull;
 	Datum		room;
 
@@ -238,11 +239,11 @@ presence_room_deleted(PG_FUNCTION_ARGS)
 				 errmsg("this function serves the trigger of presence.rooms only"),
 				 errhint("Leave the trigger as CREATE EXTENSION presence made it.")));
 	room = SPI_getbinval(data->tg_trigtuple, data->tg_relation->rd_att, 1, &isnull);
-	before = presence_store_connect();
+	presence_store_connect();
 	(void) presence_membership_remove(presence_store_lock_members(room, (Datum) 0,
 																  (Datum) 0, " nn"),
 									  PRESENCE_REASON_ROOM_DELETED);
-	presence_store_finish(before);
+	presence_store_finish();
 	return PointerGetDatum(NULL);
 }
 

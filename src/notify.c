@@ -469,7 +469,6 @@ presence_notify_transaction(PresenceHint *const *hints, int nhints, bool resync)
 	Snapshot	snapshot;
 	MemoryContext context;
 	MemoryContext old;
-	MemoryContext before;
 	List	   *ignored;
 
 	context = AllocSetContextCreate(CurrentMemoryContext, "presence notify",
@@ -478,7 +477,7 @@ presence_notify_transaction(PresenceHint *const *hints, int nhints, bool resync)
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	PushActiveSnapshot(snapshot);
 	caller = presence_store_become_owner();
-	before = presence_store_connect();
+	presence_store_connect();
 	remember_leavers(hints, nhints);
 	if (told && (resync || asks_resync(hints, nhints)))
 		presence_notify_resync(&stamp);
@@ -486,7 +485,7 @@ presence_notify_transaction(PresenceHint *const *hints, int nhints, bool resync)
 		presence_notify_events(presence_announce(presence_roster_create(context),
 												 hints, nhints, NULL, 0,
 												 snapshot, &ignored), &stamp);
-	presence_store_finish(before);
+	presence_store_finish();
 	presence_store_become_caller(caller);
 	PopActiveSnapshot();
 	UnregisterSnapshot(snapshot);

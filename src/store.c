@@ -367,30 +367,27 @@ static Statement snapshot_room = {
 	3, {TEXTOID, TEXTOID, INT8OID}
 };
 
-/* The memory context of the caller of presence_store_connect(). */
-static MemoryContext caller_context;
-
 /*
- * Open SPI; results are made in the memory context that is current now.
- * Calls may nest: what is returned goes to presence_store_finish().
+ * Open SPI, which a trigger may do within a statement that runs here.  The
+ * memory context stays as it is: every function below makes its results in the
+ * one that is current when it is called, so nothing has to be given back when
+ * an error passes.
  */
-MemoryContext
+void
 presence_store_connect(void)
 {
-	MemoryContext before = caller_context;
+	MemoryContext context = CurrentMemoryContext;
 
-	caller_context = CurrentMemoryContext;
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	return before;
+	MemoryContextSwitchTo(context);
 }
 
 /* Close SPI. */
 void
-presence_store_finish(MemoryContext before)
+presence_store_finish(void)
 {
 	SPI_finish();
-	caller_context = before;
 }
 
 /* Prepare a statement for the rest of the session, if it is not yet. */
@@ -516,14 +513,8 @@ read_row(HeapTuple tuple, PresenceRow *row, bool whole)
 static bool
 first_row(uint64 count, PresenceRow *row)
 {
-	MemoryContext old;
-
 	if (count > 0)
-	{
-		old = MemoryContextSwitchTo(caller_context);
 		read_row(SPI_tuptable->vals[0], row, true);
-		MemoryContextSwitchTo(old);
-	}
 	SPI_freetuptable(SPI_tuptable);
 	return count > 0;
 }
@@ -532,7 +523,6 @@ first_row(uint64 count, PresenceRow *row)
 static List *
 all_rows(uint64 count)
 {
-	MemoryContext old = MemoryContextSwitchTo(caller_context);
 	List	   *rows = NIL;
 
 	for (uint64 i = 0; i < count; i++)
@@ -542,7 +532,6 @@ all_rows(uint64 count)
 		read_row(SPI_tuptable->vals[i], row, false);
 		rows = lappend(rows, row);
 	}
-	MemoryContextSwitchTo(old);
 	SPI_freetuptable(SPI_tuptable);
 	return rows;
 }
@@ -555,14 +544,9 @@ one_array(void)
 	Datum		datum = SPI_getbinval(SPI_tuptable->vals[0],
 									  SPI_tuptable->tupdesc, 1, &isnull);
 	ArrayType  *array = NULL;
-	MemoryContext old;
 
 	if (!isnull)
-	{
-		old = MemoryContextSwitchTo(caller_context);
 		array = DatumGetArrayTypePCopy(datum);
-		MemoryContextSwitchTo(old);
-	}
 	SPI_freetuptable(SPI_tuptable);
 	return array;
 }
@@ -936,6 +920,7 @@ presence_store_each_channel(void (*visit) (void *arg, const char *channel,
 										   int length, TimestampTz last_seen),
 							void *arg)
 {
+	MemoryContext context = CurrentMemoryContext;
 	Portal		portal = SPI_cursor_open(NULL, get_plan(&each_channel),
 										 NULL, NULL, true);
 
@@ -959,6 +944,7 @@ presence_store_each_channel(void (*visit) (void *arg, const char *channel,
 		CHECK_FOR_INTERRUPTS();
 	}
 	SPI_cursor_close(portal);
+	MemoryContextSwitchTo(context);
 }
 
 /* The oldest last_seen of all rows; DT_NOEND where there is none. */
@@ -994,7 +980,6 @@ List *
 presence_store_people(Datum users, Snapshot snapshot)
 {
 	uint64		count = run(&people, &users, NULL, snapshot, 0);
-	MemoryContext old = MemoryContextSwitchTo(caller_context);
 	List	   *result = NIL;
 
 	for (uint64 i = 0; i < count; i++)
@@ -1012,7 +997,6 @@ presence_store_people(Datum users, Snapshot snapshot)
 		person->connections = DatumGetInt64(SPI_getbinval(tuple, desc, 5, &isnull));
 		result = lappend(result, person);
 	}
-	MemoryContextSwitchTo(old);
 	SPI_freetuptable(SPI_tuptable);
 	return result;
 }
@@ -1197,16 +1181,11 @@ presence_store_snapshot(Datum room, const char *epoch, int64 seq, bool has_seq)
 	char		nulls[] = {' ', epoch ? ' ' : 'n', has_seq ? ' ' : 'n'};
 	bool		isnull;
 	Datum		datum;
-	Jsonb	   *jsonb;
-	MemoryContext old;
 
 	values[0] = room;
 	values[1] = epoch ? CStringGetTextDatum(epoch) : (Datum) 0;
 	values[2] = Int64GetDatum(seq);
 	(void) run(&snapshot_room, values, nulls, InvalidSnapshot, 0);
 	datum = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
-	old = MemoryContextSwitchTo(caller_context);
-	jsonb = DatumGetJsonbPCopy(datum);
-	MemoryContextSwitchTo(old);
-	return jsonb;
+	return DatumGetJsonbPCopy(datum);
 }

@@ -63,8 +63,8 @@ typedef struct PresenceSession
 	int			context;
 } PresenceSession;
 
-extern MemoryContext presence_store_connect(void);
-extern void presence_store_finish(MemoryContext before);
+extern void presence_store_connect(void);
+extern void presence_store_finish(void);
 extern Oid	presence_store_owner(void);
 extern PresenceSession presence_store_become_owner(void);
 extern void presence_store_become_caller(PresenceSession session);

@@ -421,17 +421,15 @@ announce_batch(PresenceBatch *batch, Snapshot snapshot, PresenceStamp *stamp,
 {
 	int			nlater;
 	int			nhints = split_batch(batch, snapshot, &nlater);
-	MemoryContext before;
 	List	   *events;
 
 	if (asks_resync(batch->hints, nhints + nlater))
 		resync(stamp);
-	before = presence_store_connect();
-	MemoryContextSwitchTo(worker.scratch);	/* "gone" outlives this */
+	presence_store_connect();
 	events = presence_announce(worker.roster, batch->hints, nhints,
 							   batch->hints + nhints, nlater, snapshot, gone);
 	presence_notify_events(events, stamp);
-	presence_store_finish(before);
+	presence_store_finish();
 	for (int i = nhints; i < nhints + nlater; i++)
 		batch->covers |= batch->hints[i]->covered;
 	return nhints;
@@ -444,12 +442,10 @@ announce_batch(PresenceBatch *batch, Snapshot snapshot, PresenceStamp *stamp,
 static void
 remember_gone(List *gone)
 {
-	MemoryContext before;
-
 	begin_work("remembering who was last seen");
-	before = presence_store_connect();
+	presence_store_connect();
 	presence_store_merge_sightings(gone);
-	presence_store_finish(before);
+	presence_store_finish();
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 }
@@ -574,10 +570,12 @@ tell_state_if_due(void)
 static void
 expire_channels(ArrayType *channels, PresenceTime lag)
 {
-	MemoryContext before = presence_store_connect();
-	uint64		removed = presence_membership_expire(channels, presence_liveness_max_age());
+	uint64		removed;
 
-	presence_store_finish(before);
+	presence_store_connect();
+	removed = presence_membership_expire(channels, presence_liveness_max_age());
+
+	presence_store_finish();
 	if (removed > 0)
 		presence_database_set(worker.database, PRESENCE_LAST_EXPIRY_LAG, (uint64) lag);
 }
@@ -626,14 +624,13 @@ load_registry(void)
 {
 	uint32		loading = 2;
 	bool		complete = true;
-	MemoryContext before;
 
 	pg_atomic_write_u64(&worker.database->due, 0);	/* nobody knows how long */
 	pg_atomic_write_u32(&worker.database->loaded, loading);
 	begin_work("loading channels");
-	before = presence_store_connect();
+	presence_store_connect();
 	presence_store_each_channel(load_channel, &complete);
-	presence_store_finish(before);
+	presence_store_finish();
 	end_work();
 	if (complete)
 		pg_atomic_compare_exchange_u32(&worker.database->loaded, &loading, 1);
@@ -655,17 +652,16 @@ static void
 expire_rows(PresenceTime now)
 {
 	PresenceTime max_age = presence_liveness_max_age();
-	MemoryContext before;
 	TimestampTz oldest = DT_NOEND;
 
 	if (is_loaded() || now < worker.next_rows)
 		return;
 	begin_work("removing expired presences");
-	before = presence_store_connect();
+	presence_store_connect();
 	(void) presence_membership_expire(presence_store_older(max_age), max_age);
 	if (worker.database == NULL)
 		oldest = presence_store_oldest();
-	presence_store_finish(before);
+	presence_store_finish();
 	end_work();
 	worker.next_rows = now + max_age / 4;
 	if (worker.database)
@@ -691,8 +687,6 @@ audit_registry_if_due(PresenceTime now)
 static void
 prune_rooms_if_due(PresenceTime now)
 {
-	MemoryContext before;
-
 	if (presence_prune_rooms_interval == 0)
 		return;
 	if (worker.next_rooms == 0)
@@ -700,9 +694,9 @@ prune_rooms_if_due(PresenceTime now)
 	if (now < worker.next_rooms)
 		return;
 	begin_work("removing empty rooms");
-	before = presence_store_connect();
+	presence_store_connect();
 	(void) presence_membership_prune_rooms();
-	presence_store_finish(before);
+	presence_store_finish();
 	end_work();
 	worker.next_rooms = now + (PresenceTime) presence_prune_rooms_interval * USECS_PER_SEC;
 }

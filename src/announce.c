@@ -874,11 +874,11 @@ status_event(const TurnUser *user, PresencePerson *person, List **gone)
 
 	if (now <= 0 && (before > 0 || user->left))
 	{
-		PresenceSighting *sighting = palloc(sizeof(PresenceSighting));
+		PresenceLastSeen *seen = palloc(sizeof(PresenceLastSeen));
 
-		sighting->user = person->user;
-		sighting->last_seen = user->last_seen;
-		*gone = lappend(*gone, sighting);
+		seen->user = person->user;
+		seen->last_seen = user->last_seen;
+		*gone = lappend(*gone, seen);
 	}
 	person->status = effective_status(now, person->chosen_status);
 	hidden = strcmp(person->status, "offline") == 0;
@@ -940,7 +940,7 @@ cover_updates(Turn *turn, PresenceHint *const *later, int nlater)
  * Make the events that hints call for, and bring the roster up to date.
  * "later" are hints that wait for another turn but belong to transactions
  * that the snapshot shows; some may come to be covered.
- * "gone" gets the users who went offline, as PresenceSighting.  Needs SPI.
+ * "gone" gets the users who went offline, as PresenceLastSeen.  Needs SPI.
  * Everything lives in the current memory context.
  */
 List *

@@ -61,7 +61,7 @@ static const Privilege privileges[] = {
 	{LEVEL_READER, "USAGE ON SCHEMA presence"},
 	{LEVEL_READER, "USAGE ON SCHEMA %s"},
 	{LEVEL_READER, "SELECT ON presence.presences, presence.rooms, presence.people,"
-	" presence.sightings, presence.members, presence.room_list, presence.stats"},
+	" presence.user_last_seen, presence.members, presence.room_list, presence.stats"},
 	{LEVEL_READER, "EXECUTE ON FUNCTION presence.is_live, presence.is_older,"
 		" presence.effective_last_seen, presence.check_name, presence.check_names,"
 	" presence.stat_row"},
@@ -86,7 +86,7 @@ static const Privilege privileges[] = {
 	{LEVEL_ADMIN, "INSERT, UPDATE, DELETE ON presence.bans, presence.invitations"},
 	{LEVEL_ADMIN, "SELECT, DELETE ON presence.admissions"},
 	{LEVEL_ADMIN, "DELETE ON presence.people"},
-	{LEVEL_ADMIN, "UPDATE, DELETE ON presence.sightings"},
+	{LEVEL_ADMIN, "UPDATE, DELETE ON presence.user_last_seen"},
 	{LEVEL_ADMIN, "EXECUTE ON FUNCTION presence.check_room_settings"},
 	{LEVEL_ADMIN, "EXECUTE ON FUNCTION %s.presence_configure_room, %s.presence_invite,"
 	" %s.presence_uninvite, %s.presence_kick, %s.presence_ban, %s.presence_unban"},

@@ -65,7 +65,7 @@ init_slot(PresenceDatabase *slot, Oid oid)
 	pg_atomic_init_u64(&slot->due, 0);
 	pg_atomic_init_u64(&slot->wall_offset, (uint64) presence_clock_wall_offset());
 	pg_atomic_init_u32(&slot->loaded, 0);
-	pg_atomic_init_u32(&slot->sightings, 1);
+	pg_atomic_init_u32(&slot->last_seen_rows, 1);
 	pg_atomic_init_u64(&slot->tickets, 0);
 	for (int i = 0; i < PRESENCE_NVOICES; i++)
 		pg_atomic_init_u64(&slot->seq[i], 0);

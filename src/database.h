@@ -74,7 +74,7 @@ typedef struct PresenceDatabase
 								 * machine's clock; 0: nobody knows */
 	pg_atomic_uint64 wall_offset;	/* as last seen */
 	pg_atomic_uint32 loaded;	/* every row's channel is in the registry */
-	pg_atomic_uint32 sightings; /* a user may have more than one */
+	pg_atomic_uint32 last_seen_rows; /* a user may have more than one */
 	pg_atomic_uint64 tickets;	/* drawn by transactions that are to be told */
 	pg_atomic_uint64 seq[PRESENCE_NVOICES]; /* of the last events delivered */
 

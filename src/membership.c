@@ -634,8 +634,8 @@ presence_membership_prune_rooms(void)
 
 	presence_store_forget_admissions(GetCurrentTimestamp() -
 									 (int64) presence_join_rate_window * USECS_PER_SEC);
-	if (database == NULL || pg_atomic_exchange_u32(&database->sightings, 0) != 0)
-		presence_store_fold_sightings();
+	if (database == NULL || pg_atomic_exchange_u32(&database->last_seen_rows, 0) != 0)
+		presence_store_fold_last_seen();
 	if (presence_store_count_empty_rooms() == 0 ||
 		!presence_store_try_lock("rooms", ROOMS_LOCK_TIMEOUT))
 		return 0;

@@ -429,25 +429,25 @@ may_announce(void)
 static void
 remember_leavers(PresenceHint *const *hints, int nhints)
 {
-	List	   *sightings = NIL;
+	List	   *seen = NIL;
 	PresenceDatabase *database = presence_database_mine();
 
 	for (int i = 0; i < nhints; i++)
 	{
-		PresenceSighting *sighting;
+		PresenceLastSeen *one;
 
 		if (presence_hint_leaver(hints[i]) == NULL)
 			continue;
-		sighting = palloc(sizeof(PresenceSighting));
-		sighting->user = presence_hint_leaver(hints[i]);
-		sighting->last_seen = hints[i]->last_seen;
-		sightings = lappend(sightings, sighting);
+		one = palloc(sizeof(PresenceLastSeen));
+		one->user = presence_hint_leaver(hints[i]);
+		one->last_seen = hints[i]->last_seen;
+		seen = lappend(seen, one);
 	}
-	if (sightings == NIL || XactReadOnly)
+	if (seen == NIL || XactReadOnly)
 		return;					/* it may have become read-only since */
-	presence_store_add_sightings(sightings);
+	presence_store_add_last_seen(seen);
 	if (database)
-		pg_atomic_write_u32(&database->sightings, 1);
+		pg_atomic_write_u32(&database->last_seen_rows, 1);
 }
 
 /*

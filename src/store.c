@@ -234,7 +234,7 @@ static Statement look_up = {
 
 static Statement people = {
 	"SELECT u.user_id, pe.chosen_status, pe.custom_message,"
-	" (SELECT pg_catalog.max(s.last_seen) FROM presence.sightings s"
+	" (SELECT pg_catalog.max(s.last_seen) FROM presence.user_last_seen s"
 	" WHERE s.user_id " EQ " u.user_id),"
 	" (SELECT pg_catalog.count(*) FROM presence.presences p"
 	" WHERE p.user_id " EQ " u.user_id)"
@@ -249,29 +249,29 @@ static Statement people = {
 	" FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS t (user_id, last_seen)" \
 	" GROUP BY t.user_id"
 
-static Statement add_sightings = {
-	"INSERT INTO presence.sightings (user_id, last_seen) " NEWEST_OF_EACH,
+static Statement add_last_seen = {
+	"INSERT INTO presence.user_last_seen (user_id, last_seen) " NEWEST_OF_EACH,
 	2, {TEXTARRAYOID, TIMESTAMPTZARRAYOID}
 };
 
 /* Brings a row of each user up to date; adds one where none is, or is free. */
-static Statement merge_sightings = {
+static Statement merge_last_seen = {
 	"WITH t AS MATERIALIZED (" NEWEST_OF_EACH "),"
 	" l AS MATERIALIZED (SELECT o.tid, t.user_id, t.last_seen FROM t"
-	" LEFT JOIN LATERAL (SELECT s.ctid AS tid FROM presence.sightings s"
+	" LEFT JOIN LATERAL (SELECT s.ctid AS tid FROM presence.user_last_seen s"
 	" WHERE s.user_id " EQ " t.user_id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) o ON true),"
-	" u AS (UPDATE presence.sightings AS s"
+	" u AS (UPDATE presence.user_last_seen AS s"
 	" SET last_seen = GREATEST(s.last_seen, l.last_seen) FROM l WHERE s.ctid " EQ " l.tid)"
-	" INSERT INTO presence.sightings (user_id, last_seen)"
+	" INSERT INTO presence.user_last_seen (user_id, last_seen)"
 	" SELECT l.user_id, l.last_seen FROM l WHERE l.tid IS NULL",
 	2, {TEXTARRAYOID, TIMESTAMPTZARRAYOID}, CURSOR_OPT_GENERIC_PLAN
 };
 
 /* Removes all but the newest of each user that nobody has locked. */
-static Statement fold_sightings = {
-	"DELETE FROM presence.sightings s USING ("
-	"SELECT x.ctid AS tid FROM presence.sightings x WHERE EXISTS ("
-	"SELECT FROM presence.sightings y WHERE y.user_id " EQ " x.user_id"
+static Statement fold_last_seen = {
+	"DELETE FROM presence.user_last_seen s USING ("
+	"SELECT x.ctid AS tid FROM presence.user_last_seen x WHERE EXISTS ("
+	"SELECT FROM presence.user_last_seen y WHERE y.user_id " EQ " x.user_id"
 	" AND ROW(y.last_seen, y.ctid) OPERATOR(pg_catalog.>) ROW(x.last_seen, x.ctid))"
 	" FOR UPDATE SKIP LOCKED) l WHERE s.ctid " EQ " l.tid",
 	0,
@@ -1001,22 +1001,22 @@ presence_store_people(Datum users, Snapshot snapshot)
 	return result;
 }
 
-/* Run a statement with the users of sightings (text[]) and their times. */
+/* Run a statement with the users of "seen" (text[]) and their times. */
 static void
-run_sightings(Statement *statement, List *sightings)
+run_last_seen(Statement *statement, List *seen)
 {
-	int			count = list_length(sightings);
+	int			count = list_length(seen);
 	Datum	   *users = palloc(count * sizeof(Datum));
 	Datum	   *times = palloc(count * sizeof(Datum));
 	Datum		values[2];
 	ListCell   *lc;
 
-	foreach(lc, sightings)
+	foreach(lc, seen)
 	{
-		PresenceSighting *sighting = lfirst(lc);
+		PresenceLastSeen *one = lfirst(lc);
 
-		users[foreach_current_index(lc)] = CStringGetTextDatum(sighting->user);
-		times[foreach_current_index(lc)] = TimestampTzGetDatum(sighting->last_seen);
+		users[foreach_current_index(lc)] = CStringGetTextDatum(one->user);
+		times[foreach_current_index(lc)] = TimestampTzGetDatum(one->last_seen);
 	}
 	values[0] = PointerGetDatum(construct_array(users, count, TEXTOID, -1,
 												false, TYPALIGN_INT));
@@ -1027,27 +1027,27 @@ run_sightings(Statement *statement, List *sightings)
 }
 
 /*
- * Remember sightings in new rows: waits for nobody, and fails at no isolation
- * level.
+ * Remember when users were last seen in new rows: waits for nobody, and fails
+ * at no isolation level.
  */
 void
-presence_store_add_sightings(List *sightings)
+presence_store_add_last_seen(List *seen)
 {
-	run_sightings(&add_sightings, sightings);
+	run_last_seen(&add_last_seen, seen);
 }
 
-/* Remember sightings, in the rows of their users where there are any. */
+/* Remember when users were last seen, in their rows where there are any. */
 void
-presence_store_merge_sightings(List *sightings)
+presence_store_merge_last_seen(List *seen)
 {
-	run_sightings(&merge_sightings, sightings);
+	run_last_seen(&merge_last_seen, seen);
 }
 
 /* Remove the rows of users who have newer ones. */
 void
-presence_store_fold_sightings(void)
+presence_store_fold_last_seen(void)
 {
-	(void) run(&fold_sightings, NULL, NULL, InvalidSnapshot, 0);
+	(void) run(&fold_last_seen, NULL, NULL, InvalidSnapshot, 0);
 }
 
 /* The one bigint that a statement answers. */

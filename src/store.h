@@ -33,11 +33,11 @@ typedef struct PresenceRow
 } PresenceRow;
 
 /* A user whose connection went, and its last sign of life. */
-typedef struct PresenceSighting
+typedef struct PresenceLastSeen
 {
 	const char *user;
 	TimestampTz last_seen;
-} PresenceSighting;
+} PresenceLastSeen;
 
 /* A user, as listeners get to know. */
 typedef struct PresencePerson
@@ -106,9 +106,9 @@ extern List *presence_store_load_rooms(Datum rooms, Snapshot snapshot);
 extern List *presence_store_look_up(Datum rooms, Datum channels,
 									Snapshot snapshot);
 extern List *presence_store_people(Datum users, Snapshot snapshot);
-extern void presence_store_add_sightings(List *sightings);
-extern void presence_store_merge_sightings(List *sightings);
-extern void presence_store_fold_sightings(void);
+extern void presence_store_add_last_seen(List *seen);
+extern void presence_store_merge_last_seen(List *seen);
+extern void presence_store_fold_last_seen(void);
 
 extern bool presence_store_is_banned(Datum room, Datum user);
 extern bool presence_store_is_invited(Datum room, Datum user);

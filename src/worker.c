@@ -444,7 +444,7 @@ remember_gone(List *gone)
 {
 	begin_work("remembering who was last seen");
 	presence_store_connect();
-	presence_store_merge_sightings(gone);
+	presence_store_merge_last_seen(gone);
 	presence_store_finish();
 	PopActiveSnapshot();
 	CommitTransactionCommand();

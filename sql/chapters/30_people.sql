@@ -19,19 +19,19 @@ SELECT pg_catalog.pg_extension_config_dump('presence.people', '');
 
 -- Apart from the choices, and not unique, so that nobody who goes offline waits
 -- for a transaction in which somebody chooses, or for another who goes.
-CREATE TABLE presence.sightings (
+CREATE TABLE presence.user_last_seen (
 	user_id text COLLATE pg_catalog."C" NOT NULL,
 	last_seen timestamptz NOT NULL
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05);
-CREATE INDEX sightings_user_id ON presence.sightings (user_id);
+CREATE INDEX user_last_seen_user_id ON presence.user_last_seen (user_id);
 
-COMMENT ON TABLE presence.sightings IS
+COMMENT ON TABLE presence.user_last_seen IS
 	'when users whose connections went were last seen; of several rows of a user the newest counts, prune_rooms removes the others';
-COMMENT ON INDEX presence.sightings_user_id IS 'finds when a user was last seen';
-COMMENT ON COLUMN presence.sightings.user_id IS 'the user';
-COMMENT ON COLUMN presence.sightings.last_seen IS 'a last sign of life of the connections that went';
+COMMENT ON INDEX presence.user_last_seen_user_id IS 'finds when a user was last seen';
+COMMENT ON COLUMN presence.user_last_seen.user_id IS 'the user';
+COMMENT ON COLUMN presence.user_last_seen.last_seen IS 'a last sign of life of the connections that went';
 
-SELECT pg_catalog.pg_extension_config_dump('presence.sightings', '');
+SELECT pg_catalog.pg_extension_config_dump('presence.user_last_seen', '');
 
 CREATE TYPE presence.person AS (
 	user_id text COLLATE pg_catalog."C",
@@ -70,7 +70,7 @@ BEGIN ATOMIC
 		   p.chosen_status, p.custom_message, m.connections,
 		   GREATEST(m.last_seen, (
 			SELECT pg_catalog.max(g.last_seen)
-			FROM presence.sightings g
+			FROM presence.user_last_seen g
 			WHERE g.user_id OPERATOR(pg_catalog.=) u.user_id))
 	FROM pg_catalog.unnest(presence_statuses.user_ids) WITH ORDINALITY AS u (user_id, position)
 	CROSS JOIN LATERAL (

@@ -20,7 +20,7 @@ value($node, q{
 	CREATE VIEW own_view AS SELECT m.channel_name FROM own o JOIN presence.members m ON m.room = o.room;
 	INSERT INTO own VALUES ('plain');
 	SELECT presence_set_status('alice', 'busy', 'in a meeting');
-	INSERT INTO presence.sightings VALUES ('bob', '2001-02-03 04:05:06+00');
+	INSERT INTO presence.user_last_seen VALUES ('bob', '2001-02-03 04:05:06+00');
 });
 my $rooms = q{SELECT string_agg(concat_ws(' ', name, persistent, private, max_members, meta), ', ' ORDER BY name) FROM presence.rooms};
 my $expected = value($node, $rooms . q{ WHERE name <> 'plain'});

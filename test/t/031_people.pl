@@ -149,11 +149,11 @@ sub run_all
 }
 
 # How many rows remember when users were last seen.
-sub sightings
+sub last_seen_rows
 {
 	my ($users) = @_;
 
-	return value($node, "SELECT count(*) FROM presence.sightings WHERE user_id = ANY ('{$users}')");
+	return value($node, "SELECT count(*) FROM presence.user_last_seen WHERE user_id = ANY ('{$users}')");
 }
 
 # Transactions that choose statuses, remove users or read when they were last
@@ -166,15 +166,15 @@ sub nobody_waits
 	tells(q{SELECT presence_add('r', 'k' || i, 'kim'), presence_add('r', 'l' || i, 'lea') FROM generate_series(1, 4) i},
 		[ 'kim online', 'lea online' ], "$mode: two come");
 	tells(q{SELECT presence_leave_all_many('{k1,k2,k3,k4}')}, ['kim offline'], "$mode: one goes");
-	ok(wait_until('it is remembered', sub { sightings('kim') == 1 }), "$mode: and is remembered");
+	ok(wait_until('it is remembered', sub { last_seen_rows('kim') == 1 }), "$mode: and is remembered");
 	$_->query_safe(q{SET statement_timeout = '20s'}) for @open;
 
 	$open[0]->query_safe('BEGIN');
-	$open[0]->query_safe(q{SELECT FROM presence.sightings FOR UPDATE});
+	$open[0]->query_safe(q{SELECT FROM presence.user_last_seen FOR UPDATE});
 	$open[0]->query_safe(q{SELECT presence_set_status('kim', 'busy'), presence_set_status('lea', 'busy')});
 	tells(q{SELECT presence_add('r', 'k' || i, 'kim') FROM generate_series(1, 4) i}, ['kim online'], "$mode: one comes back beside a choice");
 	tells(q{SELECT presence_leave_all_many('{k1,k2,k3,k4,l1,l2,l3,l4}')}, [ 'kim offline', 'lea offline' ], "$mode: both go beside it");
-	ok(wait_until('both are remembered', sub { sightings('kim,lea') == 3 }), "$mode: and are remembered") or diag(sightings('kim,lea'));
+	ok(wait_until('both are remembered', sub { last_seen_rows('kim,lea') == 3 }), "$mode: and are remembered") or diag(last_seen_rows('kim,lea'));
 	value($node, 'SELECT prune_rooms()');
 	$open[0]->query_safe('COMMIT');
 	summary();
@@ -182,7 +182,7 @@ sub nobody_waits
 	tells(q{SELECT presence_add('r', 'k' || i, 'kim'), presence_add('r', 'l' || i, 'lea') FROM generate_series(1, 4) i},
 		[ 'kim busy', 'lea busy' ], "$mode: they come again");
 	$open[2]->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ');
-	$open[2]->query_safe('SELECT count(*) FROM presence.sightings');
+	$open[2]->query_safe('SELECT count(*) FROM presence.user_last_seen');
 	$open[$_]->query_safe('BEGIN') for 0, 1;
 	$open[0]->query_safe(q{SELECT presence_leave_all('k1')});
 	$open[1]->query_safe(q{SELECT presence_leave_all('l1')});
@@ -193,9 +193,9 @@ sub nobody_waits
 	tells(q{SELECT presence_leave_all_many('{k4,l4}')}, [ 'kim offline', 'lea offline' ], "$mode: all go, in any order");
 	if ($mode eq 'transaction')
 	{
-		cmp_ok(sightings('kim,lea'), '>', 3, "$mode: each transaction remembered for itself");
+		cmp_ok(last_seen_rows('kim,lea'), '>', 3, "$mode: each transaction remembered for itself");
 		value($node, 'SELECT prune_rooms()');
-		is(sightings('kim,lea'), 2, "$mode: prune_rooms keeps one row for each");
+		is(last_seen_rows('kim,lea'), 2, "$mode: prune_rooms keeps one row for each");
 	}
 	is(value($node, q{SELECT count(*) FROM presence_statuses('{kim,lea}') WHERE last_seen > now() - interval '1 minute'}), 2,
 		"$mode: the newest counts");
@@ -247,7 +247,7 @@ SELECT presence_add('room ' || :r, 'c' || :client_id, (ARRAY['ben', 'ann'])[:u +
 SELECT presence_leave_all('c' || :client_id);
 ));
 
-value($node, 'DELETE FROM presence.people; DELETE FROM presence.sightings');
+value($node, 'DELETE FROM presence.people; DELETE FROM presence.user_last_seen');
 switch_to('transaction', 'transaction');
 $listener->clear;
 run_all('transaction');

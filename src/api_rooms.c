@@ -13,6 +13,7 @@
 #include "compat.h"
 #include "executor/spi.h"
 #include "hint.h"
+#include "json.h"
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 #include "membership.h"
@@ -39,7 +40,7 @@ PG_FUNCTION_INFO_V1(presence_broadcast);
 #define MAX_MESSAGE 100			/* characters */
 
 /* Bytes that a notification may have, less its epoch and number. */
-#define MAX_BROADCAST (7999 - 64)
+#define MAX_BROADCAST (PRESENCE_MAX_PAYLOAD - 64)
 
 /*
  * presence.check_room_settings(max_members integer, meta jsonb) returns void
@@ -258,6 +259,24 @@ append_member(StringInfo buf, const char *name, text *value)
 		appendStringInfoString(buf, "null");
 }
 
+/* Write all of a broadcast but its epoch and number; false: it does not fit. */
+static bool
+write_broadcast(StringInfo buf, text *room, text *event, Jsonb *payload,
+				text *sender)
+{
+	appendStringInfoChar(buf, ',');
+	append_member(buf, "room", room);
+	appendStringInfoChar(buf, ',');
+	append_member(buf, "event", event);
+	appendStringInfoString(buf, ",\"payload\":");
+	if (!presence_json_append(buf, payload, MAX_BROADCAST))
+		return false;
+	appendStringInfoChar(buf, ',');
+	append_member(buf, "sender", sender);
+	appendStringInfoChar(buf, '}');
+	return buf->len <= MAX_BROADCAST;
+}
+
 /*
  * presence_broadcast(room text, event text, payload jsonb, sender text)
  *		returns void
@@ -270,28 +289,17 @@ presence_broadcast(PG_FUNCTION_ARGS)
 	text	   *sender = presence_args_optional_name(fcinfo, 3, "sender");
 	PresenceValue fields[PRESENCE_NFIELDS] = {0};
 	StringInfoData buf;
-	Jsonb	   *payload;
 
 	if (PG_ARGISNULL(2))
 		presence_args_reject_null("payload");
 	PreventCommandDuringRecovery("presence_broadcast()");
-	payload = PG_GETARG_JSONB_P(2);
 	initStringInfo(&buf);
-	appendStringInfoChar(&buf, ',');
-	append_member(&buf, "room", room);
-	appendStringInfoChar(&buf, ',');
-	append_member(&buf, "event", event);
-	appendStringInfoString(&buf, ",\"payload\":");
-	(void) JsonbToCString(&buf, &payload->root, VARSIZE(payload));
-	appendStringInfoChar(&buf, ',');
-	append_member(&buf, "sender", sender);
-	appendStringInfoChar(&buf, '}');
-	if (buf.len > MAX_BROADCAST)
+	if (!write_broadcast(&buf, room, event, PG_GETARG_JSONB_P(2), sender))
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("broadcast is too large"),
-				 errdetail("The notification would have %d bytes, at most %d are possible.",
-						   buf.len, MAX_BROADCAST),
+				 errdetail("The notification would have more than the %d bytes that are possible.",
+						   MAX_BROADCAST),
 				 errhint("Store the payload in a table and broadcast its key.")));
 	fields[PRESENCE_FIELD_ROOM].data = text_to_cstring(room);
 	fields[PRESENCE_FIELD_ROOM].length = VARSIZE_ANY_EXHDR(room);

@@ -22,6 +22,7 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "guc.h"
+#include "json.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "relay.h"
@@ -75,18 +76,26 @@ name_state(PresenceStateName *name, text *room, const char *prefix, text *key)
 							VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
 }
 
+/* Raise an error for a state that would be larger than it may be. */
+static void
+reject_size(const char *argument)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+			 errmsg("argument \"%s\" is too large", argument),
+			 errdetail("The state has more than %d bytes as JSON text.",
+					   presence_max_state_size),
+			 errhint("Pass less, or raise presence.max_state_size, which is %d bytes.",
+					 presence_max_state_size)));
+}
+
 /* Set a state, if it is not too large. */
 static void
 set_state(const PresenceStateName *name, const char *value, int length,
 		  PresenceTime ttl, const char *argument)
 {
 	if (length > presence_max_state_size)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("argument \"%s\" is too large", argument),
-				 errdetail("The state has %d bytes as JSON text.", length),
-				 errhint("Pass less, or raise presence.max_state_size, which is %d bytes.",
-						 presence_max_state_size)));
+		reject_size(argument);
 	presence_relay_check_size(name, length);
 	presence_ephemeral_set(name, value, length, ttl);
 }
@@ -159,7 +168,8 @@ presence_set_state(PG_FUNCTION_ARGS)
 	ttl = ttl_argument(fcinfo, 3);
 	name_state(&name, room, "", key);
 	initStringInfo(&value);
-	(void) JsonbToCString(&value, &json->root, VARSIZE(json));
+	if (!presence_json_append(&value, json, presence_max_state_size))
+		reject_size("value");
 	set_state(&name, value.data, value.len, ttl, "value");
 	PG_RETURN_VOID();
 }
@@ -304,10 +314,8 @@ presence_cursor_update(PG_FUNCTION_ARGS)
 	append_number(&value, ",\"y\":", coordinate(fcinfo, 3, "y"));
 	appendStringInfoString(&value, ",\"meta\":");
 	meta = presence_args_object(fcinfo, 4, "meta");
-	if (JB_ROOT_COUNT(meta) == 0)
-		appendStringInfoString(&value, "{}");
-	else
-		(void) JsonbToCString(&value, &meta->root, VARSIZE(meta));
+	if (!presence_json_append(&value, meta, presence_max_state_size))
+		reject_size("meta");
 	appendStringInfoChar(&value, '}');
 	set_state(&name, value.data, value.len,
 			  (PresenceTime) presence_cursor_timeout * 1000, "meta");
@@ -324,11 +332,18 @@ get_member(Jsonb *object, const char *key, enum jbvType type, JsonbValue *member
 								  JsonContainerIsObject(member->val.binary.data)));
 }
 
-/* A JSON number as double precision. */
-static Datum
-float_of(const JsonbValue *number)
+/* Get a member that double precision can hold. */
+static bool
+get_coordinate(Jsonb *object, const char *key, Datum *result)
 {
-	return DirectFunctionCall1(numeric_float8, NumericGetDatum(number->val.numeric));
+	JsonbValue	member;
+	double		value = 0;
+
+	if (!get_member(object, key, jbvNumeric, &member) ||
+		!presence_json_double(member.val.numeric, &value))
+		return false;
+	*result = Float8GetDatum(value);
+	return true;
 }
 
 /*
@@ -339,16 +354,13 @@ static bool
 read_cursor(const char *value, Datum *x, Datum *y, Datum *meta)
 {
 	Jsonb	   *object = DatumGetJsonbP(jsonb_of(value));
-	JsonbValue	members[3];
+	JsonbValue	member;
 
-	if (!JB_ROOT_IS_OBJECT(object) ||
-		!get_member(object, "x", jbvNumeric, &members[0]) ||
-		!get_member(object, "y", jbvNumeric, &members[1]) ||
-		!get_member(object, "meta", jbvObject, &members[2]))
+	if (!JB_ROOT_IS_OBJECT(object) || !get_coordinate(object, "x", x) ||
+		!get_coordinate(object, "y", y) ||
+		!get_member(object, "meta", jbvObject, &member))
 		return false;
-	*x = float_of(&members[0]);
-	*y = float_of(&members[1]);
-	*meta = JsonbPGetDatum(JsonbValueToJsonb(&members[2]));
+	*meta = JsonbPGetDatum(JsonbValueToJsonb(&member));
 	return true;
 }
 

@@ -3,10 +3,11 @@
  * notify.c
  *		Writes events as JSON and hands them to NOTIFY.
  *
- * A payload may have at most MAX_PAYLOAD bytes.  One that would be longer
- * loses its meta, and says so; a bulk loses the list of who came and went.
- * What remains always fits: names have at most 255 characters, each of at
- * most 6 bytes in JSON.
+ * A payload may have at most PRESENCE_MAX_PAYLOAD bytes.  One that would be
+ * longer loses its meta, and says so; a bulk loses the list of who came and
+ * went.  What remains fits: names have at most 255 characters, each of at most
+ * 6 bytes in JSON.  Longer names come in only where triggers are disabled; then
+ * listeners are asked to read all rooms again.
  *
  *-------------------------------------------------------------------------
  */
@@ -18,7 +19,9 @@
 #include "ephemeral.h"
 #include "fmgr.h"
 #include "guc.h"
+#include "json.h"
 #include "lib/stringinfo.h"
+#include "miscadmin.h"
 #include "notify.h"
 #include "shmem.h"
 #include "utils/builtins.h"
@@ -27,8 +30,6 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
-
-#define MAX_PAYLOAD 7999
 
 /* Above this the transactions' own announcements spare the notify queue. */
 #define MAX_QUEUE_USAGE 0.9
@@ -116,8 +117,11 @@ append_tail(StringInfo buf, const PresenceEvent *event)
 					 event->counts.anonymous);
 }
 
-/* Append a presence, with its meta or with null in its place. */
-static void
+/*
+ * Append a presence, with its meta or with null in its place; false: with it,
+ * it does not fit.
+ */
+static bool
 append_presence(StringInfo buf, const PresenceRow *row, bool with_meta)
 {
 	appendStringInfo(buf, "{\"id\":" INT64_FORMAT ",\"channel_name\":", row->id);
@@ -125,17 +129,18 @@ append_presence(StringInfo buf, const PresenceRow *row, bool with_meta)
 	appendStringInfoString(buf, ",\"user_id\":");
 	append_text(buf, row->user);
 	appendStringInfoString(buf, ",\"meta\":");
-	if (with_meta && row->meta)
-		(void) JsonbToCString(buf, &row->meta->root, VARSIZE(row->meta));
-	else
+	if (!with_meta || row->meta == NULL)
 		appendStringInfoString(buf, "null");
+	else if (!presence_json_append(buf, row->meta, PRESENCE_MAX_PAYLOAD))
+		return false;
 	appendStringInfoString(buf, ",\"joined_at\":");
 	append_time(buf, row->joined_at);
 	appendStringInfoChar(buf, '}');
+	return true;
 }
 
-/* Write a join, leave or update. */
-static void
+/* Write a join, leave or update; false: with its meta, it does not fit. */
+static bool
 write_change(StringInfo buf, const PresenceStamp *stamp,
 			 const PresenceEvent *event, bool with_meta, bool truncated)
 {
@@ -143,17 +148,12 @@ write_change(StringInfo buf, const PresenceStamp *stamp,
 	bool		leave = event->kind == PRESENCE_EVENT_LEAVE;
 
 	append_head(buf, stamp, names[event->kind], event->room);
-	appendStringInfoString(buf, ",\"added\":");
-	if (leave)
-		appendStringInfoString(buf, "null");
+	appendStringInfoString(buf, leave ? ",\"added\":null,\"removed\":" : ",\"added\":");
+	if (!append_presence(buf, event->row, with_meta))
+		return false;
+	if (!leave)
+		appendStringInfoString(buf, ",\"removed\":null");
 	else
-		append_presence(buf, event->row, with_meta);
-	appendStringInfoString(buf, ",\"removed\":");
-	if (leave)
-		append_presence(buf, event->row, with_meta);
-	else
-		appendStringInfoString(buf, "null");
-	if (leave)
 		appendStringInfo(buf, ",\"reason\":\"%s\"",
 						 presence_hint_reason_name(event->reason));
 	if (event->user_changed)
@@ -166,6 +166,7 @@ write_change(StringInfo buf, const PresenceStamp *stamp,
 		append_flag(buf, "truncated", true);
 	append_flag(buf, "bulk_change", false);
 	append_tail(buf, event);
+	return buf->len <= PRESENCE_MAX_PAYLOAD;
 }
 
 /* Write a join, leave or update that fits. */
@@ -176,11 +177,10 @@ format_change(StringInfo buf, const PresenceStamp *stamp,
 	bool		truncated = event->row->truncated && presence_notify_meta;
 	bool		with_meta = presence_notify_meta && !truncated;
 
-	write_change(buf, stamp, event, with_meta, truncated);
-	if (buf->len <= MAX_PAYLOAD || !with_meta)
+	if (write_change(buf, stamp, event, with_meta, truncated) || !with_meta)
 		return;
 	resetStringInfo(buf);
-	write_change(buf, stamp, event, false, true);
+	(void) write_change(buf, stamp, event, false, true);
 }
 
 /*
@@ -207,7 +207,7 @@ append_folded(StringInfo buf, const PresenceEvent *bulk, PresenceEventKind kind)
 		append_text(buf, event->row->user);
 		appendStringInfoChar(buf, '}');
 		first = false;
-		if (buf->len > MAX_PAYLOAD)
+		if (buf->len > PRESENCE_MAX_PAYLOAD)
 			return false;
 	}
 	appendStringInfoChar(buf, ']');
@@ -254,7 +254,7 @@ write_bulk(StringInfo buf, const PresenceStamp *stamp,
 			return false;
 	}
 	append_tail(buf, bulk);
-	return buf->len <= MAX_PAYLOAD;
+	return buf->len <= PRESENCE_MAX_PAYLOAD;
 }
 
 /*
@@ -347,6 +347,26 @@ format_event(StringInfo buf, PresenceStamp *stamp, const PresenceEvent *event)
 	}
 }
 
+/*
+ * Write an event that can be sent; false: there is none.  What is too long for
+ * that has names that no function would have taken.  Where rooms are concerned
+ * listeners read them all again; else they find the number missing.
+ */
+static bool
+write_event(StringInfo buf, PresenceStamp *stamp, const PresenceEvent *event)
+{
+	resetStringInfo(buf);
+	format_event(buf, stamp, event);
+	if (buf->len > PRESENCE_MAX_PAYLOAD)
+	{
+		if (voice_of(event) != PRESENCE_VOICE_CHANGED)
+			return false;
+		resetStringInfo(buf);
+		format_resync(buf, stamp, NULL);
+	}
+	return true;
+}
+
 /* The cursor and the typing of a user whose last connection left go too. */
 static void
 forget_states(const PresenceEvent *event)
@@ -376,10 +396,9 @@ presence_notify_events(List *events, PresenceStamp *stamp)
 	{
 		PresenceEvent *event = lfirst(lc);
 
-		resetStringInfo(&buf);
-		format_event(&buf, stamp, event);
-		Assert(buf.len <= MAX_PAYLOAD);
-		Async_Notify(channel_of(voice_of(event)), buf.data);
+		CHECK_FOR_INTERRUPTS();
+		if (write_event(&buf, stamp, event))
+			Async_Notify(channel_of(voice_of(event)), buf.data);
 		if (presence_shmem_ready())
 			forget_states(event);
 		presence_database_add(database, PRESENCE_EVENTS, 1);

@@ -12,13 +12,12 @@
 #include "postgres.h"
 
 #include "commands/async.h"
+#include "json.h"
 #include "lib/stringinfo.h"
 #include "relay.h"
 #include "utils/json.h"
 
 #define CHANNEL "presence_state"
-
-#define MAX_PAYLOAD 7999
 
 /* Most bytes that one byte of a name becomes in JSON: \u0000. */
 #define ESCAPED_BYTE 6
@@ -49,7 +48,7 @@ send_payload(Payload *payload)
 	if (payload->room == NULL || payload->empty)
 		return;
 	appendStringInfoString(&payload->text, "}}");
-	Assert(payload->text.len <= MAX_PAYLOAD);
+	Assert(payload->text.len <= PRESENCE_MAX_PAYLOAD);
 	Async_Notify(CHANNEL, payload->text.data);
 }
 
@@ -75,7 +74,7 @@ append_states(Payload *payload, const char *room, List *states)
 		escape_json(&member, state->key);
 		appendStringInfoChar(&member, ':');
 		appendStringInfoString(&member, state->value ? state->value : "null");
-		if (payload->text.len + member.len + (int) strlen(",}}") > MAX_PAYLOAD)
+		if (payload->text.len + member.len + (int) strlen(",}}") > PRESENCE_MAX_PAYLOAD)
 		{
 			send_payload(payload);
 			begin_payload(payload);
@@ -124,15 +123,15 @@ presence_relay_check_size(const PresenceStateName *name, int length)
 {
 	int			frame = strlen("{\"room\":,\"state\":{:}}") + length;
 
-	if (frame + 4 + ESCAPED_BYTE * (name->room_length + name->key_length) <= MAX_PAYLOAD)
+	if (frame + 4 + ESCAPED_BYTE * (name->room_length + name->key_length) <= PRESENCE_MAX_PAYLOAD)
 		return;
 	frame += json_length(name->room, name->room_length) +
 		json_length(name->key, name->key_length);
-	if (frame > MAX_PAYLOAD)
+	if (frame > PRESENCE_MAX_PAYLOAD)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("state is too large to be announced"),
 				 errdetail("Room, key and value take %d bytes in a notification, which may have %d.",
-						   frame, MAX_PAYLOAD),
+						   frame, PRESENCE_MAX_PAYLOAD),
 				 errhint("Pass a shorter value, or shorter names.")));
 }

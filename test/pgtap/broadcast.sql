@@ -31,7 +31,7 @@ FROM (VALUES
 -- As long as possible: ,"room":"lobby","event":"ping","payload":"…","sender":null} has 58 bytes besides the text.
 SELECT is(pg_temp.state_of($$SELECT presence_broadcast('lobby', 'ping', to_jsonb(repeat('x', 7935 - 58)))$$), 'no', 'the longest broadcast');
 SELECT is(pg_temp.error_of($$SELECT presence_broadcast('lobby', 'ping', to_jsonb(repeat('x', 7936 - 58)))$$),
-	'54000 broadcast is too large | The notification would have 7936 bytes, at most 7935 are possible. | '
+	'54000 broadcast is too large | The notification would have more than the 7935 bytes that are possible. | '
 	'Store the payload in a table and broadcast its key.', 'one byte more');
 SELECT is(pg_temp.state_of($$SELECT presence_broadcast('lobby', 'ping', to_jsonb(repeat('ä', 3950)))$$), '54000', 'bytes count, not characters');
 SELECT is(pg_temp.state_of($$SELECT presence_broadcast('lobby', 'ping', to_jsonb(repeat(chr(1), 1400)))$$), '54000', 'as JSON writes them');

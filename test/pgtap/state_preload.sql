@@ -83,7 +83,7 @@ SELECT is(pg_temp.error_of($$SELECT presence_set_state('r', 'k', 'null')$$),
 	'null is for what is gone');
 SELECT lives_ok($$SELECT presence_set_state('r', 'k', '[null]')$$, 'unless it is inside');
 SELECT is(pg_temp.error_of(format('SELECT presence_set_state(%L, %L, %L)', 'r', 'k', to_jsonb(repeat('x', 2047)))),
-	'54000 argument "value" is too large | The state has 2049 bytes as JSON text. | Pass less, or raise presence.max_state_size, which is 2048 bytes.',
+	'54000 argument "value" is too large | The state has more than 2048 bytes as JSON text. | Pass less, or raise presence.max_state_size, which is 2048 bytes.',
 	'a value beyond presence.max_state_size');
 SELECT lives_ok(format('SELECT presence_set_state(%L, %L, %L)', 'r', 'k', to_jsonb(repeat('x', 2046))), 'not one of that size');
 SELECT is(pg_temp.state_of(format('SELECT presence_cursor_update(%L, %L, 1, 2, %L)', 'r', 'u',

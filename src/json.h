@@ -1,0 +1,25 @@
+/*-------------------------------------------------------------------------
+ *
+ * json.h
+ *		JSON text of bounded length, as notifications carry it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PRESENCE_JSON_H
+#define PRESENCE_JSON_H
+
+#include "postgres.h"
+
+#include "lib/stringinfo.h"
+#include "utils/jsonb.h"
+#include "utils/numeric.h"
+
+/* The most bytes that NOTIFY takes. */
+#define PRESENCE_MAX_PAYLOAD 7999
+
+extern bool presence_json_append(StringInfo buf, Jsonb *value, int limit);
+extern bool presence_json_double(Numeric number, double *result);
+extern bool presence_json_is_text(const char *data, int length);
+extern void presence_json_mend(char *payload);
+
+#endif							/* PRESENCE_JSON_H */

@@ -15,9 +15,14 @@
  * room, by its hash, so that a transaction never holds more than LOCK_SLOTS
  * of either kind; two that share one only wait for each other.
  *
- * An add of a user holds the weak lock of a writer on the table of bans; a
- * ban waits, bounded, until such transactions have ended (api_rooms.c).  So
- * an add either sees the ban, or is seen by it.
+ * A ban, or the deletion of a room, and an add that commit beside each other
+ * do not see each other.  Where a worker announces, neither waits: the ban's
+ * hint and the add's both come to the worker, and whichever comes second finds
+ * the other in the table (enforce.c).  So that only few adds are looked at, each
+ * carries the number of the rules that let it in, read before they were asked;
+ * a ban raises that number once it can be seen.  Without a worker an add of a
+ * user holds the weak lock of a writer on the table of bans, and a ban waits,
+ * bounded, until such transactions have ended.
  *
  *-------------------------------------------------------------------------
  */
@@ -25,17 +30,26 @@
 
 #include "access/table.h"
 #include "admission.h"
+#include "capture.h"
 #include "common/hashfn.h"
 #include "compat.h"
+#include "database.h"
 #include "guc.h"
+#include "queue.h"
+#include "shmem.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
+#include "storage/proc.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
 /* How many locks of one kind there are. */
 #define LOCK_SLOTS 128
+
+/* How long a ban without a worker waits for those who add; milliseconds. */
+#define BAN_LOCK_TIMEOUT 1000
 
 /* The kinds of locks, told apart by their sub-object number. */
 enum
@@ -43,6 +57,109 @@ enum
 	LOCK_ROOM = 1,
 	LOCK_USER
 };
+
+/* Which state of the rules lets in who is asked from now on. */
+uint64
+presence_admission_rules(void)
+{
+	PresenceDatabase *database = presence_database_mine();
+
+	return database ? pg_atomic_read_u64(&database->rules) : 0;
+}
+
+/* Whether a worker applies changed rules to those who enter meanwhile. */
+bool
+presence_admission_worker_enforces(void)
+{
+	PresenceDatabase *database = presence_database_mine();
+
+	return presence_notify == PRESENCE_NOTIFY_AUTO && database &&
+		presence_queue_is_open(database);
+}
+
+/* Note a change of the rules, which carries one text. */
+static void
+note_rule(PresenceHintKind kind, PresenceHintField field, text *value)
+{
+	PresenceValue fields[PRESENCE_NFIELDS] = {0};
+
+	fields[field].data = VARDATA_ANY(value);
+	fields[field].length = VARSIZE_ANY_EXHDR(value);
+	presence_capture_note(presence_hint_make(kind, 0, fields));
+}
+
+/* Let waits for locks end in an error after so long, until the level ends. */
+static void
+limit_lock_waits(int timeout_ms)
+{
+	char		value[32];
+
+	snprintf(value, sizeof(value), "%d", timeout_ms);
+	(void) set_config_option("lock_timeout", value, PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+}
+
+/*
+ * Wait until all transactions that are adding users have ended, and keep others
+ * out until this one ends.  Raises an error when that takes too long; the end of
+ * the (sub)transaction then gives the setting back.
+ */
+static void
+lock_bans(void)
+{
+	Oid			bans = presence_store_table("bans");
+	MemoryContext context = CurrentMemoryContext;
+	int			timeout = LockTimeout > 0 ? Min(LockTimeout, BAN_LOCK_TIMEOUT) :
+		BAN_LOCK_TIMEOUT;
+	int			level = NewGUCNestLevel();
+
+	limit_lock_waits(timeout);
+	PG_TRY();
+	{
+		LockRelationOid(bans, ShareRowExclusiveLock);
+	}
+	PG_CATCH();
+	{
+		if (geterrcode() != ERRCODE_LOCK_NOT_AVAILABLE)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(context);
+		FlushErrorState();
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("could not ban the user now"),
+				 errdetail("A transaction that adds presences has been open for more than %d ms.",
+						   timeout),
+				 errhint("Repeat the call; keep transactions that add presences short.")));
+	}
+	PG_END_TRY();
+	AtEOXact_GUC(true, level);
+}
+
+/*
+ * A user is about to be banned.  Who enters beside is found by the worker, or,
+ * without one, waited for: 55P03 where that takes too long.
+ */
+void
+presence_admission_begin_ban(text *user)
+{
+	if (presence_admission_worker_enforces())
+		note_rule(PRESENCE_HINT_BAN, PRESENCE_FIELD_USER, user);
+	else
+		lock_bans();
+}
+
+/*
+ * A room is being deleted.  Who enters it beside is given the room anew, by the
+ * worker or by prune_rooms(); the latter deletes rooms only under a lock that
+ * keeps everybody out.
+ */
+void
+presence_admission_note_room_deleted(Relation rooms, text *room)
+{
+	if (presence_shmem_ready() &&
+		!CheckRelationLockedByMe(rooms, ShareRowExclusiveLock, true))
+		note_rule(PRESENCE_HINT_ROOM_DELETED, PRESENCE_FIELD_ROOM, room);
+}
 
 /* Whether there may be any bans; keeps new ones waiting for this transaction. */
 static bool

@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "store.h"
+#include "utils/relcache.h"
 
 #define PRESENCE_ERRCODE_ROOM_FULL		MAKE_SQLSTATE('P', 'R', '0', '0', '1')
 #define PRESENCE_ERRCODE_BANNED			MAKE_SQLSTATE('P', 'R', '0', '0', '2')
@@ -25,6 +26,10 @@ typedef struct PresenceAdmission
 	bool		rate;			/* admissions are counted */
 } PresenceAdmission;
 
+extern uint64 presence_admission_rules(void);
+extern bool presence_admission_worker_enforces(void);
+extern void presence_admission_begin_ban(text *user);
+extern void presence_admission_note_room_deleted(Relation rooms, text *room);
 extern bool presence_admission_prepare(PresenceAdmission *admission,
 									   PresenceRoomRules rules, text *user);
 extern void presence_admission_lock(const PresenceAdmission *admission,

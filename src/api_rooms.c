@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "admission.h"
 #include "args.h"
 #include "capture.h"
 #include "commands/trigger.h"
@@ -33,9 +34,6 @@ PG_FUNCTION_INFO_V1(presence_ban);
 PG_FUNCTION_INFO_V1(presence_unban);
 PG_FUNCTION_INFO_V1(presence_room_deleted);
 PG_FUNCTION_INFO_V1(presence_broadcast);
-
-/* How long a ban waits for transactions that are adding; milliseconds. */
-#define BAN_LOCK_TIMEOUT 1000
 
 #define MAX_MESSAGE 100			/* characters */
 
@@ -156,19 +154,6 @@ presence_kick(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64(removed);
 }
 
-/* Keep out those who enter until the ban commits, or raise an error. */
-static void
-lock_bans(void)
-{
-	if (!presence_store_try_lock("bans", BAN_LOCK_TIMEOUT))
-		ereport(ERROR,
-				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-				 errmsg("could not ban the user now"),
-				 errdetail("A transaction that adds presences has been open for more than %d ms.",
-						   BAN_LOCK_TIMEOUT),
-				 errhint("Repeat the call; keep transactions that add presences short.")));
-}
-
 /*
  * presence_ban(room text, user_id text, until timestamptz, reason text)
  *		returns bigint
@@ -188,7 +173,7 @@ presence_ban(PG_FUNCTION_ARGS)
 		presence_args_reject_null("until");
 	PreventCommandDuringRecovery("presence_ban()");
 	presence_store_connect();
-	lock_bans();
+	presence_admission_begin_ban(user);
 	presence_store_ban(PointerGetDatum(room), PointerGetDatum(user),
 					   PG_GETARG_DATUM(2), PG_GETARG_DATUM(3),
 					   room == NULL, !PG_ARGISNULL(3));
@@ -240,6 +225,7 @@ presence_room_deleted(PG_FUNCTION_ARGS)
 				 errmsg("this function serves the trigger of presence.rooms only"),
 				 errhint("Leave the trigger as CREATE EXTENSION presence made it.")));
 	room = SPI_getbinval(data->tg_trigtuple, data->tg_relation->rd_att, 1, &isnull);
+	presence_admission_note_room_deleted(data->tg_relation, DatumGetTextPP(room));
 	presence_store_connect();
 	(void) presence_membership_remove(presence_store_lock_members(room, (Datum) 0,
 																  (Datum) 0, " nn"),

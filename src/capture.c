@@ -129,6 +129,9 @@ typedef struct Capture
 	bool		truncated;		/* the table was truncated */
 	int			counts[PRESENCE_NCOUNTERS];
 	PresenceReason reason;		/* why rows that are deleted now leave */
+	uint64		rules;			/* that let in whoever enters now; 0: not asked */
+	bool		changes_rules;	/* there are bans or deleted rooms */
+	bool		needs_worker;	/* there are bans that only it can enforce */
 } Capture;
 
 static Capture capture;
@@ -162,6 +165,17 @@ presence_capture_set_reason(PresenceReason reason)
 	return before;
 }
 
+/* Say which state of the rules lets in who enters from now on; 0: none was
+ * asked.  Returns what held so far. */
+uint64
+presence_capture_set_rules(uint64 rules)
+{
+	uint64		before = capture.rules;
+
+	capture.rules = rules;
+	return before;
+}
+
 /* Note a change of the running subtransaction; the hint is copied. */
 void
 presence_capture_note(PresenceHint *hint)
@@ -170,6 +184,7 @@ presence_capture_note(PresenceHint *hint)
 	PresenceHint *copy = palloc(hint->size);
 
 	memcpy(copy, hint, hint->size);
+	copy->rules = capture.rules;
 	if (capture.nhints == capture.maxhints)
 	{
 		int			room = Max(capture.maxhints * 2, 16);
@@ -615,6 +630,10 @@ count_changes(void)
 
 		if (hint->kind == PRESENCE_HINT_RESYNC)
 			capture.truncated = true;
+		if (hint->kind == PRESENCE_HINT_BAN)
+			capture.changes_rules = capture.needs_worker = true;
+		if (hint->kind == PRESENCE_HINT_ROOM_DELETED)
+			capture.changes_rules = true;
 		if (hint->kind != PRESENCE_HINT_JOIN && hint->kind != PRESENCE_HINT_LEAVE)
 			continue;
 		name = presence_registry_name(channel, strlen(channel));
@@ -681,6 +700,17 @@ draw_ticket(PresenceDatabase *database)
 		capture.final[i]->ticket = ticket;
 }
 
+/* A ban took no lock because a worker would enforce it, and it has left. */
+static void
+refuse_ban(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 errmsg("could not ban the user now"),
+			 errdetail("The presence worker left while the ban was under way."),
+			 errhint("Repeat the transaction.")));
+}
+
 /* The transaction is about to commit: prepare all that must not fail later. */
 static void
 before_commit(void)
@@ -693,7 +723,11 @@ before_commit(void)
 	count_changes();
 	collect_hints();
 	if (!worker_announces(database))
+	{
+		if (capture.needs_worker)
+			refuse_ban();
 		announce_myself(database);
+	}
 	if (database)
 	{
 		draw_ticket(database);
@@ -734,9 +768,13 @@ forget_capture(void)
 static void
 queue_hints(PresenceDatabase *database)
 {
-	bool		news = presence_queue_push(database, capture.final, capture.nhints,
-										   capture.xid, capture.announced);
+	bool		news;
 
+	/* Before the hints: who is let in from now on sees the new rules. */
+	if (capture.changes_rules)
+		pg_atomic_fetch_add_u64(&database->rules, 1);
+	news = presence_queue_push(database, capture.final, capture.nhints,
+							   capture.xid, capture.announced);
 	if (capture.resynced)
 		presence_queue_resynced(database, capture.losses);
 	if (capture.untold)

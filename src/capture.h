@@ -34,5 +34,6 @@ extern int	presence_capture_condemned(const PresenceVerdict *verdict);
 extern void presence_capture_bury(int death);
 extern void presence_capture_note(PresenceHint *hint);
 extern void presence_capture_put_off_death(PresenceTime death);
+extern uint64 presence_capture_set_rules(uint64 rules);
 
 #endif							/* PRESENCE_CAPTURE_H */

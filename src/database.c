@@ -67,6 +67,7 @@ init_slot(PresenceDatabase *slot, Oid oid)
 	pg_atomic_init_u32(&slot->loaded, 0);
 	pg_atomic_init_u32(&slot->last_seen_rows, 1);
 	pg_atomic_init_u64(&slot->tickets, 0);
+	pg_atomic_init_u64(&slot->rules, 1);
 	for (int i = 0; i < PRESENCE_NVOICES; i++)
 		pg_atomic_init_u64(&slot->seq[i], 0);
 	for (int i = 0; i < PRESENCE_NCOUNTERS; i++)

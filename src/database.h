@@ -76,6 +76,8 @@ typedef struct PresenceDatabase
 	pg_atomic_uint32 loaded;	/* every row's channel is in the registry */
 	pg_atomic_uint32 last_seen_rows; /* a user may have more than one */
 	pg_atomic_uint64 tickets;	/* drawn by transactions that are to be told */
+	pg_atomic_uint64 rules;		/* rises with bans and deleted rooms, once they
+								 * are committed; begins with 1 */
 	pg_atomic_uint64 seq[PRESENCE_NVOICES]; /* of the last events delivered */
 
 	pg_atomic_uint64 counters[PRESENCE_NCOUNTERS];

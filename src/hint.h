@@ -20,7 +20,9 @@ typedef enum PresenceHintKind
 	PRESENCE_HINT_UPDATE,		/* room, channel; user now and before */
 	PRESENCE_HINT_RESYNC,		/* room, or all rooms where that is NULL */
 	PRESENCE_HINT_STATUS,		/* user; chosen status and message before */
-	PRESENCE_HINT_BROADCAST		/* room; payload: to be sent as it is */
+	PRESENCE_HINT_BROADCAST,	/* room; payload: to be sent as it is */
+	PRESENCE_HINT_BAN,			/* user: look for presences that came in beside */
+	PRESENCE_HINT_ROOM_DELETED	/* room: the same */
 } PresenceHintKind;
 
 typedef enum PresenceReason
@@ -62,6 +64,8 @@ typedef struct PresenceHint
 	TransactionId xid;			/* the top transaction that made the change */
 	uint64		ticket;			/* drawn before it committed */
 	int64		id;				/* of the presence */
+	uint64		rules;			/* which state of the rules let it in: see
+								 * PresenceDatabase */
 	TimestampTz joined_at;		/* of a LEAVE */
 	TimestampTz last_seen;		/* of a LEAVE, or a user's: sign of life */
 	uint8		kind;			/* PresenceHintKind */

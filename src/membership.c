@@ -339,6 +339,7 @@ bool
 presence_membership_add(const PresenceEntrant *entrant, PresenceRow *row)
 {
 	TimestampTz wall = presence_clock_wall();
+	uint64		rules = presence_capture_set_rules(presence_admission_rules());
 	PresenceLife life;
 	bool		inserted;
 
@@ -346,6 +347,7 @@ presence_membership_add(const PresenceEntrant *entrant, PresenceRow *row)
 	bury_old_self(entrant->channel);
 	life = begin(entrant->channel, false);
 	inserted = insert_or_replace(entrant, wall, life == PRESENCE_LIFE_ALIVE, row);
+	(void) presence_capture_set_rules(rules);
 	if (!inserted)
 		(void) begin(entrant->channel, true);
 	if (life == PRESENCE_LIFE_FULL)
@@ -636,6 +638,8 @@ presence_membership_prune_rooms(void)
 									 (int64) presence_join_rate_window * USECS_PER_SEC);
 	if (database == NULL || pg_atomic_exchange_u32(&database->last_seen_rows, 0) != 0)
 		presence_store_fold_last_seen();
+	if (!presence_admission_worker_enforces())
+		presence_store_restore_rooms((Datum) 0);
 	if (presence_store_count_empty_rooms() == 0 ||
 		!presence_store_try_lock("rooms", ROOMS_LOCK_TIMEOUT))
 		return 0;

@@ -291,6 +291,51 @@ static Statement is_invited = {
 	2, {TEXTOID, TEXTOID}
 };
 
+/* Presences that a ban is against, of some users or of all. */
+#define BANNED_PRESENCES \
+	" FROM presence.bans b JOIN presence.presences p ON p.user_id " EQ " b.user_id" \
+	" WHERE (b.room IS NULL OR b.room " EQ " p.room)" \
+	" AND b.until OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()"
+
+static Statement lock_banned = {
+	"SELECT " ROW_COLUMNS BANNED_PRESENCES " AND b.user_id " EQ " ANY ($1)"
+	" ORDER BY " LOCK_ORDER " LIMIT $2 FOR UPDATE OF p SKIP LOCKED",
+	2, {TEXTARRAYOID, INT8OID}, CURSOR_OPT_GENERIC_PLAN
+};
+
+static Statement lock_all_banned = {
+	"SELECT " ROW_COLUMNS BANNED_PRESENCES
+	" ORDER BY " LOCK_ORDER " LIMIT $1 FOR UPDATE OF p SKIP LOCKED",
+	1, {INT8OID}, CURSOR_OPT_GENERIC_PLAN
+};
+
+static Statement banned_exist = {
+	"SELECT 1" BANNED_PRESENCES " AND ($1 IS NULL OR b.user_id " EQ " ANY ($1)) LIMIT 1",
+	1, {TEXTARRAYOID}
+};
+
+/* Gives presences a room whose room has been deleted while they entered. */
+static Statement restore_rooms = {
+	"INSERT INTO presence.rooms (name) SELECT n.name"
+	" FROM (SELECT DISTINCT u.name FROM pg_catalog.unnest($1) AS u (name)) n"
+	" WHERE NOT EXISTS (SELECT FROM presence.rooms r WHERE r.name " EQ " n.name)"
+	" AND EXISTS (SELECT FROM presence.presences p WHERE p.room " EQ " n.name)"
+	" ON CONFLICT DO NOTHING",
+	1, {TEXTARRAYOID}, CURSOR_OPT_GENERIC_PLAN
+};
+
+/* The same for all; walks the index from one room to the next. */
+static Statement restore_all_rooms = {
+	"WITH RECURSIVE n (name) AS ("
+	"SELECT pg_catalog.min(p.room) FROM presence.presences p UNION ALL"
+	" SELECT (SELECT pg_catalog.min(p.room) FROM presence.presences p"
+	" WHERE p.room OPERATOR(pg_catalog.>) n.name) FROM n WHERE n.name IS NOT NULL)"
+	" INSERT INTO presence.rooms (name) SELECT n.name FROM n WHERE n.name IS NOT NULL"
+	" AND NOT EXISTS (SELECT FROM presence.rooms r WHERE r.name " EQ " n.name)"
+	" ON CONFLICT DO NOTHING",
+	0
+};
+
 static Statement count_live = {
 	"SELECT pg_catalog.count(*) FROM (SELECT FROM presence.presences p"
 	" WHERE p.room " EQ " $1 AND presence.is_live(p.channel_name, p.last_seen) LIMIT $2) l",
@@ -1069,6 +1114,41 @@ presence_store_is_banned(Datum room, Datum user)
 	Datum		values[] = {room, user};
 
 	return run_newest(&is_banned, values, NULL) > 0;
+}
+
+/*
+ * Lock presences that a ban is against, at most so many, except those that
+ * somebody has locked: of users (text[]), or of all where that is 0.
+ */
+List *
+presence_store_lock_banned(Datum users, int limit)
+{
+	Datum		values[] = {users, Int64GetDatum(limit)};
+
+	return all_rows(users ? run_newest(&lock_banned, values, NULL) :
+					run_newest(&lock_all_banned, values + 1, NULL));
+}
+
+/* Whether there are presences that a ban is against; locked ones count. */
+bool
+presence_store_banned_exist(Datum users)
+{
+	uint64		count = run_newest(&banned_exist, &users, users ? " " : "n");
+
+	SPI_freetuptable(SPI_tuptable);
+	return count > 0;
+}
+
+/*
+ * Make rooms (text[]; 0: all) that have presences and no row.
+ */
+void
+presence_store_restore_rooms(Datum rooms)
+{
+	if (rooms)
+		(void) run(&restore_rooms, &rooms, NULL, InvalidSnapshot, 0);
+	else
+		(void) run(&restore_all_rooms, NULL, NULL, InvalidSnapshot, 0);
 }
 
 /* Whether a user is invited to a room. */

@@ -111,6 +111,9 @@ extern void presence_store_merge_last_seen(List *seen);
 extern void presence_store_fold_last_seen(void);
 
 extern bool presence_store_is_banned(Datum room, Datum user);
+extern List *presence_store_lock_banned(Datum users, int limit);
+extern bool presence_store_banned_exist(Datum users);
+extern void presence_store_restore_rooms(Datum rooms);
 extern bool presence_store_is_invited(Datum room, Datum user);
 extern uint64 presence_store_count_live(Datum room, int limit);
 extern uint64 presence_store_count_admissions(Datum room, Datum user,

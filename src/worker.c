@@ -41,6 +41,7 @@
 #include "commands/extension.h"
 #include "compat.h"
 #include "database.h"
+#include "enforce.h"
 #include "ephemeral.h"
 #include "executor/spi.h"
 #include "expiry.h"
@@ -113,6 +114,7 @@ typedef struct Worker
 	PresenceTime next_state;	/* no short-lived state is announced before */
 	PresenceTime next_rooms;	/* when to remove empty rooms */
 	PresenceTime next_rows;		/* when to look at rows without entries */
+	PresenceTime next_rules;	/* when to apply changed rules again */
 	PresenceTime next_audit;	/* when to look for rows without entries */
 	PresenceTime idle_since;	/* 0: not idle */
 	int			max_age;		/* setting in the last round */
@@ -470,9 +472,15 @@ deliver(void)
 	batch = presence_queue_peek(worker.database);
 	resynced |= batch->resync;
 	if (resynced)
+	{
 		resync(&stamp);
+		presence_enforce_all();
+	}
 	else
+	{
 		nhints = announce_batch(batch, snapshot, &stamp, &gone);
+		presence_enforce_note(batch->hints, nhints);
+	}
 	if (!open && !resynced)
 		resync(&stamp);
 
@@ -564,6 +572,25 @@ tell_state_if_due(void)
 	}
 	tell_state(now);
 	worker.next_state = now + (PresenceTime) presence_notify_interval * 1000;
+}
+
+/* Apply rules that changed while somebody entered; others may be in the way. */
+static void
+enforce_rules_if_due(PresenceTime now)
+{
+	bool		done;
+
+	if (!presence_enforce_is_wanted() || now < worker.next_rules)
+		return;
+	begin_work("applying changed rules of rooms");
+	presence_store_connect();
+	done = presence_enforce_run();
+	presence_store_finish();
+	end_work();
+	if (done)
+		presence_enforce_finish();
+	else
+		worker.next_rules = now + RETRY_DELAY;
 }
 
 /* Remove channels (text[]) that were silent for max_age. */
@@ -791,6 +818,8 @@ next_wake(PresenceTime now)
 	}
 	if (!is_loaded())
 		wake = Min(wake, worker.next_rows);
+	if (presence_enforce_is_wanted())
+		wake = Min(wake, Max(worker.next_rules, now));
 	if (worker.next_rooms != 0)
 		wake = Min(wake, worker.next_rooms);
 	return wake;
@@ -878,6 +907,7 @@ do_round(void)
 	promise_step();
 	expire_due(now);
 	promise_step();
+	enforce_rules_if_due(now);
 	audit_registry_if_due(now);
 	prune_rooms_if_due(now);
 	tell_state_if_due();
@@ -947,6 +977,8 @@ presence_worker_main(Datum database)
 	worker.roster = presence_roster_create(TopMemoryContext);
 	worker.expiry = presence_expiry_create(TopMemoryContext);
 	become_the_worker();
+	if (worker.database)
+		presence_enforce_all();
 	for (;;)
 	{
 		do_round();

@@ -68,6 +68,7 @@ COMMENT ON FUNCTION presence.room_deleted() IS 'removes the presences of a room 
 CREATE TRIGGER presence_room_deleted
 	AFTER DELETE ON presence.rooms
 	FOR EACH ROW EXECUTE FUNCTION presence.room_deleted();
+ALTER TABLE presence.rooms ENABLE ALWAYS TRIGGER presence_room_deleted;
 COMMENT ON TRIGGER presence_room_deleted ON presence.rooms IS 'leaves nobody in a room that is gone';
 
 CREATE FUNCTION presence.check_room_settings(max_members integer, meta jsonb)

@@ -398,6 +398,11 @@ static Statement lock_user = {
 	1, {TEXTOID}
 };
 
+/* A time as events write it, whatever the session's TimeZone. */
+#define UTC(time) \
+	"pg_catalog.to_char(pg_catalog.timezone('UTC', " time ")," \
+	" 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"+00:00\"')"
+
 static Statement snapshot_room = {
 	"SELECT pg_catalog.jsonb_build_object("
 	"'room', $1, 'epoch', $2, 'seq', $3,"
@@ -406,7 +411,7 @@ static Statement snapshot_room = {
 	" 'anonymous', pg_catalog.count(*) FILTER (WHERE m.user_id IS NULL),"
 	" 'members', COALESCE(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object("
 	"'id', m.id, 'channel_name', m.channel_name, 'user_id', m.user_id, 'meta', m.meta,"
-	" 'joined_at', m.joined_at, 'last_seen', m.last_seen)"
+	" 'joined_at', " UTC("m.joined_at") ", 'last_seen', " UTC("m.last_seen") ")"
 	" ORDER BY m.joined_at, m.id), '[]'))"
 	" FROM presence.members m WHERE m.room " EQ " $1",
 	3, {TEXTOID, TEXTOID, INT8OID}

@@ -297,11 +297,19 @@ format_status(StringInfo buf, const PresenceStamp *stamp,
 	appendStringInfoChar(buf, '}');
 }
 
-/* Write a broadcast: the rest of the object was put together by its sender. */
+/*
+ * Write a broadcast: the rest of the object was put together by its sender.
+ * NOTIFY sends equal payloads of a transaction once; a count tells those apart
+ * that have no number.
+ */
 static void
 format_broadcast(StringInfo buf, const PresenceStamp *stamp, const char *payload)
 {
+	uint64		count = stamp->seq[PRESENCE_VOICE_BROADCAST];
+
 	append_stamp(buf, stamp, PRESENCE_VOICE_BROADCAST);
+	if (!stamp->numbered && count > 1)
+		appendStringInfo(buf, ",\"n\":%llu", (unsigned long long) count);
 	appendStringInfoString(buf, payload);
 }
 

@@ -127,6 +127,10 @@ is($same[1]{seq}, $same[0]{seq} + 1, 'worker: the numbers rise by one');
 
 switch_to('transaction', 'transaction');
 run_all('transaction');
+@same = tells(q{BEGIN; SELECT presence_broadcast('r', 'ping'), presence_broadcast('r', 'ping'); SELECT presence_broadcast('q', 'ping');
+	SAVEPOINT s; SELECT presence_broadcast('r', 'ping'); ROLLBACK TO s; SELECT presence_broadcast('r', 'ping'); COMMIT},
+	[ ('r:ping') x 3, 'q:ping' ], 'transaction: equal ones are not folded either');
+is_deeply([ map { $_->{n} } @same ], [ undef, 2, 3, 4 ], 'transaction: they are counted from the second on');
 
 $listener->quit;
 $node->stop;

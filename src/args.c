@@ -13,6 +13,7 @@
 #include "args.h"
 #include "catalog/pg_type.h"
 #include "compat.h"
+#include "json.h"
 #include "mb/pg_wchar.h"
 #include "utils/array.h"
 
@@ -25,6 +26,18 @@ presence_args_reject_null(const char *argument)
 			 errmsg("argument \"%s\" must not be null", argument),
 			 errdetail("The value is NULL."),
 			 errhint("Pass a value for \"%s\".", argument)));
+}
+
+/* Raise an error unless listeners can read a name. */
+static void
+check_encoding(text *value, const char *argument)
+{
+	if (!presence_json_is_text(VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value)))
+		ereport(ERROR,
+				(errcode(ERRCODE_CHARACTER_NOT_IN_REPERTOIRE),
+				 errmsg("argument \"%s\" is not valid UTF-8", argument),
+				 errdetail("The value has %d bytes.", (int) VARSIZE_ANY_EXHDR(value)),
+				 errhint("Pass names in UTF-8: the encoding of the database is SQL_ASCII, and listeners could not read others.")));
 }
 
 /* Raise an error unless a text is a name of 1 to 255 characters. */
@@ -40,9 +53,9 @@ presence_args_check_name(text *value, const char *argument)
 				 errmsg("argument \"%s\" must not be empty", argument),
 				 errdetail("The value has 0 characters."),
 				 errhint("Pass a name of 1 to %d characters.", PRESENCE_MAX_NAME_CHARS)));
-	if (bytes <= PRESENCE_MAX_NAME_CHARS)
-		return;
-	length = pg_mbstrlen_with_len(VARDATA_ANY(value), bytes);
+	check_encoding(value, argument);
+	length = bytes <= PRESENCE_MAX_NAME_CHARS ? bytes :
+		pg_mbstrlen_with_len(VARDATA_ANY(value), bytes);
 	if (length > PRESENCE_MAX_NAME_CHARS)
 		ereport(ERROR,
 				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),

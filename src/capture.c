@@ -42,6 +42,7 @@
 #include "commands/trigger.h"
 #include "database.h"
 #include "guc.h"
+#include "json.h"
 #include "liveness.h"
 #include "mb/pg_wchar.h"
 #include "queue.h"
@@ -367,12 +368,26 @@ fill_key(PresenceValue *fields, HeapTuple row, TupleDesc desc)
 	fields[PRESENCE_FIELD_USER] = row_text(row, desc, COLUMN_USER);
 }
 
+/* Raise an error unless listeners can read a name. */
+static void
+check_encoding(const PresenceValue *value, const char *column)
+{
+	if (!presence_json_is_text(value->data, value->length))
+		ereport(ERROR,
+				(errcode(ERRCODE_CHARACTER_NOT_IN_REPERTOIRE),
+				 errmsg("column \"%s\" of presence.presences must hold valid UTF-8", column),
+				 errdetail("The value has %d bytes.", value->length),
+				 errhint("Write names in UTF-8: the encoding of the database is SQL_ASCII, and listeners could not read others.")));
+}
+
 /* Raise an error unless a column holds NULL or a name of 1 to 255 characters. */
 static void
 check_name(const PresenceValue *value, const char *column)
 {
 	int			length;
 
+	if (value->data)
+		check_encoding(value, column);
 	if (value->data == NULL ||
 		(value->length > 0 && value->length <= PRESENCE_MAX_NAME_CHARS))
 		return;

@@ -372,6 +372,7 @@ write_event(StringInfo buf, PresenceStamp *stamp, const PresenceEvent *event)
 		resetStringInfo(buf);
 		format_resync(buf, stamp, NULL);
 	}
+	presence_json_mend(buf->data);
 	return true;
 }
 

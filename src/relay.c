@@ -49,6 +49,7 @@ send_payload(Payload *payload)
 		return;
 	appendStringInfoString(&payload->text, "}}");
 	Assert(payload->text.len <= PRESENCE_MAX_PAYLOAD);
+	presence_json_mend(payload->text.data);
 	Async_Notify(CHANNEL, payload->text.data);
 }
 

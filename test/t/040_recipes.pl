@@ -54,6 +54,7 @@ my %languages = (
 		probe => [ 'node', '-e', 'require("pg")' ],
 		needs => 'node with pg (Debian: node-pg; PRESENCE_NODE_PATH names another place)'
 	},
+	txt => {},
 	ini => {
 		probe => [ 'pgbouncer', '--version' ],
 		needs => 'pgbouncer'
@@ -111,7 +112,8 @@ sub with_connection
 	local $ENV{PGHOST} = $block->{pool} ? $pool->{host} : $node->host;
 	local $ENV{PGPORT} = $block->{pool} ? $pool->{port} : $node->port;
 	local $ENV{PGDATABASE} = $database;
-	local $ENV{PGUSER} = getpwuid($>);
+	local $ENV{PGUSER} = $block->{pool} ? $pool->{user} : getpwuid($>);
+	local $ENV{PGPASSWORD} = $block->{pool} ? $pool->{password} : '';
 
 	return $code->();
 }
@@ -158,18 +160,31 @@ sub run_program
 	return;
 }
 
+# The users of a pool, and which of them its programs are.
+sub note_users
+{
+	my ($block) = @_;
+	my ($user, $password) = $block->{text} =~ /^"([^"]+)" "([^"]+)"$/m
+	  or die "$block->{name} names no user";
+
+	$pool = { users => "$tmp/userlist.txt", user => $user, password => $password };
+	append_to_file($pool->{users}, encode_utf8($block->{text}));
+	return;
+}
+
 # A pgbouncer with the settings of the block, at places of ours.
 sub start_pool
 {
 	my ($block) = @_;
 	my ($host, $port, $file) = ($node->host, $node->port, "$tmp/pgbouncer.ini");
 	my $text = $block->{text};
-	my $user = getpwuid($>);
 
-	$pool = { host => PostgreSQL::Test::Utils::tempdir_short(), port => 6432 };
-	$text =~ s{host=/var/run/postgresql}{host=$host port=$port user=$user};
+	$pool->{host} = PostgreSQL::Test::Utils::tempdir_short();
+	$pool->{port} = 6432;
+	$text =~ s{host=/var/run/postgresql}{host=$host port=$port};
 	$text =~ s{/var/run/pgbouncer}{$pool->{host}};
-	append_to_file($file, encode_utf8($text) . "auth_type = any\nlogfile = $tmp/pgbouncer.log\n"
+	$text =~ s{/etc/pgbouncer/userlist\.txt}{$pool->{users}};
+	append_to_file($file, encode_utf8($text) . "logfile = $tmp/pgbouncer.log\n"
 		  . "ignore_startup_parameters = extra_float_digits\n");
 	push @background, IPC::Run::start([ 'pgbouncer', '-q', $file ], '<', \undef,
 		'>', "$file.out", '2>&1');
@@ -288,7 +303,7 @@ sub run_block
 	my $language = $languages{ $block->{language} };
 
 	if ($block->{kind} eq 'output' ? $skipped{ $block->{name} } :
-		!available($language) || ($block->{pool} && !$pool))
+		!available($language) || ($block->{pool} && !($pool && $pool->{host})))
 	{
 		my $needs = $block->{kind} eq 'output' ? '' :
 		  $block->{pool} && available($language) ? 'pgbouncer' : $language->{needs};
@@ -298,6 +313,7 @@ sub run_block
 		return;
 	}
 	if ($block->{kind} eq 'output') { compare_output($block); }
+	elsif ($block->{language} eq 'txt') { note_users($block); }
 	elsif ($block->{language} eq 'ini') { start_pool($block); }
 	else { run_program($block, $database); }
 	return;

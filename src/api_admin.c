@@ -63,7 +63,7 @@ static const Privilege privileges[] = {
 	{LEVEL_READER, "SELECT ON presence.presences, presence.rooms, presence.people,"
 	" presence.user_last_seen, presence.members, presence.room_list, presence.stats"},
 	{LEVEL_READER, "EXECUTE ON FUNCTION presence.is_live, presence.is_older,"
-		" presence.effective_last_seen, presence.check_name, presence.check_names,"
+		" presence.effective_last_seen, presence.check_name,"
 	" presence.stat_row"},
 	{LEVEL_READER, "EXECUTE ON FUNCTION %s.presence_list, %s.presence_users,"
 		" %s.presence_count, %s.presence_anonymous_count, %s.presence_counts,"

@@ -1,19 +1,23 @@
 /*-------------------------------------------------------------------------
  *
  * api_read.c
- *		What the reading functions, which are SQL, need from C.
+ *		The SQL functions that read.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/xact.h"
 #include "args.h"
+#include "catalog/pg_type.h"
 #include "compat.h"
 #include "database.h"
+#include "funcapi.h"
 #include "liveness.h"
 #include "notify.h"
 #include "queue.h"
+#include "reader.h"
 #include "store.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
@@ -22,7 +26,17 @@ PG_FUNCTION_INFO_V1(presence_is_live);
 PG_FUNCTION_INFO_V1(presence_is_older);
 PG_FUNCTION_INFO_V1(presence_effective_last_seen);
 PG_FUNCTION_INFO_V1(presence_check_name);
-PG_FUNCTION_INFO_V1(presence_check_names);
+PG_FUNCTION_INFO_V1(presence_list);
+PG_FUNCTION_INFO_V1(presence_users);
+PG_FUNCTION_INFO_V1(presence_count);
+PG_FUNCTION_INFO_V1(presence_anonymous_count);
+PG_FUNCTION_INFO_V1(presence_counts);
+PG_FUNCTION_INFO_V1(presence_rooms);
+PG_FUNCTION_INFO_V1(presence_user_rooms);
+PG_FUNCTION_INFO_V1(presence_is_online);
+PG_FUNCTION_INFO_V1(presence_online);
+PG_FUNCTION_INFO_V1(presence_status);
+PG_FUNCTION_INFO_V1(presence_statuses);
 PG_FUNCTION_INFO_V1(presence_snapshot);
 
 /* Whether a row's presence gave a sign of life within an age. */
@@ -97,14 +111,164 @@ presence_check_name(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(presence_args_name(fcinfo, 0, argument_name(fcinfo)));
 }
 
+/* Return all rows of an answer; "flags" are those of InitMaterializedSRF(). */
+static Datum
+return_rows(FunctionCallInfo fcinfo, PresenceRead what, Datum argument, int flags)
+{
+	InitMaterializedSRF(fcinfo, flags);
+	presence_reader_rows(what, argument, ((ReturnSetInfo *) fcinfo->resultinfo)->setResult);
+	return (Datum) 0;
+}
+
+/* Return the only row of an answer. */
+static Datum
+return_row(FunctionCallInfo fcinfo, PresenceRead what, Datum argument)
+{
+	TupleDesc	desc;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	PG_RETURN_DATUM(heap_copy_tuple_as_datum(presence_reader_row(what, argument),
+											 BlessTupleDesc(desc)));
+}
+
+/* Return the only value, of a fixed size, of an answer. */
+static Datum
+return_value(PresenceRead what, Datum argument, Oid type)
+{
+	TupleDesc	desc = CreateTemplateTupleDesc(1);
+	bool		isnull;
+
+	TupleDescInitEntry(desc, 1, NULL, type, -1, 0);
+	return heap_getattr(presence_reader_row(what, argument), 1, desc, &isnull);
+}
+
+/* The name in the only argument. */
+static Datum
+name_argument(FunctionCallInfo fcinfo, const char *argument)
+{
+	return PointerGetDatum(presence_args_name(fcinfo, 0, argument));
+}
+
+/* The array of names in the only argument. */
+static Datum
+names_argument(FunctionCallInfo fcinfo, const char *argument)
+{
+	(void) presence_args_names(fcinfo, 0, argument, false);
+	return PG_GETARG_DATUM(0);
+}
+
 /*
- * presence.check_names(value text[], argument text) returns text[]
+ * presence_list(room text) returns setof presence.member
+ *
+ * By joined_at and id.
  */
 Datum
-presence_check_names(PG_FUNCTION_ARGS)
+presence_list(PG_FUNCTION_ARGS)
 {
-	(void) presence_args_names(fcinfo, 0, argument_name(fcinfo), false);
-	PG_RETURN_DATUM(PG_GETARG_DATUM(0));
+	return return_rows(fcinfo, PRESENCE_READ_LIST, name_argument(fcinfo, "room"), 0);
+}
+
+/*
+ * presence_users(room text)
+ *		returns table (user_id, connections, joined_at, last_seen, meta)
+ *
+ * By joined_at and user; the meta is that of the newest connection.
+ */
+Datum
+presence_users(PG_FUNCTION_ARGS)
+{
+	return return_rows(fcinfo, PRESENCE_READ_USERS, name_argument(fcinfo, "room"), 0);
+}
+
+/*
+ * presence_count(room text) returns bigint
+ */
+Datum
+presence_count(PG_FUNCTION_ARGS)
+{
+	return return_value(PRESENCE_READ_COUNT, name_argument(fcinfo, "room"), INT8OID);
+}
+
+/*
+ * presence_anonymous_count(room text) returns bigint
+ */
+Datum
+presence_anonymous_count(PG_FUNCTION_ARGS)
+{
+	return return_value(PRESENCE_READ_ANONYMOUS_COUNT, name_argument(fcinfo, "room"), INT8OID);
+}
+
+/*
+ * presence_counts(room text, OUT connections, OUT users, OUT anonymous)
+ */
+Datum
+presence_counts(PG_FUNCTION_ARGS)
+{
+	return return_row(fcinfo, PRESENCE_READ_COUNTS, name_argument(fcinfo, "room"));
+}
+
+/*
+ * presence_rooms(channel_name text) returns setof text
+ */
+Datum
+presence_rooms(PG_FUNCTION_ARGS)
+{
+	return return_rows(fcinfo, PRESENCE_READ_ROOMS, name_argument(fcinfo, "channel_name"),
+					   MAT_SRF_USE_EXPECTED_DESC);
+}
+
+/*
+ * presence_user_rooms(user_id text) returns setof text
+ */
+Datum
+presence_user_rooms(PG_FUNCTION_ARGS)
+{
+	return return_rows(fcinfo, PRESENCE_READ_USER_ROOMS, name_argument(fcinfo, "user_id"),
+					   MAT_SRF_USE_EXPECTED_DESC);
+}
+
+/*
+ * presence_is_online(user_id text) returns boolean
+ */
+Datum
+presence_is_online(PG_FUNCTION_ARGS)
+{
+	return return_value(PRESENCE_READ_IS_ONLINE, name_argument(fcinfo, "user_id"), BOOLOID);
+}
+
+/*
+ * presence_online(user_ids text[])
+ *		returns table (user_id, connections, last_seen)
+ */
+Datum
+presence_online(PG_FUNCTION_ARGS)
+{
+	return return_rows(fcinfo, PRESENCE_READ_ONLINE, names_argument(fcinfo, "user_ids"), 0);
+}
+
+/*
+ * presence_status(user_id text) returns presence.person
+ */
+Datum
+presence_status(PG_FUNCTION_ARGS)
+{
+	Datum		user = name_argument(fcinfo, "user_id");
+
+	return return_row(fcinfo, PRESENCE_READ_STATUSES,
+					  PointerGetDatum(construct_array(&user, 1, TEXTOID, -1, false,
+													  TYPALIGN_INT)));
+}
+
+/*
+ * presence_statuses(user_ids text[]) returns setof presence.person
+ *
+ * One row for each id asked for, in that order.
+ */
+Datum
+presence_statuses(PG_FUNCTION_ARGS)
+{
+	return return_rows(fcinfo, PRESENCE_READ_STATUSES, names_argument(fcinfo, "user_ids"), 0);
 }
 
 /*

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * store.c
- *		Holds every SQL statement that C sends to the tables.
+ *		Holds the SQL statements that C sends to the tables, but for those of the
+ *		reading functions (reader.c).
  *
  * Statements are prepared once in a session and kept.  They run as whoever
  * calls: its grants and row-level security decide.  Only the announcement of

@@ -1,0 +1,35 @@
+/*-------------------------------------------------------------------------
+ *
+ * reader.h
+ *		What the reading functions ask of the tables.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PRESENCE_READER_H
+#define PRESENCE_READER_H
+
+#include "postgres.h"
+
+#include "access/htup.h"
+#include "utils/tuplestore.h"
+
+/* Each has the columns of the SQL function of its name. */
+typedef enum PresenceRead
+{
+	PRESENCE_READ_LIST,			/* of a room */
+	PRESENCE_READ_USERS,
+	PRESENCE_READ_COUNT,
+	PRESENCE_READ_ANONYMOUS_COUNT,
+	PRESENCE_READ_COUNTS,
+	PRESENCE_READ_ROOMS,		/* of a channel */
+	PRESENCE_READ_USER_ROOMS,	/* of a user */
+	PRESENCE_READ_IS_ONLINE,
+	PRESENCE_READ_ONLINE,		/* of users (text[]) */
+	PRESENCE_READ_STATUSES
+} PresenceRead;
+
+extern void presence_reader_rows(PresenceRead what, Datum argument,
+								 Tuplestorestate *rows);
+extern HeapTuple presence_reader_row(PresenceRead what, Datum argument);
+
+#endif							/* PRESENCE_READER_H */

@@ -11,6 +11,19 @@ BEGIN
 END
 $$;
 \set told 'CALL delivered();'
+-- A worker that opens between the word of a transaction and its commit has
+-- listeners read again; here it speaks from the first event on.
+CREATE PROCEDURE spoken_for() LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM presence_start_worker();
+	FOR i IN 1..6000 LOOP
+		EXIT WHEN (SELECT mode = 'worker' FROM presence.stats);
+		COMMIT;
+		PERFORM pg_sleep(0.01);
+	END LOOP;
+END
+$$;
+CALL spoken_for();
 LISTEN presence_changed;
 
 -- 1. One by one -----------------------------------------------------------

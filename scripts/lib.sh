@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 #
-# What scripts/check, scripts/demo and the benchmark share.  Sourced, never run.
+# What scripts/check, scripts/torture, scripts/demo and the benchmark share.  Sourced, never run.
 #
 # A script that needs a server sources this file and calls
 #
@@ -129,6 +129,8 @@ have() {
 		ipc-run)  perl -MIPC::Run -e 1 2>/dev/null ;;
 		cppcheck) command -v cppcheck >/dev/null ;;
 		libpq)    [ -n "${PG_CONFIG:-}" ] && [ -e "$("$PG_CONFIG" --includedir)/libpq-fe.h" ] ;;
+		bison|flex|bzip2|sqlsmith) command -v "$1" >/dev/null ;;
+		zlib)     echo '#include <zlib.h>' | gcc -E -x c - >/dev/null 2>&1 ;;
 		redis)    command -v redis-server >/dev/null && command -v redis-benchmark >/dev/null ;;
 		psycopg)  PATH=$CLEAN_PATH python3 -c 'import psycopg' 2>/dev/null ;;
 		node-pg)  PATH=$CLEAN_PATH NODE_PATH=${PRESENCE_NODE_PATH:-}:/usr/share/nodejs \
@@ -150,6 +152,8 @@ packages_for() {
 		ipc-run)  echo "libipc-run-perl" ;;
 		cppcheck) echo "cppcheck" ;;
 		libpq)    echo "libpq-dev" ;;
+		bison|flex|bzip2|sqlsmith) echo "$1" ;;
+		zlib)     echo "zlib1g-dev" ;;
 		redis)    echo "redis-server redis-tools" ;;
 		psycopg)  echo "python3-psycopg" ;;
 		node-pg)  echo "node-pg" ;;
@@ -253,10 +257,16 @@ only_optional() { # needs
 	done
 }
 
+# Debian's packages of extensions serve Debian's servers only.
+uses_debians_server() {
+	[ "${PG_CONFIG:-$(debian_bindir "$PG_MAJOR")/pg_config}" = "$(debian_bindir "$PG_MAJOR")/pg_config" ]
+}
+
 # Whether apt has the packages for a need, and all that they depend on.
 apt_has() { # need
 	local package
 
+	case $1 in cron|pgtap) uses_debians_server || return 1 ;; esac
 	for package in $(packages_for "$1"); do
 		apt_offers "$package" || return 1
 	done
@@ -314,7 +324,8 @@ install_missing() {
 	forget_apt
 	trap - EXIT
 
-	[ -n "${PG_CONFIG:-}" ] || PG_CONFIG=$(debian_bindir "$PG_MAJOR")/pg_config
+	[ -n "${PG_CONFIG:-}" ] || ! have_major "$PG_MAJOR" ||
+		PG_CONFIG=$(debian_bindir "$PG_MAJOR")/pg_config
 	for need in $(missing_of "$@"); do
 		is_optional "$need" || die "still missing after installing: $need"
 	done

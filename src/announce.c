@@ -31,6 +31,7 @@
 #include "clock.h"
 #include "common/hashfn.h"
 #include "guc.h"
+#include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 
@@ -531,6 +532,7 @@ tell_leave(Turn *turn, TurnRoom *room, PresenceRosterMember *member,
 	event->row->user = unconstify(char *, user);
 	event->reason = hint->reason;
 	event->user_left = last;
+	event->left_at = hint->noted;
 	if (presence->told)
 		presence->told->undone = true;
 	presence->told = NULL;
@@ -646,6 +648,7 @@ tell_update(Turn *turn, TurnRoom *room, PresenceRosterMember *member,
 	event->previous_user = before;
 	event->user_joined = joined;
 	event->user_left = left;
+	event->left_at = hint->noted;
 }
 
 /* A presence left that is not on the roster: tell both ends of a brief one. */
@@ -799,6 +802,29 @@ resync_doubtful(Turn *turn)
 	return events;
 }
 
+/* Mark who left and is in the room again when the turn is over. */
+static void
+note_returns(Turn *turn)
+{
+	ListCell   *lc;
+	ListCell   *lc2;
+
+	foreach(lc, turn->order)
+	{
+		TurnRoom   *room = turnrooms_lookup(turn->rooms, lfirst(lc));
+
+		foreach(lc2, room->events)
+		{
+			PresenceEvent *event = lfirst(lc2);
+
+			CHECK_FOR_INTERRUPTS();
+			if (event->user_left)
+				event->user_back = presence_roster_has_user(room->room,
+															presence_event_leaver(event));
+		}
+	}
+}
+
 /* The events of all rooms, room by room, as the rooms came up. */
 static List *
 collect_events(Turn *turn)
@@ -936,6 +962,13 @@ cover_updates(Turn *turn, PresenceHint *const *later, int nlater)
 			later[i]->covered = true;
 }
 
+/* The user whose last connection in the room an event takes away. */
+const char *
+presence_event_leaver(const PresenceEvent *event)
+{
+	return event->user_changed ? event->previous_user : event->row->user;
+}
+
 /*
  * Make the events that hints call for, and bring the roster up to date.
  * "later" are hints that wait for another turn but belong to transactions
@@ -965,6 +998,7 @@ presence_announce(PresenceRoster *roster, PresenceHint *const *hints, int nhints
 	tell_hints(&turn, hints, nhints);
 	count_later(&turn, later, nlater);
 	cover_updates(&turn, later, nlater);
+	note_returns(&turn);
 	events = collect_events(&turn);
 	events = list_concat(events, resync_doubtful(&turn));
 	return list_concat(events, collect_statuses(&turn, gone));

@@ -38,6 +38,8 @@ typedef struct PresenceEvent
 	const char *previous_user;	/* where user_changed; NULL: anonymous */
 	bool		user_joined;
 	bool		user_left;
+	bool		user_back;		/* who left has come back in the same turn */
+	PresenceTime left_at;		/* where user_left: when that was noted */
 	bool		undone;			/* a join whose leave follows in the same turn */
 	PresenceRosterCounts counts;
 	List	   *folded;			/* the events that a bulk stands for */
@@ -45,6 +47,7 @@ typedef struct PresenceEvent
 	const PresencePerson *person;	/* of a status */
 } PresenceEvent;
 
+extern const char *presence_event_leaver(const PresenceEvent *event);
 extern List *presence_announce(PresenceRoster *roster,
 							   PresenceHint *const *hints, int nhints,
 							   PresenceHint *const *later, int nlater,

@@ -25,6 +25,7 @@ typedef enum PresenceRing
 {
 	PRESENCE_RING_AGE,
 	PRESENCE_RING_PEERS,
+	PRESENCE_RING_MEMBERS,
 	PRESENCE_NRINGS
 } PresenceRing;
 
@@ -51,7 +52,7 @@ typedef struct PresenceNode
 	uint16		record;			/* of a room: index of its database's record */
 	uint32		flags;
 	uint32		room;			/* of an entry */
-	uint32		entries;		/* of a room: its first clean entry */
+	uint32		entries;		/* of a room: its first entry */
 	uint32		dirty;			/* of a room: its first dirty entry */
 	uint32		ndirty;			/* of a room: its dirty entries */
 	uint32		count;			/* of a room: its entries */
@@ -59,7 +60,7 @@ typedef struct PresenceNode
 	uint16		value_length;
 	PresenceTime updated;		/* or when a room was last announced */
 	PresenceTime expires;		/* or when a vacant room may go */
-	uint64		bytes;			/* of a room: what copies of all entries take */
+	uint64		serial;			/* of an entry: its number, no other has it */
 	char		data[FLEXIBLE_ARRAY_MEMBER];
 } PresenceNode;
 

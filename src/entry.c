@@ -6,8 +6,9 @@
  * Rooms are known by database and name, entries by room and key, both compared
  * whole.  Their nodes (cells.c) form rings:
  *
- *	peers	the dirty rooms of a database, the dirty entries of a room, its
- *			other entries; each first come first
+ *	peers	the dirty rooms of a database, the dirty entries of a room; each
+ *			first come first
+ *	members	the entries of a room, by their serial numbers
  *	age		live entries, tombs, vacant rooms; each the oldest first
  *
  * An entry is dirty when listeners have not been told of its newest value, a
@@ -25,6 +26,7 @@
  *
  * Locking.  One LWLock guards everything, cells included.  It is held for a
  * few memcpys, by readers shared; nothing under it allocates, waits or fails.
+ * Who walks through a room or through all of them does so in pieces.
  * Workers that have something to do sooner than they know are woken once it
  * is released.  The times of their next duty are atomic, so that they may be
  * read without it.
@@ -47,6 +49,7 @@ typedef struct StateStore
 	uint32		live;			/* oldest of each */
 	uint32		tombs;
 	uint32		vacant;
+	uint64		serial;			/* of the entry made last */
 	PresenceStateDatabase databases[PRESENCE_MAX_DATABASES];
 } StateStore;
 
@@ -55,7 +58,7 @@ static LWLock *store_lock;
 
 /* When the lock was asked for, and whom to wake once it is released. */
 static PresenceTime store_now;
-static Oid	to_wake[4];
+static Oid	to_wake[PRESENCE_MAX_DATABASES];
 static int	nto_wake;
 
 /* Bytes of shared memory that the store needs, besides its cells. */
@@ -92,6 +95,7 @@ presence_entry_shmem_init(void *area, bool found)
 		return;
 	store->nspare = 0;
 	store->live = store->tombs = store->vacant = 0;
+	store->serial = 0;
 	for (int i = 0; i < PRESENCE_MAX_DATABASES; i++)
 		presence_entry_init_database(&store->databases[i], InvalidOid);
 }
@@ -148,8 +152,8 @@ note_wake(Oid oid)
 	for (int i = 0; i < nto_wake; i++)
 		if (to_wake[i] == oid)
 			return;
-	if (nto_wake < lengthof(to_wake))
-		to_wake[nto_wake++] = oid;
+	Assert(nto_wake < lengthof(to_wake));
+	to_wake[nto_wake++] = oid;
 }
 
 /* The record of a database, or NULL. */
@@ -259,6 +263,13 @@ announces(void)
 	return presence_notify != PRESENCE_NOTIFY_OFF;
 }
 
+/* The number of the entry made last. */
+uint64
+presence_entry_serial(void)
+{
+	return store->serial;
+}
+
 /* presence.state_interval in microseconds. */
 PresenceTime
 presence_entry_interval(void)
@@ -328,29 +339,16 @@ move_out(uint32 index)
 	presence_entry_lower(database, &database->next_expiry, room->expires);
 }
 
-/* Take an entry out of the ring of its room that it is in. */
-static void
-leave_ring(const PresenceNode *entry, uint32 index)
-{
-	PresenceNode *room = presence_cells_node(entry->room);
-	bool		dirty = (entry->flags & PRESENCE_NODE_DIRTY) != 0;
-
-	presence_cells_ring_remove(dirty ? &room->dirty : &room->entries,
-							   PRESENCE_RING_PEERS, index);
-	if (dirty)
-		room->ndirty--;
-}
-
 /* dirty -> clean, which the caller tells listeners of. */
 void
 presence_entry_clean(uint32 index)
 {
 	PresenceNode *entry = presence_cells_node(index);
+	PresenceNode *room = presence_cells_node(entry->room);
 
-	leave_ring(entry, index);
+	presence_cells_ring_remove(&room->dirty, PRESENCE_RING_PEERS, index);
+	room->ndirty--;
 	entry->flags &= ~PRESENCE_NODE_DIRTY;
-	presence_cells_ring_append(&presence_cells_node(entry->room)->entries,
-							   PRESENCE_RING_PEERS, index);
 }
 
 /* Listeners are to be told of an entry. */
@@ -365,7 +363,6 @@ mark_dirty(uint32 index)
 		return;
 	if (!(entry->flags & PRESENCE_NODE_DIRTY))
 	{
-		leave_ring(entry, index);
 		entry->flags |= PRESENCE_NODE_DIRTY;
 		presence_cells_ring_append(&room->dirty, PRESENCE_RING_PEERS, index);
 		room->ndirty++;
@@ -388,7 +385,6 @@ count_entry(const PresenceNode *entry, int sign)
 	PresenceNode *room = presence_cells_node(entry->room);
 	int			bytes = entry->key_length + entry->value_length;
 
-	room->bytes += sign * (int64) PRESENCE_STATE_COPY_SIZE(bytes);
 	record_of(room)->entries += sign;
 	record_of(room)->bytes += sign * (int64) bytes;
 }
@@ -416,7 +412,10 @@ presence_entry_drop(uint32 index)
 		count_entry(entry, -1);
 		presence_cells_ring_remove(&store->live, PRESENCE_RING_AGE, index);
 	}
-	leave_ring(entry, index);
+	if (entry->flags & PRESENCE_NODE_DIRTY)
+		presence_entry_clean(index);
+	presence_cells_ring_remove(&presence_cells_node(room)->entries,
+							   PRESENCE_RING_MEMBERS, index);
 	presence_cells_free(index);
 	if (--presence_cells_node(room)->count > 0)
 		return true;
@@ -462,8 +461,9 @@ count_held(void)
 }
 
 /*
- * Have so many cells free.  Whatever entry the caller has found before may be
- * gone then.
+ * Have so many cells free, as one entry and its room need.  Whatever entry the
+ * caller has found before may be gone then.  Whoever gives way frees a cell at
+ * least, or becomes a tomb that does: so it takes no more than two steps a cell.
  */
 bool
 presence_entry_reserve(uint32 wanted)
@@ -507,10 +507,11 @@ make_entry(uint32 room, const PresenceStateName *name)
 	uint32		index = presence_cells_make(name->hash, name->key, name->key_length);
 
 	presence_cells_node(index)->room = room;
+	presence_cells_node(index)->serial = ++store->serial;
 	presence_cells_node(index)->key_length = name->key_length;
 	presence_cells_node(room)->count++;
 	presence_cells_ring_append(&presence_cells_node(room)->entries,
-							   PRESENCE_RING_PEERS, index);
+							   PRESENCE_RING_MEMBERS, index);
 	return index;
 }
 

@@ -90,6 +90,7 @@ extern void presence_entry_lower(PresenceStateDatabase *database,
 
 extern uint32 presence_entry_find_room(const char *name, int length, uint32 hash);
 extern uint32 presence_entry_find(uint32 room, const PresenceStateName *name);
+extern uint64 presence_entry_serial(void);
 extern PresenceTime presence_entry_interval(void);
 extern Size presence_entry_copy(PresenceNode *entry, char *target);
 

@@ -3,9 +3,9 @@
  * ephemeral.c
  *		Keeps short-lived values of rooms in shared memory.
  *
- * Whoever sets, removes or reads a value does so under one hold of the lock
- * of entry.c.  The worker takes what is to be announced room by room, in
- * pieces, and lets others in between.  What they change meanwhile waits for the
+ * Whoever sets or removes a value does so under one hold of the lock of
+ * entry.c.  Rooms are read in pieces, with others let in between.  So are the
+ * changes that the worker announces; what others change meanwhile waits for the
  * next round, if it has been taken already.
  *
  * Scans for expired entries, and for those of a database that is gone, look
@@ -36,6 +36,23 @@
 /* The worker's next scan; not before. */
 static PresenceTime next_scan;
 
+/* Whether this process has ever looked at all entries. */
+static bool scanned;
+
+/* A walk through the entries of a room, in pieces. */
+typedef struct Reading
+{
+	const char *room;
+	int			room_length;
+	uint32		room_hash;
+	const char *prefix;			/* of the keys to be read */
+	int			prefix_length;
+	uint32		last;			/* the entry looked at last */
+	uint64		serial;			/* its number; 0: none yet */
+	uint64		until;			/* that of the last one to look at */
+	char	   *buffer;
+} Reading;
+
 /* Name a key, after a prefix, in a room of this process's database. */
 void
 presence_ephemeral_name(PresenceStateName *name, const char *room,
@@ -44,16 +61,18 @@ presence_ephemeral_name(PresenceStateName *name, const char *room,
 {
 	int			prefix_length = strlen(prefix);
 
-	Assert(prefix_length + key_length <= PRESENCE_MAX_KEY_BYTES);
+	if (room_length > PRESENCE_MAX_NAME_BYTES ||
+		prefix_length + key_length > PRESENCE_MAX_KEY_BYTES)
+		elog(ERROR, "name of a state is too long: %d bytes in a room of %d",
+			 prefix_length + key_length, room_length);
 	name->room = room;
 	name->room_length = room_length;
 	name->room_hash = presence_registry_name(room, room_length).hash;
 	name->key_length = prefix_length + key_length;
 	memcpy(name->key, prefix, prefix_length);
 	memcpy(name->key + prefix_length, key, key_length);
-	name->hash = hash_combine(name->room_hash,
-							  hash_bytes((unsigned char *) name->key,
-										 name->key_length));
+	name->hash = (uint32) hash_bytes_extended((unsigned char *) name->key,
+											  name->key_length, name->room_hash);
 }
 
 /*
@@ -67,6 +86,8 @@ presence_ephemeral_set(const PresenceStateName *name, const char *value,
 	PresenceStateDatabase *database;
 	bool		done;
 
+	if (length < 1 || length > PRESENCE_MAX_STATE_BYTES)
+		elog(ERROR, "state has %d bytes", length);
 	presence_entry_lock(LW_EXCLUSIVE);
 	database = presence_entry_my_database();
 	done = database && presence_entry_reserve(presence_cells_for(name->room_length) +
@@ -82,49 +103,98 @@ presence_ephemeral_set(const PresenceStateName *name, const char *value,
 				 errhint("Keep the state of fewer databases on one server.")));
 }
 
-/* Remove a live entry; the caller holds the lock. */
-static bool
-remove_entry(const PresenceStateName *name)
+/* Find a live entry that may be expired; 0: none.  The caller holds the lock. */
+static uint32
+find_entry(const PresenceStateName *name)
 {
 	uint32		room = presence_entry_find_room(name->room, name->room_length,
 												name->room_hash);
 	uint32		index = room == 0 ? 0 : presence_entry_find(room, name);
-	bool		live;
 
 	if (index == 0 || (presence_cells_node(index)->flags & PRESENCE_NODE_TOMB))
-		return false;
-	live = presence_cells_node(index)->expires > presence_entry_now();
-	presence_entry_bury(index);
-	return live;
+		return 0;
+	return index;
 }
 
 /* Remove a key; whether it had a value. */
 bool
 presence_ephemeral_remove(const PresenceStateName *name)
 {
-	bool		removed;
+	uint32		index;
+	bool		removed = false;
 
 	presence_entry_lock(LW_EXCLUSIVE);
-	removed = remove_entry(name);
+	index = find_entry(name);
+	if (index != 0)
+	{
+		removed = presence_cells_node(index)->expires > presence_entry_now();
+		presence_entry_bury(index);
+	}
 	presence_entry_unlock();
 	return removed;
 }
 
-/* A user's last connection has left a room: remove what showed it there. */
-void
-presence_ephemeral_user_left(const char *room, const char *user)
-{
-	PresenceStateName cursor;
-	PresenceStateName typing;
+/* What shows a user in a room. */
+static const char *const user_prefixes[] = {
+	PRESENCE_CURSOR_PREFIX, PRESENCE_TYPING_PREFIX
+};
 
-	presence_ephemeral_name(&cursor, room, strlen(room), PRESENCE_CURSOR_PREFIX,
-							user, strlen(user));
-	presence_ephemeral_name(&typing, room, strlen(room), PRESENCE_TYPING_PREFIX,
-							user, strlen(user));
-	presence_entry_lock(LW_EXCLUSIVE);
-	(void) remove_entry(&cursor);
-	(void) remove_entry(&typing);
-	presence_entry_unlock();
+/*
+ * Name what shows a user in a room by one of the prefixes; false: with names
+ * of such lengths there is nothing.
+ */
+static bool
+name_user(PresenceStateName *name, const char *room, const char *prefix,
+		  const char *user)
+{
+	size_t		room_length = strlen(room);
+	size_t		user_length = strlen(user);
+
+	if (room_length > PRESENCE_MAX_NAME_BYTES || user_length > PRESENCE_MAX_NAME_BYTES)
+		return false;
+	presence_ephemeral_name(name, room, room_length, prefix, user, user_length);
+	return true;
+}
+
+/* Whether anything shows a user in a room. */
+bool
+presence_ephemeral_shows_user(const char *room, const char *user)
+{
+	bool		shows = false;
+
+	for (int i = 0; i < lengthof(user_prefixes); i++)
+	{
+		PresenceStateName name;
+
+		if (!name_user(&name, room, user_prefixes[i], user))
+			return false;
+		presence_entry_lock(LW_SHARED);
+		shows |= find_entry(&name) != 0;
+		presence_entry_unlock();
+	}
+	return shows;
+}
+
+/*
+ * A user's last connection has left a room: remove what showed it there.  What
+ * was set after the leave is of another connection, which stays or has come.
+ */
+void
+presence_ephemeral_user_left(const char *room, const char *user, PresenceTime when)
+{
+	for (int i = 0; i < lengthof(user_prefixes); i++)
+	{
+		PresenceStateName name;
+		uint32		index;
+
+		if (!name_user(&name, room, user_prefixes[i], user))
+			return;
+		presence_entry_lock(LW_EXCLUSIVE);
+		index = find_entry(&name);
+		if (index != 0 && presence_cells_node(index)->updated <= when)
+			presence_entry_bury(index);
+		presence_entry_unlock();
+	}
 }
 
 /* Make a list of PresenceState of a buffer of copies. */
@@ -149,36 +219,76 @@ unpack(const char *buffer, Size size)
 	return states;
 }
 
-/* Copy what can be read of a ring and begins with a prefix; its bytes. */
-static Size
-copy_ring(uint32 first, const char *prefix, int prefix_length, char *target)
+/* The entry after another one in its room; 0: none. */
+static uint32
+next_entry(const PresenceNode *room, uint32 index)
 {
-	uint32		index = first;
-	Size		size = 0;
+	uint32		next = presence_cells_node(index)->links[PRESENCE_RING_MEMBERS].next;
 
-	if (index == 0)
-		return 0;
-	do
+	return next == room->entries ? 0 : next;
+}
+
+/*
+ * Where to go on reading; 0: nowhere.  Where the entry looked at last has gone
+ * its number tells how far the reader was.
+ */
+static uint32
+go_on(const Reading *reading, uint32 room)
+{
+	PresenceNode *last = presence_cells_node(reading->last);
+	uint32		index = presence_cells_node(room)->entries;
+
+	if (reading->serial == 0)
+		return index;
+	if (last->database == MyDatabaseId && !(last->flags & PRESENCE_NODE_ROOM) &&
+		last->room == room && last->serial == reading->serial)
+		return next_entry(presence_cells_node(room), reading->last);
+	while (index != 0 && presence_cells_node(index)->serial <= reading->serial)
+		index = next_entry(presence_cells_node(room), index);
+	return index;
+}
+
+/* Whether an entry is to be read. */
+static bool
+is_wanted(const Reading *reading, PresenceNode *entry)
+{
+	return !(entry->flags & PRESENCE_NODE_TOMB) &&
+		entry->expires > presence_entry_now() &&
+		entry->key_length >= reading->prefix_length &&
+		presence_cells_match(entry, 0, reading->prefix, reading->prefix_length);
+}
+
+/*
+ * Copy what can be read of the next entries, as many as one hold of the lock
+ * should; "size" gets how many bytes.  Whether there are more.
+ */
+static bool
+read_piece(Reading *reading, Size *size)
+{
+	uint32		room;
+	uint32		index;
+	int			count = 0;
+
+	*size = 0;
+	room = presence_entry_find_room(reading->room, reading->room_length,
+									reading->room_hash);
+	if (room == 0)
+		return false;
+	for (index = go_on(reading, room); index != 0;
+		 index = next_entry(presence_cells_node(room), index))
 	{
 		PresenceNode *entry = presence_cells_node(index);
 
-		if (!(entry->flags & PRESENCE_NODE_TOMB) && entry->expires > presence_entry_now() &&
-			entry->key_length >= prefix_length &&
-			presence_cells_match(entry, 0, prefix, prefix_length))
-			size += presence_entry_copy(entry, target + size);
-		index = entry->links[PRESENCE_RING_PEERS].next;
-	} while (index != first);
-	return size;
-}
-
-/* Copy what can be read of a room and begins with a prefix; its bytes. */
-static Size
-copy_room(const PresenceNode *room, const char *prefix, int prefix_length,
-		  char *target)
-{
-	Size		size = copy_ring(room->entries, prefix, prefix_length, target);
-
-	return size + copy_ring(room->dirty, prefix, prefix_length, target + size);
+		if (entry->serial > reading->until)
+			return false;
+		if (count++ == HOLD_LIMIT || *size + PRESENCE_STATE_MAX_COPY > ROUND_BUFFER)
+			return true;
+		if (is_wanted(reading, entry))
+			*size += presence_entry_copy(entry, reading->buffer + *size);
+		reading->last = index;
+		reading->serial = entry->serial;
+	}
+	return false;
 }
 
 /* Order states by key. */
@@ -191,42 +301,36 @@ compare_states(const ListCell *a, const ListCell *b)
 
 /*
  * The states of a room whose keys begin with a prefix, in the order of their
- * keys: a list of PresenceState in the current memory context.
+ * keys: a list of PresenceState in the current memory context.  Others may
+ * change them in between; entries made since the beginning are left out, so
+ * that no key comes twice, and there is an end.
  */
 List *
 presence_ephemeral_read(const char *room, int room_length, const char *prefix,
 						int prefix_length)
 {
-	uint32		hash = presence_registry_name(room, room_length).hash;
-	char	   *buffer = NULL;
-	uint64		space = 0;
-	Size		size = 0;
-	List	   *states;
+	Reading		reading = {room, room_length};
+	List	   *states = NIL;
+	bool		more;
 
-	/* Memory is allocated without the lock: the room may grow meanwhile. */
-	for (;;)
+	reading.room_hash = presence_registry_name(room, room_length).hash;
+	reading.prefix = prefix;
+	reading.prefix_length = prefix_length;
+	reading.buffer = palloc(ROUND_BUFFER);
+	do
 	{
-		uint64		needed;
-		uint32		index;
+		Size		size;
 
+		CHECK_FOR_INTERRUPTS();
 		presence_entry_lock(LW_SHARED);
-		index = presence_entry_find_room(room, room_length, hash);
-		needed = index == 0 ? 0 : presence_cells_node(index)->bytes;
-		if (needed > 0 && needed <= space)
-			size = copy_room(presence_cells_node(index), prefix, prefix_length,
-							 buffer);
+		if (reading.until == 0)
+			reading.until = presence_entry_serial();
+		more = read_piece(&reading, &size);
 		presence_entry_unlock();
-		if (needed <= space)
-			break;
-		space = needed + needed / 4 + PRESENCE_STATE_MAX_COPY;
-		if (buffer)
-			pfree(buffer);
-		buffer = MemoryContextAllocHuge(CurrentMemoryContext, space);
-	}
-	states = unpack(buffer, size);
+		states = list_concat(states, unpack(reading.buffer, size));
+	} while (more);
 	list_sort(states, compare_states);
-	if (buffer)
-		pfree(buffer);
+	pfree(reading.buffer);
 	return states;
 }
 
@@ -281,15 +385,19 @@ presence_ephemeral_next_due(void)
 		(PresenceTime) pg_atomic_read_u64(&database->next_due);
 }
 
-/* When to look for expired entries of this database. */
+/*
+ * When to look for expired entries of this database.  A new worker looks at
+ * once: an earlier one may have ended while it did.
+ */
 PresenceTime
 presence_ephemeral_next_expiry(void)
 {
 	PresenceStateDatabase *database = presence_entry_database(MyDatabaseId);
-	PresenceTime expiry = database ?
-		(PresenceTime) pg_atomic_read_u64(&database->next_expiry) : PRESENCE_STATE_NEVER;
 
-	return Max(expiry, next_scan);
+	if (database == NULL)
+		return PRESENCE_STATE_NEVER;
+	return !scanned ? 0 :
+		Max((PresenceTime) pg_atomic_read_u64(&database->next_expiry), next_scan);
 }
 
 /* A node that seemed to have expired: end it if it has. */
@@ -322,6 +430,7 @@ scan_nodes(PresenceTime now)
 		uint32		flags = node->flags;
 		PresenceTime expires = node->expires;
 
+		CHECK_FOR_INTERRUPTS();
 		if (node->database != MyDatabaseId || (flags & PRESENCE_NODE_TOMB) ||
 			(flags & (PRESENCE_NODE_ROOM | PRESENCE_NODE_VACANT)) == PRESENCE_NODE_ROOM)
 			continue;
@@ -354,6 +463,7 @@ presence_ephemeral_expire(PresenceTime now)
 	presence_entry_lower(database, &database->next_expiry, next);
 	presence_entry_wake_nobody();
 	presence_entry_unlock();
+	scanned = true;
 	next_scan = now + Max(SCAN_PAUSE,
 						  SCAN_SHARE * (presence_clock_machine() - start));
 }
@@ -452,6 +562,7 @@ presence_ephemeral_take(PresenceStateRound *round, List **states)
 	PresenceStateDatabase *database;
 	Size		size = 0;
 
+	CHECK_FOR_INTERRUPTS();
 	if (round->rooms == 0)
 		return false;
 	presence_entry_lock(LW_EXCLUSIVE);

@@ -50,7 +50,9 @@ extern void presence_ephemeral_set(const PresenceStateName *name,
 extern bool presence_ephemeral_remove(const PresenceStateName *name);
 extern List *presence_ephemeral_read(const char *room, int room_length,
 									 const char *prefix, int prefix_length);
-extern void presence_ephemeral_user_left(const char *room, const char *user);
+extern bool presence_ephemeral_shows_user(const char *room, const char *user);
+extern void presence_ephemeral_user_left(const char *room, const char *user,
+										 PresenceTime when);
 extern void presence_ephemeral_clear(Oid database);
 
 extern PresenceTime presence_ephemeral_next_due(void);

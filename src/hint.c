@@ -29,6 +29,7 @@ presence_hint_make(PresenceHintKind kind, int64 id, const PresenceValue *fields)
 	hint = palloc0(size);
 	hint->size = size;
 	hint->kind = kind;
+	hint->noted = presence_clock_now();
 	hint->id = id;
 	for (int i = 0; i < PRESENCE_NFIELDS; i++)
 	{

@@ -10,6 +10,7 @@
 
 #include "postgres.h"
 
+#include "clock.h"
 #include "datatype/timestamp.h"
 #include "utils/jsonb.h"
 
@@ -63,6 +64,7 @@ typedef struct PresenceHint
 	uint32		size;
 	TransactionId xid;			/* the top transaction that made the change */
 	uint64		ticket;			/* drawn before it committed */
+	PresenceTime noted;			/* when the change was made */
 	int64		id;				/* of the presence */
 	uint64		rules;			/* which state of the rules let it in: see
 								 * PresenceDatabase */

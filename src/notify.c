@@ -376,20 +376,20 @@ write_event(StringInfo buf, PresenceStamp *stamp, const PresenceEvent *event)
 	return true;
 }
 
-/* The cursor and the typing of a user whose last connection left go too. */
+/*
+ * The cursor and the typing of a user whose last connection left go too, but
+ * not what another connection has set since.
+ */
 static void
 forget_states(const PresenceEvent *event)
 {
-	const char *user;
 	ListCell   *lc;
 
 	foreach(lc, event->folded)
 		forget_states(lfirst(lc));
-	if (!event->user_left)
-		return;
-	user = event->user_changed ? event->previous_user : event->row->user;
-	if (user)
-		presence_ephemeral_user_left(event->room, user);
+	if (event->user_left && !event->user_back)
+		presence_ephemeral_user_left(event->room, presence_event_leaver(event),
+									 event->left_at);
 }
 
 /* Hand events to NOTIFY, numbering them on from the stamp. */
@@ -453,6 +453,25 @@ may_announce(void)
 	return false;
 }
 
+/*
+ * Nobody is told that connections have gone: the cursors and the typing of
+ * users who have no other one in the room go all the same.
+ */
+static void
+forget_leavers(PresenceHint *const *hints, int nhints, Snapshot snapshot)
+{
+	for (int i = 0; i < nhints; i++)
+	{
+		const char *user = presence_hint_leaver(hints[i]);
+		const char *room = presence_hint_text(hints[i], PRESENCE_FIELD_ROOM);
+
+		CHECK_FOR_INTERRUPTS();
+		if (user && presence_ephemeral_shows_user(room, user) &&
+			!presence_store_has_user(room, user, snapshot))
+			presence_ephemeral_user_left(room, user, hints[i]->noted);
+	}
+}
+
 /* Remember when users from whom hints take a presence were last seen. */
 static void
 remember_leavers(PresenceHint *const *hints, int nhints)
@@ -513,6 +532,8 @@ presence_notify_transaction(PresenceHint *const *hints, int nhints, bool resync)
 		presence_notify_events(presence_announce(presence_roster_create(context),
 												 hints, nhints, NULL, 0,
 												 snapshot, &ignored), &stamp);
+	else if (presence_shmem_ready())
+		forget_leavers(hints, nhints, snapshot);
 	presence_store_finish();
 	presence_store_become_caller(caller);
 	PopActiveSnapshot();

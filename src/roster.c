@@ -280,6 +280,13 @@ presence_roster_set_user(PresenceRosterRoom *room, PresenceRosterMember *member,
 		pfree(before);
 }
 
+/* Whether a user has a connection in a room. */
+bool
+presence_roster_has_user(const PresenceRosterRoom *room, const char *user)
+{
+	return users_lookup(room->users, user) != NULL;
+}
+
 /* How many are in a room. */
 PresenceRosterCounts
 presence_roster_counts(const PresenceRosterRoom *room)

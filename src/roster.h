@@ -49,6 +49,8 @@ extern bool presence_roster_leave(PresenceRosterRoom *room,
 extern void presence_roster_set_user(PresenceRosterRoom *room,
 									 PresenceRosterMember *member,
 									 const char *user, bool *joined, bool *left);
+extern bool presence_roster_has_user(const PresenceRosterRoom *room,
+									 const char *user);
 extern PresenceRosterCounts presence_roster_counts(const PresenceRosterRoom *room);
 extern const char *presence_roster_room_name(const PresenceRosterRoom *room);
 

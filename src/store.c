@@ -233,6 +233,13 @@ static Statement look_up = {
 	2, {TEXTARRAYOID, TEXTARRAYOID}, CURSOR_OPT_GENERIC_PLAN
 };
 
+/* OFFSET 0 has the user's connections looked up, not the room's. */
+static Statement has_user = {
+	"SELECT 1 FROM (SELECT q.room FROM presence.presences q"
+	" WHERE q.user_id " EQ " $2 OFFSET 0) p WHERE p.room " EQ " $1",
+	2, {TEXTOID, TEXTOID}, CURSOR_OPT_GENERIC_PLAN
+};
+
 static Statement people = {
 	"SELECT u.user_id, pe.chosen_status, pe.custom_message,"
 	" (SELECT pg_catalog.max(s.last_seen) FROM presence.user_last_seen s"
@@ -1024,6 +1031,17 @@ presence_store_look_up(Datum rooms, Datum channels, Snapshot snapshot)
 	Datum		values[] = {rooms, channels};
 
 	return all_rows(run(&look_up, values, NULL, snapshot, 0));
+}
+
+/* Whether a user has a presence in a room, in a snapshot. */
+bool
+presence_store_has_user(const char *room, const char *user, Snapshot snapshot)
+{
+	Datum		values[] = {CStringGetTextDatum(room), CStringGetTextDatum(user)};
+	uint64		count = run(&has_user, values, NULL, snapshot, 1);
+
+	SPI_freetuptable(SPI_tuptable);
+	return count > 0;
 }
 
 /* The users (text[]), as a snapshot shows them. */

@@ -23,6 +23,7 @@ CREATE TABLE presence.user_last_seen (
 	user_id text COLLATE pg_catalog."C" NOT NULL,
 	last_seen timestamptz NOT NULL
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05);
+ALTER TABLE presence.user_last_seen REPLICA IDENTITY FULL; -- a publication of all tables asks for one
 CREATE INDEX user_last_seen_user_id ON presence.user_last_seen (user_id);
 
 COMMENT ON TABLE presence.user_last_seen IS

@@ -27,6 +27,8 @@ CREATE TABLE presence.bans (
 	created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	UNIQUE NULLS NOT DISTINCT (user_id, room)
 );
+-- Its key may be NULL; a publication of all tables asks for an identity.
+ALTER TABLE presence.bans REPLICA IDENTITY FULL;
 COMMENT ON TABLE presence.bans IS 'who may not enter';
 COMMENT ON COLUMN presence.bans.room IS 'the room; NULL: every room';
 COMMENT ON COLUMN presence.bans.user_id IS 'the user who may not enter';
@@ -41,6 +43,7 @@ CREATE UNLOGGED TABLE presence.admissions (
 	user_id text COLLATE pg_catalog."C" NOT NULL,
 	admitted_at timestamptz NOT NULL
 );
+ALTER TABLE presence.admissions REPLICA IDENTITY FULL;
 CREATE INDEX admissions_idx ON presence.admissions (user_id, room, admitted_at);
 COMMENT ON TABLE presence.admissions IS 'recent admissions, kept while presence.join_rate limits them';
 COMMENT ON COLUMN presence.admissions.room IS 'the room';

@@ -70,6 +70,11 @@ SELECT is_empty($$SELECT a.attrelid::regclass, attname FROM pg_attribute a JOIN 
 	WHERE relnamespace = 'presence'::regnamespace AND attname IN ('name', 'room', 'channel_name', 'user_id') AND attcollation <> 'pg_catalog."C"'::regcollation$$,
 	'names compare by their bytes');
 
+SELECT is_empty($$SELECT c.oid::regclass FROM members m JOIN pg_class c ON c.oid = m.objid AND m.classid = 'pg_class'::regclass
+	WHERE relkind = 'r' AND relreplident <> 'f'
+	AND NOT (relreplident = 'd' AND EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary))$$,
+	'every table has a replica identity, so that any publication may have it');
+
 -- Rows cannot be what functions refuse.
 SELECT is(pg_temp.state_of(query), state, query) FROM (VALUES
 	('22023', $$INSERT INTO presence.presences (room, channel_name) VALUES ('', 'c')$$),

@@ -48,51 +48,46 @@ typedef enum Level
 } Level;
 
 /*
- * What a level adds: a list of privileges on objects, in the words of GRANT.
- * %s stands for the schema of the functions.
+ * What a level adds: a privilege, or a list of them, on objects, in the words
+ * of GRANT; where these are functions, their names, apart by spaces.
  */
 typedef struct Privilege
 {
 	Level		level;
 	const char *clause;
+	const char *functions;
 } Privilege;
 
 static const Privilege privileges[] = {
 	{LEVEL_READER, "USAGE ON SCHEMA presence"},
-	{LEVEL_READER, "USAGE ON SCHEMA %s"},
+	{LEVEL_READER, NULL},		/* stands for USAGE on the functions' schema */
+	{LEVEL_READER, "USAGE ON TYPE presence.member, presence.person, presence.room"},
 	{LEVEL_READER, "SELECT ON presence.presences, presence.rooms, presence.people,"
 	" presence.user_last_seen, presence.members, presence.room_list, presence.stats"},
-	{LEVEL_READER, "EXECUTE ON FUNCTION presence.is_live, presence.is_older,"
-		" presence.effective_last_seen, presence.check_name,"
-	" presence.stat_row"},
-	{LEVEL_READER, "EXECUTE ON FUNCTION %s.presence_list, %s.presence_users,"
-		" %s.presence_count, %s.presence_anonymous_count, %s.presence_counts,"
-		" %s.presence_rooms, %s.presence_user_rooms, %s.presence_is_online,"
-		" %s.presence_online, %s.presence_snapshot, %s.presence_status,"
-		" %s.presence_statuses, %s.presence_get_state, %s.presence_cursors,"
-	" %s.presence_typing_users"},
+	{LEVEL_READER, "EXECUTE ON FUNCTION", "is_live is_older effective_last_seen check_name"
+		" stat_row presence_list presence_users presence_count presence_anonymous_count"
+		" presence_counts presence_rooms presence_user_rooms presence_is_online"
+		" presence_online presence_snapshot presence_status presence_statuses"
+	" presence_get_state presence_cursors presence_typing_users"},
 	{LEVEL_MEMBER, "INSERT, UPDATE, DELETE ON presence.presences"},
 	{LEVEL_MEMBER, "INSERT ON presence.rooms"},
 	{LEVEL_MEMBER, "INSERT, UPDATE ON presence.people"},
 	{LEVEL_MEMBER, "SELECT ON presence.bans, presence.invitations"},
-	{LEVEL_MEMBER, "EXECUTE ON FUNCTION presence.note_touchable, presence.check_status"},
-	{LEVEL_MEMBER, "EXECUTE ON FUNCTION %s.presence_add, %s.presence_add_many,"
-		" %s.presence_update, %s.presence_remove, %s.presence_touch,"
-		" %s.presence_touch_many, %s.presence_receive, %s.presence_leave_all,"
-		" %s.presence_leave_all_many, %s.presence_set_status, %s.presence_broadcast,"
-		" %s.presence_set_state, %s.presence_clear_state, %s.presence_cursor_update,"
-	" %s.presence_cursor_remove, %s.presence_typing"},
+	{LEVEL_MEMBER, "EXECUTE ON FUNCTION", "note_touchable check_status presence_add"
+		" presence_add_many presence_update presence_remove presence_touch"
+		" presence_touch_many presence_receive presence_leave_all"
+		" presence_leave_all_many presence_set_status presence_broadcast"
+		" presence_set_state presence_clear_state presence_cursor_update"
+	" presence_cursor_remove presence_typing"},
 	{LEVEL_ADMIN, "UPDATE, DELETE ON presence.rooms"},
 	{LEVEL_ADMIN, "INSERT, UPDATE, DELETE ON presence.bans, presence.invitations"},
 	{LEVEL_ADMIN, "SELECT, DELETE ON presence.admissions"},
 	{LEVEL_ADMIN, "DELETE ON presence.people"},
 	{LEVEL_ADMIN, "UPDATE, DELETE ON presence.user_last_seen"},
-	{LEVEL_ADMIN, "EXECUTE ON FUNCTION presence.check_room_settings"},
-	{LEVEL_ADMIN, "EXECUTE ON FUNCTION %s.presence_configure_room, %s.presence_invite,"
-	" %s.presence_uninvite, %s.presence_kick, %s.presence_ban, %s.presence_unban"},
-	{LEVEL_ADMIN, "EXECUTE ON FUNCTION %s.prune_presences, %s.prune_rooms,"
-		" %s.presence_start_worker, %s.presence_schedule_pruning,"
-	" %s.presence_unschedule_pruning, %s.presence_reset_stats"},
+	{LEVEL_ADMIN, "EXECUTE ON FUNCTION", "check_room_settings presence_configure_room"
+		" presence_invite presence_uninvite presence_kick presence_ban presence_unban"
+		" prune_presences prune_rooms presence_start_worker presence_schedule_pruning"
+	" presence_unschedule_pruning presence_reset_stats"},
 };
 
 /* The level that a word names. */
@@ -111,26 +106,6 @@ parse_level(const char *word)
 			 errhint("A reader reads, a member also enters and leaves, an admin also prunes and moderates.")));
 }
 
-/* A clause with the schema of the functions in its places. */
-static char *
-fill_clause(const char *clause, const char *schema)
-{
-	StringInfoData buf;
-
-	initStringInfo(&buf);
-	for (const char *p = clause; *p; p++)
-	{
-		if (p[0] == '%' && p[1] == 's')
-		{
-			appendStringInfoString(&buf, schema);
-			p++;
-		}
-		else
-			appendStringInfoChar(&buf, *p);
-	}
-	return buf.data;
-}
-
 /* The role in argument 0, as GRANT writes it. */
 static const char *
 role_argument(FunctionCallInfo fcinfo)
@@ -145,6 +120,42 @@ static const char *
 my_schema(FunctionCallInfo fcinfo)
 {
 	return quote_identifier(get_namespace_name(get_func_namespace(fcinfo->flinfo->fn_oid)));
+}
+
+/*
+ * The signatures of the extension's own functions of some names, as GRANT
+ * takes them; anybody else may have functions of the same names beside them.
+ */
+static char *
+signatures(const char *names)
+{
+	Oid			type = TEXTOID;
+	Datum		value = CStringGetTextDatum(names);
+
+	if (SPI_execute_with_args("SELECT pg_catalog.string_agg(p.oid::pg_catalog.regprocedure::pg_catalog.text, ', ')"
+							  " FROM pg_catalog.pg_depend d"
+							  " JOIN pg_catalog.pg_extension e ON e.oid OPERATOR(pg_catalog.=) d.refobjid"
+							  " JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) d.objid"
+							  " WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass"
+							  " AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass"
+							  " AND d.deptype OPERATOR(pg_catalog.=) 'e'"
+							  " AND e.extname OPERATOR(pg_catalog.=) 'presence'"
+							  " AND p.proname::pg_catalog.text OPERATOR(pg_catalog.=)"
+							  " ANY (pg_catalog.string_to_array($1, ' '))",
+							  1, &type, &value, NULL, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not look the functions of the extension up");
+	return SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+}
+
+/* A privilege on its objects; "schema" is that of the functions. */
+static char *
+privilege_clause(const Privilege *privilege, const char *schema)
+{
+	if (privilege->functions)
+		return psprintf("%s %s", privilege->clause, signatures(privilege->functions));
+	if (privilege->clause == NULL)
+		return psprintf("USAGE ON SCHEMA %s", schema);
+	return pstrdup(privilege->clause);
 }
 
 /* Run "verb <clause> preposition role" for the levels up to one. */
@@ -163,7 +174,7 @@ change_privileges(FunctionCallInfo fcinfo, const char *verb,
 		if (privileges[i].level > level)
 			continue;
 		command = psprintf("%s %s %s %s", verb,
-						   fill_clause(privileges[i].clause, schema),
+						   privilege_clause(&privileges[i], schema),
 						   preposition, role);
 		if (SPI_execute(command, false, 0) != SPI_OK_UTILITY)
 			elog(ERROR, "could not execute \"%s\"", command);

@@ -15,6 +15,8 @@ SELECT is_empty($$SELECT c.oid::regclass FROM members m JOIN pg_class c ON c.oid
 	WHERE a.grantee = 0$$, 'no table, view or sequence');
 SELECT is_empty($$SELECT a.attrelid::regclass, a.attname FROM members m JOIN pg_attribute a ON a.attrelid = m.objid
 	WHERE m.classid = 'pg_class'::regclass AND a.attacl IS NOT NULL$$, 'no column to anybody');
+SELECT is_empty($$SELECT t.oid::regtype FROM members m JOIN pg_type t ON t.oid = m.objid AND m.classid = 'pg_type'::regclass,
+	aclexplode(coalesce(t.typacl, acldefault('T', t.typowner))) a WHERE t.typcategory <> 'A' AND a.grantee = 0$$, 'no type');
 SELECT is_empty($$SELECT n.nspname FROM pg_namespace n, aclexplode(n.nspacl) a
 	WHERE n.nspname = 'presence' AND a.grantee = 0$$, 'nor the schema presence');
 
@@ -104,6 +106,21 @@ REVOKE UPDATE ON presence.presences FROM presence_test_member;
 SELECT is(pg_temp.as_role('presence_test_member', 'SELECT presence_touch(''c'')'), '42501', 'without UPDATE it does not');
 SELECT is(pg_temp.as_role('presence_test_member', 'SELECT presence_touch_many(''{c}'')'), '42501', 'nor many at once');
 SELECT is(pg_temp.as_role('presence_test_member', 'SELECT presence_receive(''c'', ''x'')'), '42501', 'nor by messages');
+
+-- Others may have functions of our names beside ours: they stay as they are.
+CREATE FUNCTION presence_touch(channel_name text, how_often integer) RETURNS boolean LANGUAGE sql RETURN true;
+CREATE FUNCTION presence_list(room text, channel_name text) RETURNS boolean LANGUAGE sql RETURN true;
+REVOKE ALL ON FUNCTION presence_touch(text, integer), presence_list(text, text) FROM PUBLIC;
+SELECT presence_grant('presence_test_admin', 'admin');
+SELECT ok(has_function_privilege('presence_test_admin', 'presence_touch(text)', 'EXECUTE')
+	AND NOT has_function_privilege('presence_test_admin', 'presence_touch(text,integer)', 'EXECUTE'), 'only ours are granted');
+SELECT presence_revoke('presence_test_admin');
+SELECT presence_grant('presence_test_admin', 'admin');
+
+-- Types are for readers, who write functions that take a row of them.
+SELECT is_empty($$SELECT t.oid::regtype FROM members m JOIN pg_type t ON t.oid = m.objid AND m.classid = 'pg_type'::regclass
+	WHERE t.typcategory <> 'A' AND (has_type_privilege('presence_test_stranger', t.oid, 'USAGE')
+		OR NOT has_type_privilege('presence_test_reader', t.oid, 'USAGE'))$$, 'a reader may use every type, a stranger none');
 
 -- Taken back, nothing is left.
 SELECT presence_revoke(r.role::regrole) FROM roles r WHERE level > 0;

@@ -2,7 +2,7 @@
 -- Nobody is older than the server, which may have started just now.  A session
 -- that begins after the reload has the new setting.
 LOAD 'presence';
-ALTER SYSTEM SET presence.max_age = '1s';
+ALTER SYSTEM SET presence.max_age = '6s';
 SELECT pg_reload_conf();
 \connect -
 \ir lib/helpers.psql

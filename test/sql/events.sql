@@ -3,7 +3,7 @@
 -- Waits until all that was committed has been announced.
 CREATE PROCEDURE delivered() LANGUAGE plpgsql AS $$
 BEGIN
-	FOR i IN 1..2000 LOOP
+	FOR i IN 1..12000 LOOP
 		EXIT WHEN (SELECT coalesce(queue_bytes, 0) = 0 FROM presence.stats);
 		COMMIT;
 		PERFORM pg_sleep(0.01);

@@ -59,7 +59,7 @@ my @clients = map {
 		out => \$out,
 		run => IPC::Run::start(
 			[ 'pgbench', '-n', '-c', $_ eq 'many' ? 2 : 1, '-T', tap_seconds(12), '-f', "$dir/$_.sql", $node->connstr('postgres') ],
-			'>&', \$out, IPC::Run::timer(tap_seconds(12) + 120))
+			'>&', \$out, IPC::Run::timer(tap_seconds(12) + 5 * $PostgreSQL::Test::Utils::timeout_default))
 	}
 } qw(up down many);
 for my $client (@clients)

@@ -9,7 +9,7 @@ use PresenceTest;
 use Test::More;
 
 my $node = new_node('expiry', conf => q(
-presence.max_age = 2s
+presence.max_age = 6s
 presence.bulk_threshold = 1000
 ));
 my $dir = PostgreSQL::Test::Utils::tempdir();
@@ -20,20 +20,22 @@ append_to_file("$dir/beat.sql",
 	"SELECT presence_touch_many(ARRAY(SELECT 'beating ' || i FROM generate_series(1, 20) i));\n");
 value($node, "SELECT presence_add_many('r', ARRAY(SELECT 'beating ' || i FROM generate_series(1, 20) i))");
 my $beater = IPC::Run::start(
-	[ 'pgbench', '-n', '-c', 1, '-R', 20, '-T', 600, '-f', "$dir/beat.sql", $node->connstr('postgres') ],
+	[ 'pgbench', '-n', '-c', 1, '-R', 20, '-T', 3600, '-f', "$dir/beat.sql", $node->connstr('postgres') ],
 	'>', \my $beat_out, '2>', \my $beat_err);
 
 # Others fall silent, at different times.
 my $old_id;
+my $joiner = session($node);
 for my $i (1 .. 20)
 {
-	value($node, "SELECT presence_add('r', 'silent $i', 'user ' || $i % 5, '{\"n\": $i}')");
+	$old_id = $joiner->query_safe("SELECT id FROM presence_add('r', 'silent $i', 'user ' || $i % 5, '{\"n\": $i}')");
 }
-$old_id = value($node, "SELECT id FROM presence.presences WHERE channel_name = 'silent 20'");
+$joiner->quit;
 ok( $listener->wait_for('the last leave', sub {
 		$_[0]->{event} eq 'leave' && $_[0]->{removed}{channel_name} eq 'silent 20';
 	}),
 	'the silent leave');
+is(value($node, 'SELECT expirations FROM presence.stats'), 20, 'the expirations are counted');
 my @events = $listener->drain;
 my @leaves = grep { $_->{event} eq 'leave' } @events;
 is(scalar @leaves, 20, 'each once');
@@ -42,9 +44,6 @@ is(scalar(grep { $_->{user_left} } @leaves), 5, 'each user leaves once');
 is($leaves[-1]{connections}, 20, 'who beats is counted');
 is($leaves[0]{removed}{meta}{n}, 1, 'the leave carries the meta');
 is(value($node, 'SELECT count(*) FROM presence.presences WHERE room = \'r\''), 20, 'who beats stays');
-cmp_ok(value($node, 'SELECT extract(epoch FROM last_expiry_lag) FROM presence.stats'), '<', 1,
-	'the worker was not late');
-is(value($node, 'SELECT expirations FROM presence.stats'), 20, 'the expirations are counted');
 
 # The dead stay dead until they come again.
 is(value($node, "SELECT presence_touch('silent 20')"), 'f', 'the dead cannot be touched');
@@ -56,14 +55,9 @@ is(value($node, "SELECT presence_touch('silent 20')"), 't', 'and can be touched'
 is_deeply($listener->summary, ['join r silent 20'], 'a rejoin is a join');
 
 # A worker that does not come: reads know better.
-my $worker = value($node, 'SELECT worker_pid FROM presence.stats');
-value($node, "SELECT presence_add('s', 'slow'), presence_add('s', 'gone'), presence_add('r', 'silent 20')");
-$listener->drain;
-ok(wait_until('the worker sleeps', sub {
-		value($node, "SELECT state = 'idle' AND wait_event_type = 'Extension' AND queue_bytes = 0
-			FROM pg_stat_activity, presence.stats WHERE pid = worker_pid") eq 't' }),
-	'the worker sleeps when it is stopped: at work it may take its time');
+my $worker = await_sleep($node);
 stop_process($worker);
+value($node, "SELECT presence_add('s', 'slow'), presence_add('s', 'gone'), presence_add('r', 'silent 20')");
 ok(wait_until('the dead are invisible', sub { value($node, "SELECT presence_count('s')") == 0 }),
 	'the dead are invisible though the worker does not run');
 is(value($node, "SELECT count(*) FROM presence.presences WHERE room = 's'"), 2, 'their rows are still there');
@@ -89,13 +83,24 @@ $node->safe_psql('postgres', "ALTER SYSTEM SET presence.max_age = '60s'");
 $node->reload;
 ok(wait_until('the setting arrives', sub { value($node, 'SHOW presence.max_age') eq '1min' }), 'longer');
 value($node, "SELECT presence_touch('short')");
-$node->safe_psql('postgres', "ALTER SYSTEM SET presence.max_age = '1s'");
+$node->safe_psql('postgres', "ALTER SYSTEM SET presence.max_age = '6s'");
 $node->reload;
 ok( $listener->wait_for('the leave', sub {
 		$_[0]->{event} eq 'leave' && $_[0]->{removed}{channel_name} eq 'short';
-	}, 20),
+	}),
 	'shorter');
 is(value($node, "SELECT count(*) FROM presence.members WHERE room = 'r'"), 20, 'who beats still stays');
+
+# A machine that is busy with other things may be late itself: of some deaths
+# one is on time.
+ok( wait_until('the worker is on time', sub {
+		return 1 if value($node, 'SELECT last_expiry_lag < interval \'0.5 s\' FROM presence.stats') eq 't';
+		value($node, "SELECT presence_add('r', 'late')");
+		$listener->clear;
+		$listener->wait_for('its leave', sub { $_[0]->{event} eq 'leave' && $_[0]->{removed}{channel_name} eq 'late' });
+		return 0;
+	}),
+	'the worker is not late');
 
 $beater->kill_kill;
 ok(wait_until('everybody is gone', sub { value($node, 'SELECT count(*) FROM presence.presences') == 0 }),

@@ -10,8 +10,11 @@ use Time::HiRes qw(time);
 
 my $node = new_node('life', conf => q(
 allow_in_place_tablespaces = on
+presence.max_age = 10min
 presence.worker_idle_timeout = 0
 ));
+
+my $patience = $PostgreSQL::Test::Utils::timeout_default;
 
 # The pid of the worker of a database, once it is (or is not) a certain one.
 sub worker_of
@@ -44,10 +47,10 @@ sub promptly
 {
 	my ($name, $sql, $db) = @_;
 	my $began = time();
-	my ($status, $out, $err) = $node->psql($db // 'postgres', $sql, timeout => 60);
+	my ($status, $out, $err) = $node->psql($db // 'postgres', $sql, timeout => $patience);
 
 	is($status, 0, "$name succeeds") or diag($err);
-	cmp_ok(time() - $began, '<', 20, "$name is not held up");
+	cmp_ok(time() - $began, '<', $patience / 2, "$name is not held up");
 	return;
 }
 
@@ -112,15 +115,15 @@ ok(await_worker('two'), 'the worker is back');
 # A DROP DATABASE that fails.
 my $session = session($node, 'two');
 $session->query('SELECT 1');
-my ($status, $out, $err) = $node->psql('postgres', 'DROP DATABASE two', timeout => 60);
+my ($status, $out, $err) = $node->psql('postgres', 'DROP DATABASE two', timeout => $patience);
 like($err, qr/is being accessed by other users/, 'a database in use is not dropped');
 unlike($err, qr/There are 2 other sessions/, 'the worker is not among those who use it');
 is_served('two', 'its worker comes back');
 is(value($node, q{SELECT presence_touch('c')}, 'two'), 't', 'nobody was lost');
-($status, $out, $err) = $node->psql('postgres', 'CREATE DATABASE copy TEMPLATE two', timeout => 60);
+($status, $out, $err) = $node->psql('postgres', 'CREATE DATABASE copy TEMPLATE two', timeout => $patience);
 like($err, qr/already exists|being accessed/, 'a copy that fails');
 is_served('two', 'lets the worker come back');
-($status, $out, $err) = $node->psql('postgres', 'ALTER DATABASE two RENAME TO copy', timeout => 60);
+($status, $out, $err) = $node->psql('postgres', 'ALTER DATABASE two RENAME TO copy', timeout => $patience);
 like($err, qr/already exists|being accessed/, 'a rename that fails');
 is_served('two', 'lets the worker come back, too');
 $session->quit;
@@ -234,7 +237,7 @@ for my $i (1 .. 50)
 	my $listener = listen_to($node, "many$i");
 
 	$answered++ if value($node, q{SELECT channel_name FROM presence_add('r', 'after')}, "many$i") eq 'after';
-	$heard++ if $listener->wait_for('join', sub { $_[0]->{event} eq 'join' && $_[0]->{added}{channel_name} eq 'after' }, 20);
+	$heard++ if $listener->wait_for('join', sub { $_[0]->{event} eq 'join' && $_[0]->{added}{channel_name} eq 'after' });
 	$listener->quit;
 }
 is($answered, 50, 'joins succeed in 50 databases with 8 worker processes');
@@ -255,6 +258,7 @@ ok(log_slice($node) !~ /PANIC|TRAP|was terminated by signal/, 'and nothing crash
 # No worker process at all
 #
 
+value($node, q{ALTER SYSTEM SET presence.max_age = '10s'});
 restart_node($node, "max_worker_processes = 1\n");
 my $listener = listen_to($node, 'two');
 value($node, q{SELECT presence_add('r', 'alone', 'u', '{"n": 1}')}, 'two');
@@ -280,12 +284,12 @@ await_worker('two');
 $listener = listen_to($node, 'two');
 my $began = time();
 $node->stop('fast');
-cmp_ok(time() - $began, '<', 20, 'fast shutdown is fast');
+cmp_ok(time() - $began, '<', $patience / 2, 'fast shutdown is fast');
 eval { $listener->quit };
 $node->start;
 value($node, q{SELECT presence_add('r', 'c')}, 'two');
 await_worker('two');
 $began = time();
 $node->stop('immediate');
-cmp_ok(time() - $began, '<', 20, 'immediate shutdown, too');
+cmp_ok(time() - $began, '<', $patience / 2, 'immediate shutdown, too');
 done_testing();

@@ -9,7 +9,7 @@ use PresenceTest;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-my $max_age = 3;
+my $max_age = 5;
 my $node = new_node('crash', conf => qq(
 presence.max_age = ${max_age}s
 restart_after_crash = on
@@ -68,7 +68,7 @@ sub dies_not_before
 }
 
 # A backend is killed: the server restarts, everybody gets a full max_age.
-join_silently('a', 2);
+join_silently('a', 1);
 my $session = session($node);
 my $victim = $session->query('SELECT pg_backend_pid()');
 my $began = time();
@@ -136,7 +136,7 @@ for my $busy (0, 1)
 
 		value($node, "SELECT presence_add_many('s', $channels)");
 		my $bench = $busy && IPC::Run::start(
-			[ 'pgbench', '-n', '-c', 4, '-T', 600, '-f', "$dir/busy.sql", $node->connstr('postgres') ],
+			[ 'pgbench', '-n', '-c', 4, '-T', 3600, '-f', "$dir/busy.sql", $node->connstr('postgres') ],
 			'>', \$out, '2>', \$err);
 		my $client = session($node);
 		my $worker = wait_until('a worker', sub { value($node, 'SELECT worker_pid FROM presence.stats') });

@@ -8,7 +8,7 @@ use PresenceTest;
 use Test::More;
 
 my $node = new_node('plain', preload => '', conf => q(
-presence.max_age = 2s
+presence.max_age = 6s
 ));
 my $listener = listen_to($node);
 my @events;
@@ -82,7 +82,7 @@ ok( wait_until('no worker', sub {
 value($node, 'CREATE EXTENSION presence');
 value($node, q{SELECT presence_add('r', 'survivor')});
 $node->stop('immediate');
-select(undef, undef, undef, 2.5);
+select(undef, undef, undef, 6.5);
 $node->start;
 is(value($node, q{SELECT presence_count('r')}), 1, 'nobody dies while the server is away');
 is(value($node, q{SELECT prune_presences()}), 0, 'and nobody is removed');

@@ -9,7 +9,7 @@ use PresenceTest;
 use Test::More;
 use Time::HiRes qw(time);
 
-my $max_age = 3;
+my $max_age = 6;
 my $primary = new_node('primary', init => { allows_streaming => 1 }, conf => qq(
 presence.max_age = ${max_age}s
 autovacuum = off

@@ -6,7 +6,7 @@ use warnings FATAL => 'all';
 use PresenceTest;
 use Test::More;
 
-my $node = new_node('revival', conf => 'presence.max_age = 2s');
+my $node = new_node('revival', conf => 'presence.max_age = 8s');
 my $listener = listen_to($node);
 
 sub seen { return value($node, q{SELECT presence_count('r')}); }
@@ -22,7 +22,7 @@ sub heard_resync
 # The worker stands still for longer than max_age.
 await_voice($node);
 value($node, q{SELECT presence_add('r', 'silent')});
-my $worker = value($node, 'SELECT worker_pid FROM presence.stats');
+my $worker = await_sleep($node);
 stop_process($worker);
 ok(wait_until('the silent dies', sub { seen() == 0 }), 'stall: the dead are not seen');
 is(value($node, 'SELECT count(*) FROM presence.presences'), 1, 'stall: nobody removed them');

@@ -161,7 +161,7 @@ $event = heard('a resync', sub { $_[0]{event} eq 'resync' });
 ok($event->{bulk_change}, 'capacity: what does not fit is announced as resync');
 $_->quit foreach $changed, $status, $broadcast, $state;
 
-run(q{ALTER SYSTEM SET presence.max_age = '3s'});
+run(q{ALTER SYSTEM SET presence.max_age = '10s'});
 $node->backup('base');
 my $standby = PostgreSQL::Test::Cluster->new('coming_from_standby');
 $standby->init_from_backup($node, 'base', has_streaming => 1);
@@ -170,7 +170,7 @@ run(q{SELECT presence_leave_all_many(ARRAY(SELECT channel_name FROM presence.pre
 $standby->start;
 $node->wait_for_catchup($standby);
 $node->stop;
-usleep(3_500_000);
+usleep(10_500_000);
 is(value($standby, q{SELECT presence_count('chat')}), 1, 'a standby shows everybody as alive');
 is(state_of(q{SELECT presence_touch('survivor')}, $standby), '25006', 'and refuses heartbeats');
 $standby->promote;

@@ -13,7 +13,7 @@ use Test::More;
 use Time::HiRes qw(time usleep);
 
 our @EXPORT = qw(new_node restart_node wait_until value listen_to session
-  await_voice tap_seconds have_extension log_slice declare_test_functions stop_process
+  await_voice await_sleep tap_seconds have_extension log_slice declare_test_functions stop_process
   continue_process);
 
 # A started server with the extension in its database "postgres".  Options:
@@ -77,12 +77,16 @@ sub wait_until
 	return;
 }
 
-# A psql session that stays open; errors do not end it.
+# A psql session that stays open; errors do not end it.  Its patience is for
+# each query, not for its whole life.
 sub session
 {
 	my ($node, $db) = @_;
 
-	return $node->background_psql($db // 'postgres', on_error_stop => 0);
+	my $session = $node->background_psql($db // 'postgres', on_error_stop => 0, timeout => 2 * $PostgreSQL::Test::Utils::timeout_default);
+
+	$session->set_query_timer_restart;
+	return $session;
 }
 
 # Have a worker speak for the database.  Without one the first transactions tell
@@ -96,6 +100,18 @@ sub await_voice
 	wait_until('a worker speaks', sub { value($node, 'SELECT mode FROM presence.stats', $db) eq 'worker' })
 	  or BAIL_OUT('no worker speaks');
 	return;
+}
+
+# Wait until the worker sleeps with nothing left to do; its pid.  Who stops it
+# then stops it nowhere else: at work it may hold what others wait for.
+sub await_sleep
+{
+	my ($node, $db) = @_;
+
+	return wait_until('the worker sleeps', sub {
+		value($node, q{SELECT pid FROM presence.stats JOIN pg_stat_activity ON pid = worker_pid
+			WHERE state = 'idle' AND wait_event_type = 'Extension' AND queue_bytes = 0}, $db);
+	}) || BAIL_OUT('the worker does not sleep');
 }
 
 # How long an endurance test lasts: a few seconds, or what the caller wants.

@@ -10,7 +10,6 @@ use Time::HiRes qw(time);
 
 my $node = new_node('life', conf => q(
 allow_in_place_tablespaces = on
-presence.max_age = 10min
 presence.worker_idle_timeout = 0
 ));
 

@@ -214,7 +214,7 @@ value($node, q{SELECT presence_add_many('w', '{w1,w2}')});
 $listener->drain;
 is_deeply(leaves(q{BEGIN; SAVEPOINT s; SELECT presence_kick('w', NULL, 'w1'); ROLLBACK TO s; SELECT presence_leave_all('w1'); COMMIT}),
 	['w w1 leave'], 'a kick rolled back is none');
-value($node, 'SELECT advance_clock(61000000)');
+value($node, 'SELECT advance_clock(601000000)');
 ok($listener->wait_for('the expiry', sub { $_[0]->{event} eq 'leave' && $_[0]->{removed}{channel_name} eq 'w2' }), 'who is silent leaves');
 is_deeply([ map { $_->{reason} } grep { $_->{event} eq 'leave' && $_->{room} eq 'w' } $listener->events ], ['expired'], 'because it expired');
 

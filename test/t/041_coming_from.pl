@@ -78,7 +78,7 @@ is(join(' ', sort map { $_->{room} } grep { $_->{event} eq 'leave' } $changed->e
 $changed->clear;
 run(q{SELECT presence_add('lobby', 'silent', 'sid', '{"name": "Sid"}')});
 heard('a join', sub { $_[0]{event} eq 'join' });
-run('SELECT advance_clock(61000000)');
+run('SELECT advance_clock(601000000)');
 run(q{SELECT presence_add('elsewhere', 'nudge')});
 $event = heard('a death', sub { $_[0]{event} eq 'leave' && $_[0]{removed}{channel_name} eq 'silent' });
 is($event->{reason} // '', 'expired', 'expiry is announced, and names the channel');

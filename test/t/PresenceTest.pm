@@ -16,7 +16,8 @@ our @EXPORT = qw(new_node restart_node wait_until value listen_to session
   await_voice await_sleep tap_seconds have_extension log_slice declare_test_functions stop_process
   continue_process);
 
-# A started server with the extension in its database "postgres".  Options:
+# A started server with the extension in its database "postgres", where nobody
+# dies just because the machine is slow, unless conf says otherwise.  Options:
 # conf (lines of postgresql.conf), preload (default "presence"; "" for none),
 # extension (default 1), init (arguments of init).
 sub new_node
@@ -32,6 +33,7 @@ shared_preload_libraries = '$preload'
 max_connections = 100
 log_statement = none
 log_line_prefix = '%m [%p] %b '
+presence.max_age = 10min
 ));
 	$node->append_conf('postgresql.conf', $opt{conf}) if $opt{conf};
 	$node->start;

@@ -230,7 +230,10 @@ leave(void)
 	proc_exit(0);
 }
 
-/* The extension is gone, and with it all that was to be told. */
+/*
+ * The extension is gone, and with it all that was to be told.  Should it come
+ * back, listeners are to forget whom they know.
+ */
 static void
 leave_for_good(void)
 {
@@ -238,6 +241,7 @@ leave_for_good(void)
 	if (worker.database)
 	{
 		presence_queue_reset(worker.database);
+		presence_queue_owe_resync(worker.database);
 		presence_registry_clear(MyDatabaseId);
 		presence_ephemeral_clear(MyDatabaseId);
 	}

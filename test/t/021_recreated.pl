@@ -1,0 +1,41 @@
+# Proves: who listened before DROP EXTENSION learns after CREATE EXTENSION that
+# nobody is there any more, whether a worker saw the time between or not.
+use strict;
+use warnings FATAL => 'all';
+
+use PresenceTest;
+use Test::More;
+
+my $node = new_node('recreated');
+my $listener = listen_to($node);
+
+sub heard_resync
+{
+	my ($name) = @_;
+
+	value($node, q{SELECT presence_add('r', 'later')});
+	ok($listener->wait_for('join', sub { $_[0]->{event} eq 'join' && $_[0]->{added}{channel_name} eq 'later' }), "$name: the next join is told");
+	my @kinds = map { $_->{event} } grep { $_->{event} eq 'resync' ? !defined $_->{room} : ($_->{room} // '') eq 'r' } $listener->events;
+	is($kinds[0], 'resync', "$name: but first that rooms are to be read again");
+	return;
+}
+
+await_voice($node);
+value($node, q{SELECT presence_add('r', 'before')});
+$listener->drain;
+value($node, 'DROP EXTENSION presence');
+ok( wait_until('no worker', sub {
+		value($node, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'presence worker'}) == 0;
+	}),
+	'a while: the worker leaves with the extension');
+value($node, 'CREATE EXTENSION presence');
+heard_resync('a while');
+
+await_voice($node);
+$listener->clear;
+value($node, 'BEGIN; DROP EXTENSION presence; CREATE EXTENSION presence; COMMIT');
+heard_resync('at once');
+
+$listener->quit;
+$node->stop;
+done_testing();

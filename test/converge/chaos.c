@@ -6,32 +6,78 @@
  *	worker	terminates the worker at random moments
  *	crash	kills a server process, so that the server starts anew
  *	mode	changes presence.notify
- *	stall	lets a listener stop reading, inside a transaction
+ *	stall	lets a listener stop reading, inside a transaction, and fills the
+ *			queue of notifications
+ *	freeze	stops the worker, or somebody else, as a busy machine might
+ *	burst	changes thousands of presences in one transaction
+ *	locks	holds locks on rows and tables, as a member may
+ *	big		keeps a room with very many members in motion
+ *	extension	drops the extension and creates it again
+ *	triggers	nothing more: the triggers are the trouble (020_convergence.pl)
+ *
+ * Each kind does one act after the other, and rests between two of them when
+ * all have to.  An act that is to rest leaves nothing behind that keeps others.
  *
  *-------------------------------------------------------------------------
  */
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "harness.h"
+#include "chaos.h"
 
-/* Run a statement; errors matter only where the connection should live. */
-static void
-run(PGconn *conn, const char *sql)
+static const struct
 {
-	PGresult   *result = PQexec(conn, sql);
+	const char *name;
+	void		(*act) (PGconn *conn, Random *random);
+}			kinds[] = {
+	{"worker", chaos_terminate_worker}, {"crash", chaos_kill_somebody},
+	{"mode", chaos_change_mode}, {"stall", chaos_stop_reading},
+	{"freeze", chaos_freeze_somebody}, {"burst", chaos_burst},
+	{"locks", chaos_hold_locks}, {"big", chaos_crowd},
+	{"extension", chaos_drop_extension}
+};
 
-	if (PQresultStatus(result) != PGRES_TUPLES_OK &&
-		PQresultStatus(result) != PGRES_COMMAND_OK && !is_breakage(result))
+static atomic_llong acts;
+
+/* Run a statement; false: it failed, which matters if it was not to be. */
+bool
+chaos_run_with(PGconn *conn, const char *sql, int n, const char *const *values)
+{
+	PGresult   *result = PQexecParams(conn, sql, n, NULL, values, NULL, NULL, 0);
+	bool		good = PQresultStatus(result) == PGRES_TUPLES_OK ||
+		PQresultStatus(result) == PGRES_COMMAND_OK;
+
+	if (!good && !is_fate(result))
 		fail("%s: %s", sql, PQresultErrorMessage(result));
 	PQclear(result);
+	return good;
+}
+
+bool
+chaos_run(PGconn *conn, const char *sql)
+{
+	return chaos_run_with(conn, sql, 0, NULL);
+}
+
+/* A number from a query; -1: there is none. */
+int
+chaos_ask_number(PGconn *conn, const char *sql)
+{
+	PGresult   *result = PQexec(conn, sql);
+	int			number = -1;
+
+	if (PQresultStatus(result) != PGRES_TUPLES_OK && !is_fate(result))
+		fail("%s: %s", sql, PQresultErrorMessage(result));
+	if (PQntuples(result) > 0 && !PQgetisnull(result, 0, 0))
+		number = atoi(PQgetvalue(result, 0, 0));
+	PQclear(result);
+	return number;
 }
 
 /* Wait, or less when a pause or the end comes. */
-static void
-wait_for(double seconds)
+void
+chaos_wait(double seconds)
 {
 	double		end = now_seconds() + seconds;
 
@@ -39,62 +85,31 @@ wait_for(double seconds)
 		nap(0.01);
 }
 
-static double
-between(Random *random, double low, double high)
+double
+chaos_between(Random *random, double low, double high)
 {
 	return low + (high - low) * random_below(random, 1000) / 1000;
 }
 
-static void
-terminate_worker(PGconn *conn, Random *random)
+/* How many acts there were. */
+long long
+chaos_acts(void)
 {
-	wait_for(between(random, 0.02, 0.6));
-	run(conn, "SELECT pg_terminate_backend(worker_pid) FROM presence.stats WHERE worker_pid IS NOT NULL");
+	return atomic_load(&acts);
 }
 
+/* One act of the kind that was chosen; none where that has no acts. */
 static void
-kill_somebody(PGconn *conn, Random *random)
+act(PGconn *conn, Random *random)
 {
-	int			pid;
-
-	(void) conn;
-	wait_for(between(random, 1.5, 3));
-	pid = writer_any_pid(random);
-	if (pid > 0 && !atomic_load(&paused))
-		kill(pid, SIGKILL);
-}
-
-static void
-change_mode(PGconn *conn, Random *random)
-{
-	static const char *const modes[] = {"transaction", "auto", "off", "auto"};
-	char		sql[100];
-
-	snprintf(sql, sizeof(sql), "ALTER SYSTEM SET presence.notify = '%s'",
-			 modes[random_below(random, 4)]);
-	run(conn, sql);
-	run(conn, "SELECT pg_reload_conf()");
-	wait_for(between(random, 0.05, 0.5));
-	if (!atomic_load(&paused))
-		return;
-	run(conn, "ALTER SYSTEM SET presence.notify = 'auto'");
-	run(conn, "SELECT pg_reload_conf()");
-}
-
-static void
-stop_reading(PGconn *conn, Random *random)
-{
-	PGnotify   *notify;
-
-	wait_for(between(random, 0.1, 0.3));
-	run(conn, "LISTEN presence_changed");
-	run(conn, "BEGIN");
-	run(conn, "SELECT 1");
-	wait_for(between(random, 2, 4));
-	run(conn, "COMMIT");
-	run(conn, "UNLISTEN *");
-	while ((notify = PQnotifies(conn)) != NULL)
-		PQfreemem(notify);
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+		if (chaos_is(kinds[i].name))
+		{
+			kinds[i].act(conn, random);
+			atomic_fetch_add(&acts, 1);
+			return;
+		}
+	chaos_wait(0.1);
 }
 
 /* The thread that makes trouble. */
@@ -108,8 +123,6 @@ chaos_main(void *argument)
 	while (!atomic_load(&finished))
 	{
 		rest_while_paused();
-		if (chaos_is("none"))
-			continue;
 		if (conn == NULL || PQstatus(conn) != CONNECTION_OK)
 		{
 			PQfinish(conn);
@@ -117,14 +130,7 @@ chaos_main(void *argument)
 			if (conn == NULL)
 				continue;
 		}
-		if (chaos_is("worker"))
-			terminate_worker(conn, &random);
-		else if (chaos_is("crash"))
-			kill_somebody(conn, &random);
-		else if (chaos_is("mode"))
-			change_mode(conn, &random);
-		else
-			stop_reading(conn, &random);
+		act(conn, &random);
 	}
 	PQfinish(conn);
 	return NULL;

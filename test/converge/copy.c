@@ -19,6 +19,7 @@
  *-------------------------------------------------------------------------
  */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "copy.h"
@@ -30,11 +31,36 @@ typedef struct Counts
 	long long	anonymous;
 } Counts;
 
-/* Know nothing. */
+/* Make an empty copy. */
+void
+copy_init(Copy *copy)
+{
+	memset(copy, 0, sizeof(*copy));
+	for (int i = 0; i < ALL_ROOMS; i++)
+	{
+		copy->rooms[i].size = channels_of_room(i);
+		copy->rooms[i].members = calloc(copy->rooms[i].size, sizeof(Member));
+	}
+	copy_reset(copy);
+}
+
+/* Nobody is in a room, as far as is known. */
+void
+copy_clear_room(Room *room)
+{
+	memset(room->members, 0, room->size * sizeof(Member));
+	room->seq = -1;
+	room->stale = false;
+	room->exact = false;
+}
+
+/* Know nothing; what was counted stays. */
 void
 copy_reset(Copy *copy)
 {
-	memset(copy, 0, sizeof(*copy));
+	for (int i = 0; i < ALL_ROOMS; i++)
+		copy_clear_room(&copy->rooms[i]);
+	copy->epoch[0] = '\0';
 	copy->seq = -1;
 	copy_make_stale(copy);
 }
@@ -43,9 +69,9 @@ copy_reset(Copy *copy)
 void
 copy_make_stale(Copy *copy)
 {
-	for (int i = 0; i < ROOMS; i++)
+	for (int i = 0; i < ALL_ROOMS; i++)
 	{
-		copy->rooms[i].stale = true;
+		copy->rooms[i].stale = channels_of_room(i) > 0;
 		copy->rooms[i].exact = false;
 	}
 }
@@ -54,7 +80,7 @@ copy_make_stale(Copy *copy)
 void
 copy_set_exact(Copy *copy, bool exact)
 {
-	for (int i = 0; i < ROOMS; i++)
+	for (int i = 0; i < ALL_ROOMS; i++)
 		copy->rooms[i].exact = exact;
 }
 
@@ -64,7 +90,7 @@ connections_of(const Room *room, int user)
 {
 	int			count = 0;
 
-	for (int i = 0; i < CHANNELS; i++)
+	for (int i = 0; i < room->size; i++)
 		if (room->members[i].id != 0 && room->members[i].user == user)
 			count++;
 	return count;
@@ -74,15 +100,22 @@ connections_of(const Room *room, int user)
 static Counts
 count_room(const Room *room)
 {
-	Counts		counts = {0, 0, connections_of(room, -1)};
+	Counts		counts = {0};
+	bool		seen[USERS] = {false};
 
-	counts.connections = counts.anonymous;
-	for (int user = 0; user < USERS; user++)
+	for (int i = 0; i < room->size; i++)
 	{
-		int			connections = connections_of(room, user);
+		int			user = room->members[i].user;
 
-		counts.connections += connections;
-		counts.users += connections > 0;
+		if (room->members[i].id == 0)
+			continue;
+		counts.connections++;
+		if (user < 0)
+			counts.anonymous++;
+		else if (!seen[user])
+			counts.users++;
+		if (user >= 0)
+			seen[user] = true;
 	}
 	return counts;
 }
@@ -109,7 +142,7 @@ find_place(Room *room, const Json *json)
 {
 	int			channel = name_number(json_string(json, "channel_name"));
 
-	return channel >= 0 && channel < CHANNELS ? &room->members[channel] : NULL;
+	return channel >= 0 && channel < room->size ? &room->members[channel] : NULL;
 }
 
 /* Put a presence in, unless a newer one has its place. */
@@ -291,7 +324,7 @@ apply_resync(Copy *copy, const char *name)
 	copy->resyncs++;
 	if (name == NULL)
 		copy_make_stale(copy);
-	else if (number >= 0 && number < ROOMS)
+	else if (number >= 0 && number < ALL_ROOMS)
 	{
 		copy->rooms[number].stale = true;
 		copy->rooms[number].exact = false;
@@ -346,7 +379,7 @@ copy_apply(Copy *copy, const char *payload, char *trouble, int size)
 		wrong = apply_number(copy, event);
 		if (strcmp(kind, "resync") == 0)
 			apply_resync(copy, name);
-		else if (number < 0 || number >= ROOMS)
+		else if (number < 0 || number >= ALL_ROOMS)
 			wrong = "an event of an unknown room";
 		else if (wrong == NULL)
 		{
@@ -372,7 +405,7 @@ copy_load(Copy *copy, int room, const char *snapshot)
 	Counts		counts;
 	bool		good = members != NULL;
 
-	memset(target, 0, sizeof(*target));
+	copy_clear_room(target);
 	if (epoch && strcmp(epoch, copy->epoch) != 0)
 	{
 		/* The server has started anew; its first event comes later. */
@@ -414,8 +447,8 @@ copy_differences(const Copy *copy, const Copy *truth,
 {
 	int			count = 0;
 
-	for (int r = 0; r < ROOMS; r++)
-		for (int c = 0; c < CHANNELS; c++)
+	for (int r = 0; r < ALL_ROOMS; r++)
+		for (int c = 0; c < channels_of_room(r); c++)
 		{
 			const Member *a = &copy->rooms[r].members[c];
 			const Member *b = &truth->rooms[r].members[c];

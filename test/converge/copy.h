@@ -24,7 +24,8 @@ typedef struct Member
 
 typedef struct Room
 {
-	Member		members[CHANNELS];
+	Member	   *members;		/* by channel */
+	int			size;
 	long long	seq;			/* of its snapshot; for the report */
 	bool		stale;			/* to be read again */
 
@@ -37,7 +38,7 @@ typedef struct Room
 
 typedef struct Copy
 {
-	Room		rooms[ROOMS];
+	Room		rooms[ALL_ROOMS];
 	char		epoch[32];		/* empty: none yet */
 	long long	seq;			/* of the last event; -1: none yet */
 	long long	events;
@@ -51,6 +52,8 @@ typedef struct Copy
 typedef void (*CopyTell) (void *arg, int room, int channel,
 						  const Member *copy, const Member *truth);
 
+extern void copy_init(Copy *copy);
+extern void copy_clear_room(Room *room);
 extern void copy_reset(Copy *copy);
 extern void copy_make_stale(Copy *copy);
 extern void copy_set_exact(Copy *copy, bool exact);

@@ -19,10 +19,16 @@
 /* A source of random numbers; each thread has one. */
 typedef uint64_t Random;
 
+/*
+ * Seconds within which everything must come to rest.  Only what never comes
+ * fails, so that a busy machine may be slow.
+ */
+#define PATIENCE 120
+
 typedef struct Options
 {
 	const char *conninfo;
-	const char *chaos;			/* none, worker, crash, mode or stall */
+	const char *chaos;			/* "none" or one of chaos.c */
 	double		seconds;
 	int			writers;
 	int			listeners;
@@ -49,13 +55,17 @@ extern bool chaos_is(const char *kind);
 
 extern PGconn *connect_patiently(const char *name);
 extern bool connection_may_break(void);
+
+/* fate.c */
 extern bool is_breakage(const PGresult *result);
+extern bool is_fate(const PGresult *result);
 
 /* writer.c */
 extern void *writer_main(void *argument);
 extern long long writer_operations(void);
 extern double writer_longest(void);
 extern int	writer_any_pid(Random *random);
+extern bool writer_is_silent(int channel);
 
 /* listener.c */
 typedef struct Listener Listener;
@@ -66,8 +76,18 @@ extern bool listener_has_seen(Listener *listener, int mark);
 extern int	listener_compare(Listener *listener, const void *truth, bool tell);
 extern void listener_set_exact(Listener *listener);
 extern void listener_report(Listener *listener);
+extern void listener_count(Listener *listener, long long *events, long long *resyncs);
+
+extern Listener *listeners[];
+
+/* quiet.c */
+extern void quiet_beat(void);
+extern bool quiet_converge(bool empty);
+extern int	quiet_points(void);
+extern void quiet_end(void);
 
 /* chaos.c */
 extern void *chaos_main(void *argument);
+extern long long chaos_acts(void);
 
 #endif							/* CONVERGE_HARNESS_H */

@@ -57,9 +57,14 @@ unescape(const char **at)
 static char *
 parse_string(const char **at)
 {
-	char	   *result = malloc(strlen(*at) + 1);
-	char	   *end = result;
+	const char *quote = *at;
+	char	   *result;
+	char	   *end;
 
+	/* Texts may be long and have many strings: look no further than needed. */
+	while (*quote && *quote != '"')
+		quote += 1 + (*quote == '\\' && quote[1]);
+	result = end = malloc(quote - *at + 1);
 	while (**at && **at != '"')
 	{
 		if (**at != '\\')

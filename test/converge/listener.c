@@ -60,7 +60,7 @@ read_room(Listener *listener, int room)
 
 	if (good && !copy_load(&listener->copy, room, PQgetvalue(result, 0, 0)))
 		fail("a snapshot that contradicts itself: %s", PQgetvalue(result, 0, 0));
-	if (!good && !is_breakage(result))
+	if (!good && !is_fate(result))
 		fail("presence_snapshot: %s", PQresultErrorMessage(result));
 	snprintf(line, sizeof(line), "read \"room\":%d seq %lld of epoch %s", room,
 			 listener->copy.rooms[room].seq, listener->copy.epoch);
@@ -73,7 +73,7 @@ read_room(Listener *listener, int room)
 static void
 read_stale_rooms(Listener *listener)
 {
-	for (int i = 0; i < ROOMS; i++)
+	for (int i = 0; i < ALL_ROOMS; i++)
 		if (listener->copy.rooms[i].stale && !read_room(listener, i))
 			return;
 }
@@ -232,7 +232,7 @@ listener_start(int number)
 	listener->number = number;
 	listener->random = options.seed * 2000 + number + 1;
 	pthread_mutex_init(&listener->mutex, NULL);
-	copy_reset(&listener->copy);
+	copy_init(&listener->copy);
 	pthread_create(&listener->thread, NULL, listener_main, listener);
 	return listener;
 }
@@ -260,8 +260,8 @@ listener_has_seen(Listener *listener, int mark)
 typedef struct Report
 {
 	int			lines;
-	bool		rooms[ROOMS];
-	long long	ids[ROOMS][2];
+	bool		rooms[ALL_ROOMS];
+	long long	ids[ALL_ROOMS][2];
 } Report;
 
 static void
@@ -292,7 +292,7 @@ listener_compare(Listener *listener, const void *truth, bool tell)
 	if (tell)
 		printf("# listener %d\n", listener->number);
 	count = copy_differences(&listener->copy, truth, tell ? tell_difference : NULL, &report);
-	for (int i = 0, shown = 0; i < ROOMS && shown < SHOWN_ROOMS; i++)
+	for (int i = 0, shown = 0; i < ALL_ROOMS && shown < SHOWN_ROOMS; i++)
 		if (report.rooms[i])
 		{
 			printf("#   what it was told of room %d:\n", i);
@@ -318,7 +318,15 @@ listener_report(Listener *listener)
 {
 	Copy	   *copy = &listener->copy;
 
-	printf("# listener %d: %lld events, %lld of them without seq, %lld checked exactly, %lld bulks, %lld resyncs\n",
-		   listener->number, copy->events, copy->unnumbered, copy->checked,
+	printf("# converge: %s: listener %d: %lld events, %lld of them without seq, %lld checked exactly, %lld bulks, %lld resyncs\n",
+		   options.chaos, listener->number, copy->events, copy->unnumbered, copy->checked,
 		   copy->bulks, copy->resyncs);
+}
+
+/* Add up what listeners got. */
+void
+listener_count(Listener *listener, long long *events, long long *resyncs)
+{
+	*events += listener->copy.events;
+	*resyncs += listener->copy.resyncs;
 }

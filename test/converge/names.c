@@ -13,6 +13,15 @@
 
 #include "names.h"
 
+int			big_room_size;
+
+/* How many channels a room may have. */
+int
+channels_of_room(int room)
+{
+	return room == BIG_ROOM ? big_room_size : CHANNELS;
+}
+
 /* The name of a room. */
 const char *
 name_room(int room, char *buffer)

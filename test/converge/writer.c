@@ -3,9 +3,8 @@
  * writer.c
  *		Sessions that do to presences all that can be done, at random.
  *
- * Deadlocks, serialization failures and unique violations are the fate of
- * random transactions and are passed over.  Any other error is a failure, and
- * so is a statement that takes too long.
+ * Errors that are the fate of random transactions are passed over (fate.c).
+ * Any other error is a failure, and so is a statement that takes too long.
  *
  *-------------------------------------------------------------------------
  */
@@ -35,8 +34,8 @@ static atomic_llong versions;
  * Channels that nobody adds or touches for a while, so that they expire: at
  * any time a seventh of them, for one and a half times max_age.
  */
-static bool
-is_silent(int channel)
+bool
+writer_is_silent(int channel)
 {
 	return channel % 7 == (int) (now_seconds() * 1000 / options.max_age_ms / 1.5) % 7;
 }
@@ -54,7 +53,7 @@ pick_channel(Writer *writer, bool alive)
 
 	do
 		channel = random_below(&writer->random, CHANNELS);
-	while (alive && is_silent(channel));
+	while (alive && writer_is_silent(channel));
 	return channel;
 }
 
@@ -67,14 +66,6 @@ pick_room(Writer *writer)
 	return random_below(&writer->random, 2) ? room : room % 4;
 }
 
-/* Errors that say nothing against the server. */
-static bool
-is_fate(const char *state)
-{
-	return strcmp(state, "40P01") == 0 || strcmp(state, "40001") == 0 ||
-		strcmp(state, "23505") == 0 || strcmp(state, "25P02") == 0;
-}
-
 /* Run a statement with parameters; false: it failed. */
 static bool
 run(Writer *writer, const char *sql, int n, const char *const *values)
@@ -83,11 +74,10 @@ run(Writer *writer, const char *sql, int n, const char *const *values)
 	PGresult   *result = PQexecParams(writer->conn, sql, n, NULL, values, NULL, NULL, 0);
 	bool		good = PQresultStatus(result) == PGRES_TUPLES_OK ||
 		PQresultStatus(result) == PGRES_COMMAND_OK;
-	const char *state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
 
 	if (now_seconds() - began > writer->longest)
 		writer->longest = now_seconds() - began;
-	if (!good && !is_breakage(result) && !is_fate(state ? state : ""))
+	if (!good && !is_fate(result))
 		fail("%s: %s", sql, PQresultErrorMessage(result));
 	PQclear(result);
 	return good;
@@ -377,7 +367,7 @@ stay_connected(Writer *writer)
 	writer->conn = connect_patiently("writer");
 	atomic_store(&writer->pid, writer->conn ? PQbackendPID(writer->conn) : 0);
 	return writer->conn != NULL &&
-		run(writer, "SET statement_timeout = '20s'", 0, NULL);
+		run(writer, "SET statement_timeout = '60s'", 0, NULL);
 }
 
 /* A thread that writes; the argument is its number. */

@@ -3,8 +3,9 @@
 # the table; seq has no gap, and user_joined and user_left alternate.
 #
 # The work is done by test/converge, a program of its own: see its main.c.
-# PRESENCE_CONVERGE_SECONDS sets how long all runs take together, and
-# PRESENCE_CONVERGE_RUNS names those to be done.
+# PRESENCE_CONVERGE_SECONDS sets how long all runs take together,
+# PRESENCE_CONVERGE_RUNS names those to be done, and PRESENCE_CONVERGE_SEED
+# repeats the random numbers of an earlier run.
 use strict;
 use warnings FATAL => 'all';
 
@@ -15,6 +16,51 @@ use Test::More;
 
 my $seconds = $ENV{PRESENCE_CONVERGE_SECONDS} // 60;
 my $pg_config = $ENV{PG_CONFIG} // 'pg_config';
+
+# Triggers of a user's own, in the room of every insert and delete, of every
+# change of a people's row: they call the functions and catch their errors, or
+# raise errors of their own to who writes.
+my $triggers = q{
+	SELECT presence_configure_room('room 8', 3);
+	CREATE FUNCTION follow() RETURNS trigger LANGUAGE plpgsql SET search_path = public AS $$
+	BEGIN
+		IF pg_trigger_depth() > 2 THEN
+			RETURN NULL;
+		END IF;
+		BEGIN
+			IF TG_OP = 'INSERT' THEN
+				PERFORM presence_add('room 8', NEW.channel_name, NEW.user_id, '{"v": 5}');
+			ELSIF TG_OP = 'UPDATE' THEN
+				PERFORM presence_update('room 4', NEW.channel_name, '{"v": 6}');
+			ELSE
+				PERFORM presence_remove('room 12', OLD.channel_name);
+			END IF;
+		EXCEPTION WHEN OTHERS THEN
+			PERFORM presence_touch('channel 3');
+		END;
+		IF current_setting('application_name') = 'writer' AND random() < 0.02 THEN
+			RAISE 'not today';
+		END IF;
+		RETURN NULL;
+	END $$;
+	CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql SET search_path = public AS $$
+	BEGIN
+		BEGIN
+			PERFORM count(*) FROM presence_list(NEW.room);
+			PERFORM presence_broadcast(NEW.room, 'looked', jsonb_build_object('v', NEW.id));
+			IF random() < 0.2 THEN
+				PERFORM 1 / 0;
+			END IF;
+		EXCEPTION WHEN division_by_zero THEN
+			NULL;
+		END;
+		RETURN NEW;
+	END $$;
+	CREATE TRIGGER follow AFTER INSERT OR UPDATE OR DELETE ON presence.presences
+		FOR EACH ROW EXECUTE FUNCTION follow();
+	CREATE TRIGGER look BEFORE INSERT ON presence.presences
+		FOR EACH ROW EXECUTE FUNCTION look();
+};
 
 my %runs = (
 	peace => { chaos => 'none' },
@@ -31,7 +77,16 @@ my %runs = (
 		chaos => 'stall',
 		conf => 'presence.queue_size = 64kB',
 		conf_17 => 'max_notify_queue_pages = 64'
-	});
+	},
+	freeze => { chaos => 'freeze' },
+	burst => { chaos => 'burst' },
+	locks => {
+		chaos => 'locks',
+		setup => q{CREATE ROLE converge_member; SELECT presence_grant('converge_member')}
+	},
+	triggers => { chaos => 'triggers', setup => $triggers },
+	extension => { chaos => 'extension' },
+	big => { chaos => 'big', big => 100_000, conf => 'presence.max_channels = 200000' });
 
 # What pg_config says.
 sub config_of
@@ -68,10 +123,45 @@ sub start_run
 		conf => join("\n",
 			'max_connections = 60',
 			'deadlock_timeout = 50ms',
-			'presence.max_age = 1s',
+			'presence.max_age = ' . max_age($run) . 'ms',
 			'presence.prune_rooms_interval = 2s',
 			$run->{conf} // '',
 			$recent ? $run->{conf_17} // '' : ''));
+}
+
+# In a big room everybody's heartbeats take their time.
+sub max_age
+{
+	my ($run) = @_;
+
+	return $run->{big} ? 8000 : 1000;
+}
+
+# How many members a room that is big may have: there must be time to fill it.
+sub big_room
+{
+	my ($name, $run, $duration) = @_;
+	my $size = $run->{big} or return 0;
+
+	return $size if $duration >= 60;
+	$size = int($size * $duration / 60);
+	note("converge: $name: a room of $size members only, for in $duration seconds there is no time for more");
+	return $size;
+}
+
+# Run a program whose output is comment; its exit status.
+sub run_aloud
+{
+	my @command = @_;
+
+	open(my $pipe, '-|', @command) or die "cannot run $command[0]: $!";
+	while (my $line = <$pipe>)
+	{
+		chomp $line;
+		note($line =~ s/^# //r);
+	}
+	close($pipe);
+	return $?;
 }
 
 # The harness against a server of its own.
@@ -80,15 +170,18 @@ sub converge
 	my ($program, $name, $duration) = @_;
 	my $run = $runs{$name} or die "no run is named $name";
 	my $node = start_run($name, $run);
+
+	$node->safe_psql('postgres', $run->{setup}) if $run->{setup};
 	my @command = (
 		$program,
 		'--conninfo' => $node->connstr('postgres'),
 		'--chaos' => $run->{chaos},
 		'--seconds' => $duration,
-		'--max-age' => 1000);
-	my $status = system(@command);
+		'--big' => big_room($name, $run, $duration),
+		'--max-age' => max_age($run));
+	push @command, '--seed' => $ENV{PRESENCE_CONVERGE_SEED} if $ENV{PRESENCE_CONVERGE_SEED};
 
-	is($status, 0, "$name: every copy becomes the table, and every event fits");
+	is(run_aloud(@command), 0, "$name: every copy becomes the table, and every event fits");
 	unlike(log_slice($node), qr/PANIC|TRAP:/, "$name: the server is well");
 	is(value($node, 'SELECT count(*) > 0 FROM presence.stats WHERE adds > 0'), 't',
 		"$name: there were adds");
@@ -97,7 +190,8 @@ sub converge
 }
 
 my $program = build_harness();
-my @names = split ' ', $ENV{PRESENCE_CONVERGE_RUNS} // 'peace worker crash mode small stall';
+my @names = split ' ', $ENV{PRESENCE_CONVERGE_RUNS} // 
+  'peace worker crash mode small stall freeze burst locks triggers extension big';
 
 converge($program, $_, $seconds / @names) foreach @names;
 done_testing();

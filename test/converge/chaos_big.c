@@ -1,0 +1,143 @@
+/*-------------------------------------------------------------------------
+ *
+ * chaos_big.c
+ *		Keeps one room with very many members in motion.
+ *
+ * Members beat, but for a slice that is left to die; slices leave and come
+ * again; single ones come, change and go.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "chaos.h"
+#include "names.h"
+
+/* Members that come or beat in one statement. */
+#define CHUNK 5000
+
+/* Names of the channels from %d to %d, as names.c has them, and users for them. */
+#define CHANNEL "CASE mod(i, 8) WHEN 7 THEN repeat('0', 250) || ' ' || i ELSE 'channel ' || i END"
+#define SLICE_OF_CHANNELS "ARRAY(SELECT " CHANNEL " FROM generate_series(%d, %d) i ORDER BY i)"
+#define SLICE_OF_USERS "ARRAY(SELECT CASE WHEN mod(i, 5) > 0 THEN 'user ' || 3 * mod(i, 8) END" \
+	" FROM generate_series(%d, %d) i ORDER BY i)"
+
+/* A slice of the members, from one to before another. */
+typedef struct Slice
+{
+	int			from;
+	int			to;
+} Slice;
+
+static bool filled;
+static Slice silent;			/* left to die */
+
+static Slice
+pick_slice(Random *random, int limit)
+{
+	Slice		slice = {random_below(random, big_room_size), 0};
+
+	slice.to = Min(slice.from + 1 + random_below(random, limit), big_room_size);
+	return slice;
+}
+
+/* They come; those who are there beat. */
+static void
+enter(PGconn *conn, Slice slice)
+{
+	char		sql[700];
+
+	snprintf(sql, sizeof(sql), "SELECT presence_add_many('room %d', " SLICE_OF_CHANNELS ", " SLICE_OF_USERS ")",
+			 BIG_ROOM, slice.from, slice.to - 1, slice.from, slice.to - 1);
+	(void) chaos_run(conn, sql);
+}
+
+/* They beat, in one call. */
+static void
+beat(PGconn *conn, Slice slice)
+{
+	char		sql[400];
+
+	if (slice.from >= slice.to)
+		return;
+	snprintf(sql, sizeof(sql), "SELECT presence_touch_many(" SLICE_OF_CHANNELS ")", slice.from, slice.to - 1);
+	(void) chaos_run(conn, sql);
+}
+
+/* They leave, some by name, some as rows. */
+static void
+leave(PGconn *conn, Random *random, Slice slice)
+{
+	char		sql[400];
+
+	if (random_below(random, 2))
+		snprintf(sql, sizeof(sql), "SELECT presence_leave_all_many(" SLICE_OF_CHANNELS ")", slice.from, slice.to - 1);
+	else
+		snprintf(sql, sizeof(sql), "DELETE FROM presence.presences WHERE room = 'room %d' AND mod(id, 40) = %d",
+				 BIG_ROOM, random_below(random, 40));
+	(void) chaos_run(conn, sql);
+}
+
+/* One after the other comes, changes or goes. */
+static void
+trickle(PGconn *conn, Random *random)
+{
+	for (int i = 0; i < 30 && !atomic_load(&paused); i++)
+	{
+		char		channel[NAME_SIZE];
+		char		room[NAME_SIZE];
+		char		meta[60];
+		const char *values[3] = {name_room(BIG_ROOM, room), name_channel(random_below(random, big_room_size), channel), meta};
+
+		snprintf(meta, sizeof(meta), "{\"v\": %d}", random_below(random, 1000000));
+		switch (random_below(random, 3))
+		{
+			case 0:
+				(void) chaos_run_with(conn, "SELECT presence_add($1, $2, 'user 1', $3)", 3, values);
+				break;
+			case 1:
+				(void) chaos_run_with(conn, "SELECT presence_update($1, $2, $3)", 3, values);
+				break;
+			default:
+				(void) chaos_run_with(conn, "SELECT presence_remove($1, $2)", 2, values);
+		}
+	}
+}
+
+/* Everybody comes, chunk by chunk; who has come beats meanwhile. */
+static void
+fill(PGconn *conn)
+{
+	for (int from = 0; from < big_room_size && !atomic_load(&finished); from += CHUNK)
+	{
+		enter(conn, (Slice) {from, Min(from + CHUNK, big_room_size)});
+		if (from / CHUNK % 4 == 3)
+			beat(conn, (Slice) {0, from});
+	}
+	filled = true;
+}
+
+/* What happens in the room within a moment. */
+void
+chaos_crowd(PGconn *conn, Random *random)
+{
+	if (!filled || random_below(random, 40) == 0)
+		fill(conn);
+	if (random_below(random, 4) == 0)
+		silent = pick_slice(random, big_room_size / 20 + 1);
+	beat(conn, (Slice) {0, silent.from});
+	beat(conn, (Slice) {silent.to, big_room_size});
+	switch (random_below(random, 4))
+	{
+		case 0:
+			leave(conn, random, pick_slice(random, big_room_size / 20 + 1));
+			break;
+		case 1:
+			enter(conn, pick_slice(random, big_room_size / 10 + 1));
+			break;
+		default:
+			trickle(conn, random);
+	}
+	chaos_wait(chaos_between(random, 0.05, 0.3));
+}

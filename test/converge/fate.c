@@ -1,0 +1,77 @@
+/*-------------------------------------------------------------------------
+ *
+ * fate.c
+ *		Errors that say nothing against the server.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include <string.h>
+
+#include "harness.h"
+
+/* Of random transactions: deadlocks, serialization, two who insert the same. */
+static const char *const always[] = {"40P01", "40001", "23505", "25P02", NULL};
+
+/* By kind of chaos: those of the user's triggers; of what was dropped. */
+static const struct
+{
+	const char *chaos;
+	const char *states[8];
+}			kinds[] = {
+	{"triggers", {"P0001", "PR001"}},
+	{"extension", {"42883", "3F000", "42P01", "42704", NULL}},
+	{"locks", {"42501", NULL}}
+};
+
+/* Messages of internal errors that mean: it was dropped just now. */
+static const char *const dropped[] = {
+	"cache lookup failed for", "could not open relation with OID", "could not find tuple for",
+	"tuple concurrently", NULL
+};
+
+static bool
+is_among(const char *state, const char *const *states)
+{
+	for (; *states; states++)
+		if (strcmp(state, *states) == 0)
+			return true;
+	return false;
+}
+
+/* Whether an internal error comes from a DROP beside the statement. */
+static bool
+is_dropped(const PGresult *result)
+{
+	const char *message = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
+
+	for (int i = 0; message && dropped[i]; i++)
+		if (strstr(message, dropped[i]))
+			return true;
+	return false;
+}
+
+/* Whether a statement failed because the server was killed. */
+bool
+is_breakage(const PGresult *result)
+{
+	const char *state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+
+	return connection_may_break() && (state == NULL || strncmp(state, "57P", 3) == 0);
+}
+
+/* Whether a statement failed by an error that is to be expected. */
+bool
+is_fate(const PGresult *result)
+{
+	const char *state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+
+	if (is_breakage(result))
+		return true;
+	if (state == NULL)
+		return false;
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+		if (chaos_is(kinds[i].chaos) && is_among(state, kinds[i].states))
+			return true;
+	return is_among(state, always) ||
+		(chaos_is("extension") && strcmp(state, "XX000") == 0 && is_dropped(result));
+}

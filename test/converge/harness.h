@@ -28,6 +28,7 @@ typedef uint64_t Random;
 typedef struct Options
 {
 	const char *conninfo;
+	const char *name;			/* of the run, for what it prints */
 	const char *chaos;			/* "none" or one of chaos.c */
 	double		seconds;
 	int			writers;

@@ -319,7 +319,7 @@ listener_report(Listener *listener)
 	Copy	   *copy = &listener->copy;
 
 	printf("# converge: %s: listener %d: %lld events, %lld of them without seq, %lld checked exactly, %lld bulks, %lld resyncs\n",
-		   options.chaos, listener->number, copy->events, copy->unnumbered, copy->checked,
+		   options.name, listener->number, copy->events, copy->unnumbered, copy->checked,
 		   copy->bulks, copy->resyncs);
 }
 

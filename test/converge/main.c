@@ -4,9 +4,9 @@
  *		Lets many sessions write and many listen, and compares at every quiet
  *		point what the listeners believe with what the table says.
  *
- * usage: converge --conninfo STRING [--seconds N] [--chaos KIND] [--writers N]
- *				   [--listeners N] [--max-age MILLISECONDS] [--big MEMBERS]
- *				   [--seed N] [--hold 1]
+ * usage: converge --conninfo STRING [--name WORD] [--seconds N] [--chaos KIND]
+ *				   [--writers N] [--listeners N] [--max-age MILLISECONDS]
+ *				   [--big MEMBERS] [--seed N] [--hold 1]
  *
  * A quiet point: writers and chaos rest, everybody present beats, the queue is
  * empty, and each listener has taken a NOTIFY sent after that.  Then every
@@ -30,7 +30,7 @@
 /* Failures that are told; more are only counted. */
 #define MAX_TOLD 8
 
-Options		options = {"", "none", 10, 8, 4, 2000, 0, false};
+Options		options = {"", "run", "none", 10, 8, 4, 2000, 0, false};
 atomic_bool paused;
 atomic_bool finished;
 atomic_int	resting;
@@ -205,6 +205,8 @@ read_options(int argc, char **argv)
 
 		if (strcmp(argv[i], "--conninfo") == 0)
 			options.conninfo = value;
+		else if (strcmp(argv[i], "--name") == 0)
+			options.name = value;
 		else if (strcmp(argv[i], "--chaos") == 0)
 			options.chaos = value;
 		else if (strcmp(argv[i], "--seconds") == 0)
@@ -243,7 +245,7 @@ report(void)
 	}
 	printf("# converge: %s: %lld operations, %lld acts of chaos, %lld events heard, %lld resyncs, %d quiet points compared,"
 		   " the longest statement took %.3f s, %d failures, seed %llu\n",
-		   options.chaos, writer_operations(), chaos_acts(), events, resyncs, quiet_points(),
+		   options.name, writer_operations(), chaos_acts(), events, resyncs, quiet_points(),
 		   writer_longest(), failures(), (unsigned long long) options.seed);
 }
 

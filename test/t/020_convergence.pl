@@ -174,6 +174,7 @@ sub converge
 	$node->safe_psql('postgres', $run->{setup}) if $run->{setup};
 	my @command = (
 		$program,
+		'--name' => $name,
 		'--conninfo' => $node->connstr('postgres'),
 		'--chaos' => $run->{chaos},
 		'--seconds' => $duration,

@@ -887,6 +887,13 @@ effective_status(int64 connections, const char *chosen)
 	return connections <= 0 ? "offline" : chosen ? chosen : "online";
 }
 
+/* Whether a user has chosen to look as if gone. */
+static bool
+is_invisible(const PresencePerson *person)
+{
+	return person->chosen_status && strcmp(person->chosen_status, "offline") == 0;
+}
+
 /* Tell the status of a user if it is news. */
 static PresenceEvent *
 status_event(const TurnUser *user, PresencePerson *person, List **gone)
@@ -913,7 +920,7 @@ status_event(const TurnUser *user, PresencePerson *person, List **gone)
 		return NULL;
 	if (!hidden)
 		person->last_seen = presence_clock_wall();
-	else if (user->last_seen > person->last_seen)
+	else if (!is_invisible(person) && user->last_seen > person->last_seen)
 		person->last_seen = user->last_seen;
 	event = palloc0(sizeof(PresenceEvent));
 	event->kind = PRESENCE_EVENT_STATUS;

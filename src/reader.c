@@ -89,14 +89,17 @@ static Question questions[] = {
 	[PRESENCE_READ_STATUSES] = {
 		"SELECT u.user_id,"
 		" CASE WHEN l.connections " GT " 0 THEN COALESCE(p.chosen_status, 'online') ELSE 'offline' END,"
-		" p.chosen_status, p.custom_message, l.connections, GREATEST(l.last_seen, s.last_seen)"
+		" p.chosen_status, p.custom_message,"
+		" CASE WHEN p.invisible THEN 0 ELSE l.connections END,"
+		" CASE WHEN p.invisible THEN p.chosen_at ELSE GREATEST(l.last_seen, s.last_seen) END"
 		" FROM pg_catalog.unnest($1) WITH ORDINALITY AS u (user_id, position)"
 		" CROSS JOIN LATERAL (SELECT pg_catalog.count(DISTINCT m.channel_name) AS connections,"
 		" pg_catalog.max(m.last_seen) AS last_seen FROM "
 		LIVE("m.channel_name, m.last_seen", "m.user_id " EQ " u.user_id") ") l"
 		" CROSS JOIN LATERAL (SELECT pg_catalog.max(g.last_seen) AS last_seen"
 		" FROM presence.user_last_seen g WHERE g.user_id " EQ " u.user_id) s"
-		" LEFT JOIN LATERAL (SELECT q.chosen_status, q.custom_message FROM presence.people q"
+		" LEFT JOIN LATERAL (SELECT q.chosen_status, q.custom_message, q.chosen_at,"
+		" q.chosen_status " EQ " 'offline' AS invisible FROM presence.people q"
 		" WHERE q.user_id " EQ " u.user_id OFFSET 0) p ON true"
 		" ORDER BY u.position", TEXTARRAYOID
 	},

@@ -242,12 +242,13 @@ static Statement has_user = {
 
 static Statement people = {
 	"SELECT u.user_id, pe.chosen_status, pe.custom_message,"
-	" (SELECT pg_catalog.max(s.last_seen) FROM presence.user_last_seen s"
-	" WHERE s.user_id " EQ " u.user_id),"
+	" CASE WHEN pe.chosen_status " EQ " 'offline' THEN pe.chosen_at"
+	" ELSE (SELECT pg_catalog.max(s.last_seen) FROM presence.user_last_seen s"
+	" WHERE s.user_id " EQ " u.user_id) END,"
 	" (SELECT pg_catalog.count(*) FROM presence.presences p"
 	" WHERE p.user_id " EQ " u.user_id)"
 	" FROM pg_catalog.unnest($1) AS u (user_id)"
-	" LEFT JOIN LATERAL (SELECT pe.chosen_status, pe.custom_message"
+	" LEFT JOIN LATERAL (SELECT pe.chosen_status, pe.custom_message, pe.chosen_at"
 	" FROM presence.people pe WHERE pe.user_id " EQ " u.user_id OFFSET 0) pe ON true",
 	1, {TEXTARRAYOID}, CURSOR_OPT_GENERIC_PLAN
 };

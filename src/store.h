@@ -47,7 +47,8 @@ typedef struct PresencePerson
 	char	   *chosen_status;	/* NULL: none */
 	char	   *custom_message; /* NULL: none */
 	int64		connections;	/* rows, in all rooms */
-	TimestampTz last_seen;		/* DT_NOBEGIN: not known */
+	TimestampTz last_seen;		/* DT_NOBEGIN: not known; of the invisible:
+								 * when they chose to be */
 } PresencePerson;
 
 /* What a room asks of those who enter. */

@@ -7,13 +7,15 @@ CREATE TABLE presence.people (
 	chosen_status text COLLATE pg_catalog."C"
 		CHECK (chosen_status OPERATOR(pg_catalog.=) ANY (ARRAY['online', 'away', 'busy', 'offline'])),
 	custom_message text
-		CHECK (pg_catalog.char_length(custom_message) OPERATOR(pg_catalog.<=) 100)
+		CHECK (pg_catalog.char_length(custom_message) OPERATOR(pg_catalog.<=) 100),
+	chosen_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05);
 
 COMMENT ON TABLE presence.people IS 'what users chose to show';
 COMMENT ON COLUMN presence.people.user_id IS 'the user, 1 to 255 characters';
 COMMENT ON COLUMN presence.people.chosen_status IS 'online, away, busy or offline (invisible); NULL: none chosen, which means online';
 COMMENT ON COLUMN presence.people.custom_message IS 'at most 100 characters of the user''s own, or NULL';
+COMMENT ON COLUMN presence.people.chosen_at IS 'when the status was chosen; others take it for when an invisible user was last seen';
 
 SELECT pg_catalog.pg_extension_config_dump('presence.people', '');
 
@@ -70,7 +72,7 @@ CREATE FUNCTION presence_status(user_id text)
 	RETURNS presence.person
 	LANGUAGE c STABLE PARALLEL RESTRICTED COST 100 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION presence_status(text) IS
-	'a user''s effective status, chosen status, message, live connections and when last seen; counts the connections one by one';
+	'a user''s effective status, chosen status, message, live connections and when last seen; who chose offline has none, and was last seen then; counts the connections one by one';
 
 CREATE FUNCTION presence_set_status(user_id text, status text, custom_message text DEFAULT NULL)
 	RETURNS presence.person
@@ -81,7 +83,9 @@ BEGIN ATOMIC
 	INSERT INTO presence.people AS p (user_id, chosen_status, custom_message)
 	VALUES (presence_set_status.user_id, presence_set_status.status, presence_set_status.custom_message)
 	ON CONFLICT (user_id) DO UPDATE
-		SET chosen_status = excluded.chosen_status, custom_message = excluded.custom_message
+		SET chosen_status = excluded.chosen_status, custom_message = excluded.custom_message,
+			chosen_at = CASE WHEN p.chosen_status IS DISTINCT FROM excluded.chosen_status
+							 THEN excluded.chosen_at ELSE p.chosen_at END
 		WHERE ROW(p.chosen_status, p.custom_message) IS DISTINCT FROM
 			  ROW(excluded.chosen_status, excluded.custom_message);
 	SELECT s.user_id, s.status, s.chosen_status, s.custom_message, s.connections, s.last_seen

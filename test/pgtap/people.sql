@@ -21,8 +21,8 @@ SELECT cmp_ok((SELECT last_seen FROM presence_status('alice')) - (SELECT joined_
 SELECT is_empty($$SELECT FROM presence.people$$, 'nothing is stored for those who chose nothing');
 
 -- Chosen statuses
-SELECT is(pg_temp.short(presence_set_status('alice', status)), format('alice %1$s %1$s - 2', status), 'a user online may choose ' || status)
-FROM unnest('{away,busy,offline,online}'::text[]) status;
+SELECT is(pg_temp.short(presence_set_status('alice', status)), format('alice %1$s %1$s - %2$s', status, connections), 'a user online may choose ' || status)
+FROM (VALUES ('away', 2), ('busy', 2), ('offline', 0), ('online', 2)) v (status, connections);
 SELECT is(pg_temp.short(presence_set_status('alice', 'busy', 'in a meeting')), 'alice busy busy in a meeting 2', 'with a message');
 SELECT is(pg_temp.short(presence_status('alice')), 'alice busy busy in a meeting 2', 'which is stored');
 SELECT ctid AS version FROM presence.people WHERE user_id = 'alice' \gset
@@ -37,10 +37,23 @@ SELECT is(pg_temp.short(presence_set_status('bob', 'away', 'on holiday')), 'bob 
 	'who chooses without a connection stays offline');
 SELECT presence_add('people', 'b1', 'bob');
 SELECT is(pg_temp.short(presence_status('bob')), 'bob away away on holiday 1', 'until one comes');
-SELECT is(pg_temp.short(presence_set_status('bob', 'offline')), 'bob offline offline - 1', 'invisible: connected, and offline to others');
+SELECT is(pg_temp.short(presence_set_status('bob', 'offline')), 'bob offline offline - 0', 'invisible: connected, and offline to others');
+SELECT last_seen AS hidden FROM presence_status('bob') \gset
+SELECT is(:'hidden'::timestamptz, (SELECT chosen_at FROM presence.people WHERE user_id = 'bob'), 'last seen when choosing that');
+SELECT pg_temp.pass(5);
+SELECT presence_touch('b1'), presence_touch('a2');
+SELECT presence_add('people2', 'b2', 'bob');
+SELECT presence_set_status('bob', 'offline', 'hiding'), presence_set_status('bob', 'offline');
+SELECT is((SELECT last_seen FROM presence_status('bob')), :'hidden'::timestamptz, 'signs of life of the invisible move nothing');
+SELECT presence_remove('people2', 'b2');
 SELECT is(presence_is_online('bob'), true, 'though the connection is there');
 SELECT presence_remove('people', 'b1');
 SELECT is(pg_temp.short(presence_status('bob')), 'bob offline offline - 0', 'the choice stays when the user goes');
+SELECT is((SELECT last_seen FROM presence_status('bob')), :'hidden'::timestamptz, 'and nobody sees when that was');
+SELECT presence_set_status('bob', 'away');
+CALL pg_temp.wait_for(format($$SELECT last_seen > %L FROM presence_status('bob')$$, :'hidden'));
+SELECT cmp_ok((SELECT last_seen FROM presence_status('bob')), '>', :'hidden'::timestamptz, 'until the next choice');
+SELECT presence_set_status('bob', 'offline');
 SELECT is((SELECT count(*) FROM presence.rooms WHERE name LIKE 'people%'), 2::bigint, 'choosing makes no room');
 
 -- Many

@@ -100,7 +100,11 @@ sub run_all
 	tells(q{BEGIN; SELECT presence_set_status('alice', 'busy'); ROLLBACK}, [], "$mode: a rollback");
 	tells(q{BEGIN; SELECT presence_set_status('alice', 'busy'); SELECT presence_set_status('alice', 'away'); COMMIT}, [], "$mode: there and back");
 
-	tells(q{SELECT presence_set_status('alice', 'offline', 'hiding')}, ['alice offline'], "$mode: invisible looks gone, and tells no message");
+	value($node, q{SELECT presence_set_status('alice', 'offline', 'hiding')});
+	my ($hidden) = grep { $_->{user_id} eq 'alice' } statuses();
+	is("$hidden->{status} " . ($hidden->{custom_message} // '-'), 'offline -', "$mode: invisible looks gone, and tells no message");
+	is(value($node, qq{SELECT last_seen = '$hidden->{last_seen}' AND last_seen = chosen_at FROM presence_status('alice') JOIN presence.people USING (user_id)}),
+		't', "$mode: and was last seen when choosing that");
 	tells(q{SELECT presence_set_status('alice', 'offline', 'still hiding')}, [], "$mode: what the invisible say is not told");
 	tells(q{SELECT presence_add('r', 'a4', 'alice')}, [], "$mode: nor that they come");
 	tells(q{SELECT presence_leave_all_many('{a2,a3,a4}')}, [], "$mode: nor that they go");

@@ -14,6 +14,7 @@
 #include "postgres.h"
 
 #include "catalog/dependency.h"
+#include "catalog/namespace.h"
 #include "storage/proc.h"
 #include "utils/backend_status.h"
 #include "utils/wait_event.h"
@@ -52,6 +53,15 @@ presence_compat_backend_status(int index)
 #else
 #define presence_compat_identity_sequence(relation, column) \
 	getIdentitySequence(RelationGetRelid(relation), column, false)
+#endif
+
+/* 17 renamed what a plan remembers of the search_path that it was made for. */
+#if PG_VERSION_NUM >= 170000
+#define presence_compat_search_path_matches(path) \
+	SearchPathMatchesCurrentEnvironment(path)
+#else
+#define presence_compat_search_path_matches(path) \
+	OverrideSearchPathMatchesCurrent(path)
 #endif
 
 /* 17 lets extensions name their wait events. */

@@ -26,6 +26,7 @@
 #include "catalog/pg_authid.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_type.h"
+#include "compat.h"
 #include "executor/spi.h"
 #include "hint.h"
 #include "miscadmin.h"
@@ -37,6 +38,7 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
+#include "utils/plancache.h"
 #include "utils/rel.h"
 #include "utils/relcache.h"
 #include "utils/rls.h"
@@ -69,9 +71,10 @@ typedef struct Statement
 	const char *sql;
 	int			nargs;
 	Oid			types[MAX_ARGUMENTS];
-	int			cursor_options;
 	bool		whole;			/* reads a whole table */
 	SPIPlanPtr	plan;
+	CachedPlanSource *source;	/* of that plan */
+	int			generation;		/* of what make_plan() made of it */
 } Statement;
 
 static Statement get_room = {
@@ -159,13 +162,13 @@ static Statement delete_rows = {
 static Statement has_channel = {
 	"SELECT 1 FROM presence.presences p"
 	" WHERE p.channel_name " EQ " $1 AND p.last_seen " GE " $2",
-	2, {TEXTOID, TIMESTAMPTZOID}, CURSOR_OPT_GENERIC_PLAN
+	2, {TEXTOID, TIMESTAMPTZOID}
 };
 
 static Statement has_older = {
 	"SELECT 1 FROM presence.presences p"
 	" WHERE p.channel_name " EQ " $1 AND p.last_seen " LT " $2",
-	2, {TEXTOID, TIMESTAMPTZOID}, CURSOR_OPT_GENERIC_PLAN
+	2, {TEXTOID, TIMESTAMPTZOID}
 };
 
 /*
@@ -188,7 +191,7 @@ static Statement beat = {
 	" WHERE q.channel_name " EQ " $1 AND q.last_seen " GE " $3 AND q.last_seen " LT " $4"
 	" FOR NO KEY UPDATE SKIP LOCKED) l"
 	" WHERE p.ctid " EQ " l.tid RETURNING l.last_seen",
-	4, {TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID}, CURSOR_OPT_GENERIC_PLAN
+	4, {TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
 };
 
 static Statement remaining = {
@@ -230,14 +233,14 @@ static Statement look_up = {
 	" FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS k (room, channel),"
 	" LATERAL (SELECT " ROW_COLUMNS " FROM presence.presences p"
 	" WHERE p.room " EQ " k.room AND p.channel_name " EQ " k.channel OFFSET 0) p",
-	2, {TEXTARRAYOID, TEXTARRAYOID}, CURSOR_OPT_GENERIC_PLAN
+	2, {TEXTARRAYOID, TEXTARRAYOID}
 };
 
 /* OFFSET 0 has the user's connections looked up, not the room's. */
 static Statement has_user = {
 	"SELECT 1 FROM (SELECT q.room FROM presence.presences q"
 	" WHERE q.user_id " EQ " $2 OFFSET 0) p WHERE p.room " EQ " $1",
-	2, {TEXTOID, TEXTOID}, CURSOR_OPT_GENERIC_PLAN
+	2, {TEXTOID, TEXTOID}
 };
 
 static Statement people = {
@@ -250,7 +253,7 @@ static Statement people = {
 	" FROM pg_catalog.unnest($1) AS u (user_id)"
 	" LEFT JOIN LATERAL (SELECT pe.chosen_status, pe.custom_message, pe.chosen_at"
 	" FROM presence.people pe WHERE pe.user_id " EQ " u.user_id OFFSET 0) pe ON true",
-	1, {TEXTARRAYOID}, CURSOR_OPT_GENERIC_PLAN
+	1, {TEXTARRAYOID}
 };
 
 #define NEWEST_OF_EACH \
@@ -273,7 +276,7 @@ static Statement merge_last_seen = {
 	" SET last_seen = GREATEST(s.last_seen, l.last_seen) FROM l WHERE s.ctid " EQ " l.tid)"
 	" INSERT INTO presence.user_last_seen (user_id, last_seen)"
 	" SELECT l.user_id, l.last_seen FROM l WHERE l.tid IS NULL",
-	2, {TEXTARRAYOID, TIMESTAMPTZARRAYOID}, CURSOR_OPT_GENERIC_PLAN
+	2, {TEXTARRAYOID, TIMESTAMPTZARRAYOID}
 };
 
 /* Removes all but the newest of each user that nobody has locked. */
@@ -394,10 +397,28 @@ static Statement unban = {
 	2, {TEXTOID, TEXTOID}
 };
 
-static Statement lock_members = {
-	"SELECT " ROW_COLUMNS " FROM presence.presences p"
-	" WHERE p.room " EQ " $1 AND ($2 IS NULL OR p.user_id " EQ " $2)"
-	" AND ($3 IS NULL OR p.channel_name " EQ " $3) ORDER BY " LOCK_ORDER " FOR UPDATE",
+/* One statement for each way to ask: each has an index of its own. */
+#define LOCK_MEMBERS(more) \
+	"SELECT " ROW_COLUMNS " FROM presence.presences p" \
+	" WHERE p.room " EQ " $1" more " ORDER BY " LOCK_ORDER " FOR UPDATE"
+
+static Statement lock_room = {
+	LOCK_MEMBERS(""),
+	1, {TEXTOID}
+};
+
+static Statement lock_room_user = {
+	LOCK_MEMBERS(" AND p.user_id " EQ " $2"),
+	2, {TEXTOID, TEXTOID}
+};
+
+static Statement lock_room_channel = {
+	LOCK_MEMBERS(" AND p.channel_name " EQ " $3"),
+	3, {TEXTOID, TEXTOID, TEXTOID}
+};
+
+static Statement lock_room_user_channel = {
+	LOCK_MEMBERS(" AND p.user_id " EQ " $2 AND p.channel_name " EQ " $3"),
 	3, {TEXTOID, TEXTOID, TEXTOID}
 };
 
@@ -449,6 +470,52 @@ presence_store_finish(void)
 	SPI_finish();
 }
 
+/* What the planner may use. */
+typedef struct PlannerSwitches
+{
+	bool		seqscan;
+	bool		hashjoin;
+	bool		mergejoin;
+	bool		indexscan;
+	bool		bitmapscan;
+	bool		nestloop;
+} PlannerSwitches;
+
+/* As if reading all were forbidden. */
+static const PlannerSwitches index_switches = {
+	.indexscan = true,
+	.bitmapscan = true,
+	.nestloop = true
+};
+
+/* What the planner may use now. */
+static PlannerSwitches
+get_switches(void)
+{
+	PlannerSwitches now = {
+		.seqscan = enable_seqscan,
+		.hashjoin = enable_hashjoin,
+		.mergejoin = enable_mergejoin,
+		.indexscan = enable_indexscan,
+		.bitmapscan = enable_bitmapscan,
+		.nestloop = enable_nestloop
+	};
+
+	return now;
+}
+
+/* Say what the planner may use. */
+static void
+set_switches(const PlannerSwitches *switches)
+{
+	enable_seqscan = switches->seqscan;
+	enable_hashjoin = switches->hashjoin;
+	enable_mergejoin = switches->mergejoin;
+	enable_indexscan = switches->indexscan;
+	enable_bitmapscan = switches->bitmapscan;
+	enable_nestloop = switches->nestloop;
+}
+
 /* Prepare a statement for the rest of the session, if it is not yet. */
 static SPIPlanPtr
 get_plan(Statement *statement)
@@ -457,50 +524,69 @@ get_plan(Statement *statement)
 	{
 		SPIPlanPtr	plan = SPI_prepare_cursor(statement->sql, statement->nargs,
 											  statement->types,
-											  statement->cursor_options);
+											  CURSOR_OPT_GENERIC_PLAN);
 
 		if (plan == NULL)
 			elog(ERROR, "SPI_prepare failed for \"%s\": %s", statement->sql,
 				 SPI_result_code_string(SPI_result));
 		SPI_keepplan(plan);
 		statement->plan = plan;
+		statement->source = linitial(SPI_plan_get_plan_sources(plan));
 	}
 	return statement->plan;
 }
 
 /*
- * Execute a statement.
- *
- * A plan is kept, and one made while a table was empty would read the whole
- * table, however large it becomes: nothing is cheaper than reading nothing.
- * So who looks for a few rows is planned as if reading all were forbidden.
+ * Whether the plan that a statement keeps is ours and will be used as it is.
+ * Asks what GetCachedPlan() does, and less; it is asked at each execution.
  */
-static int
-execute(Statement *statement, Datum *values, const char *nulls,
-		Snapshot snapshot, long limit)
+static bool
+has_plan(const Statement *statement)
 {
-	bool		seqscan = enable_seqscan;
-	bool		hashjoin = enable_hashjoin;
-	bool		mergejoin = enable_mergejoin;
-	int			result;
+	CachedPlanSource *source = statement->source;
+	CachedPlan *plan = source ? source->gplan : NULL;
 
+	return plan && source->is_valid && plan->is_valid &&
+		plan->generation == statement->generation &&
+		!TransactionIdIsValid(plan->saved_xmin) &&
+		(!plan->dependsOnRole || plan->planRoleId == GetUserId()) &&
+		(!source->dependsOnRLS || (source->rewriteRoleId == GetUserId() &&
+								   source->rewriteRowSecurity == row_security)) &&
+		presence_compat_search_path_matches(source->search_path);
+}
+
+/*
+ * Plan a statement as if reading all were forbidden, unless it wants to, and
+ * whatever the session has set: a plan made while a table was empty would read
+ * the whole table, however large it becomes, for nothing is cheaper than
+ * reading nothing.
+ *
+ * It runs under the session's own settings: triggers that it fires plan, and
+ * keep, queries of their own.  The locks that are taken here stay, so nothing
+ * makes the plan invalid before it runs.
+ */
+static void
+make_plan(Statement *statement)
+{
+	SPIPlanPtr	plan = get_plan(statement);
+	CachedPlanSource *source = statement->source;
+	PlannerSwitches before = get_switches();
+
+	/* Made without us, after others changed a table in a bad moment. */
+	if (source->gplan && source->gplan->generation != statement->generation)
+		source->gplan->is_valid = false;
 	PG_TRY();
 	{
-		enable_seqscan &= statement->whole;
-		enable_hashjoin &= statement->whole;
-		enable_mergejoin &= statement->whole;
-		result = SPI_execute_snapshot(get_plan(statement), values, nulls,
-									  snapshot, InvalidSnapshot, false, true,
-									  limit);
+		if (!statement->whole)
+			set_switches(&index_switches);
+		ReleaseCachedPlan(SPI_plan_get_cached_plan(plan), CurrentResourceOwner);
 	}
 	PG_FINALLY();
 	{
-		enable_seqscan = seqscan;
-		enable_hashjoin = hashjoin;
-		enable_mergejoin = mergejoin;
+		set_switches(&before);
 	}
 	PG_END_TRY();
-	return result;
+	statement->generation = source->gplan->generation;
 }
 
 /* Run a statement; returns how many rows it found or changed. */
@@ -509,8 +595,12 @@ run(Statement *statement, Datum *values, const char *nulls, Snapshot snapshot,
 	long limit)
 {
 	MemoryContext context = CurrentMemoryContext;
-	int			result = execute(statement, values, nulls, snapshot, limit);
+	int			result;
 
+	if (!has_plan(statement))
+		make_plan(statement);
+	result = SPI_execute_snapshot(statement->plan, values, nulls, snapshot,
+								  InvalidSnapshot, false, true, limit);
 	MemoryContextSwitchTo(context); /* SPI leaves its own behind */
 	if (result < 0)
 		elog(ERROR, "SPI failed for \"%s\": %s", statement->sql,
@@ -1272,10 +1362,15 @@ presence_store_lock_members(Datum room, Datum user, Datum channel,
 							const char *nulls)
 {
 	Datum		values[] = {room, user, channel};
+	bool		any_user = nulls[1] == 'n';
+	bool		any_channel = nulls[2] == 'n';
+	Statement  *statement = any_user ?
+		(any_channel ? &lock_room : &lock_room_channel) :
+		(any_channel ? &lock_room_user : &lock_room_user_channel);
 
 	if (nulls[0] == 'n')
 		return all_rows(run_newest(&lock_user, &user, NULL));
-	return all_rows(run_newest(&lock_members, values, nulls));
+	return all_rows(run_newest(statement, values, nulls));
 }
 
 /* What presence_snapshot() returns. */

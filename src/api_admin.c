@@ -61,7 +61,8 @@ typedef struct Privilege
 static const Privilege privileges[] = {
 	{LEVEL_READER, "USAGE ON SCHEMA presence"},
 	{LEVEL_READER, NULL},		/* stands for USAGE on the functions' schema */
-	{LEVEL_READER, "USAGE ON TYPE presence.member, presence.person, presence.room"},
+	{LEVEL_READER, "USAGE ON TYPE presence.member, presence.added,"
+		" presence.person, presence.room"},
 	{LEVEL_READER, "SELECT ON presence.presences, presence.rooms, presence.people,"
 	" presence.user_last_seen, presence.members, presence.room_list, presence.stats"},
 	{LEVEL_READER, "EXECUTE ON FUNCTION", "is_live is_older effective_last_seen check_name"

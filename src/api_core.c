@@ -24,6 +24,7 @@
 #include "permission.h"
 #include "shmem.h"
 #include "utils/builtins.h"
+#include "utils/memutils.h"
 
 PG_FUNCTION_INFO_V1(presence_add);
 PG_FUNCTION_INFO_V1(presence_add_many);
@@ -45,16 +46,17 @@ text_or_null(const char *string, bool *isnull)
 	return string ? CStringGetTextDatum(string) : (Datum) 0;
 }
 
-/* Make a presence.member of a row. */
+/* Make a presence.added of a row. */
 static Datum
-member_of_row(FunctionCallInfo fcinfo, const PresenceRow *row)
+added_of_row(FunctionCallInfo fcinfo, const PresenceRow *row, bool created)
 {
 	TupleDesc	desc;
-	Datum		values[7];
-	bool		nulls[7] = {false};
+	Datum		values[8];
+	bool		nulls[8] = {false};
 
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "presence.member is not a composite type");
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE ||
+		desc->natts != lengthof(values))
+		elog(ERROR, "presence.added is not the composite type that it was made as");
 	values[0] = Int64GetDatum(row->id);
 	values[1] = CStringGetTextDatum(row->room);
 	values[2] = CStringGetTextDatum(row->channel);
@@ -63,20 +65,22 @@ member_of_row(FunctionCallInfo fcinfo, const PresenceRow *row)
 	nulls[4] = row->meta == NULL;
 	values[5] = TimestampTzGetDatum(row->joined_at);
 	values[6] = TimestampTzGetDatum(row->last_seen);
+	values[7] = BoolGetDatum(created);
 	return HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));
 }
 
 /*
  * presence_add(room text, channel_name text, user_id text, meta jsonb)
- *		returns presence.member
+ *		returns presence.added
  *
- * The presence as it stands after the call.
+ * The presence as it stands after the call, and whether that made it.
  */
 Datum
 presence_add(PG_FUNCTION_ARGS)
 {
 	PresenceEntrant entrant;
 	PresenceRow row;
+	bool		created;
 
 	entrant.room = presence_args_name(fcinfo, 0, "room");
 	entrant.channel = presence_args_name(fcinfo, 1, "channel_name");
@@ -84,17 +88,24 @@ presence_add(PG_FUNCTION_ARGS)
 	entrant.meta = presence_args_optional_object(fcinfo, 3, "meta");
 
 	presence_store_connect();
-	(void) presence_membership_add(&entrant, &row);
+	created = presence_membership_add(&entrant, &row);
 	presence_store_finish();
-	PG_RETURN_DATUM(member_of_row(fcinfo, &row));
+	PG_RETURN_DATUM(added_of_row(fcinfo, &row, created));
 }
 
-/* Order entrants by channel, the same for all who add many. */
-static int
-compare_entrants(const void *a, const void *b)
+/* One of the many that are added in one call. */
+typedef struct ManyEntrant
 {
-	text	   *left = ((const PresenceEntrant *) a)->channel;
-	text	   *right = ((const PresenceEntrant *) b)->channel;
+	PresenceEntrant entrant;
+	int			position;		/* in the arrays */
+} ManyEntrant;
+
+/* Compare channels by their bytes. */
+static int
+compare_channels(const ManyEntrant *a, const ManyEntrant *b)
+{
+	text	   *left = a->entrant.channel;
+	text	   *right = b->entrant.channel;
 	int			llen = VARSIZE_ANY_EXHDR(left);
 	int			rlen = VARSIZE_ANY_EXHDR(right);
 	int			result = memcmp(VARDATA_ANY(left), VARDATA_ANY(right), Min(llen, rlen));
@@ -102,6 +113,18 @@ compare_entrants(const void *a, const void *b)
 	if (result != 0)
 		return result;
 	return (llen > rlen) - (llen < rlen);
+}
+
+/* Order entrants by channel, the same for all who add many, then as given. */
+static int
+compare_entrants(const void *a, const void *b)
+{
+	const ManyEntrant *left = a;
+	const ManyEntrant *right = b;
+	int			result = compare_channels(left, right);
+
+	CHECK_FOR_INTERRUPTS();
+	return result != 0 ? result : left->position - right->position;
 }
 
 /* Raise an error unless an array is as long as the channel names. */
@@ -120,7 +143,7 @@ check_length(int count, int expected, const char *argument)
 
 /* Put users into entrants, where there are any. */
 static void
-take_users(FunctionCallInfo fcinfo, PresenceEntrant *entrants, int count)
+take_users(FunctionCallInfo fcinfo, ManyEntrant *entrants, int count)
 {
 	PresenceTexts users;
 
@@ -130,12 +153,12 @@ take_users(FunctionCallInfo fcinfo, PresenceEntrant *entrants, int count)
 	check_length(users.count, count, "user_ids");
 	for (int i = 0; i < count; i++)
 		if (!users.nulls[i])
-			entrants[i].user = DatumGetTextPP(users.datums[i]);
+			entrants[i].entrant.user = DatumGetTextPP(users.datums[i]);
 }
 
 /* Put metas into entrants, where there are any. */
 static void
-take_metas(FunctionCallInfo fcinfo, PresenceEntrant *entrants, int count)
+take_metas(FunctionCallInfo fcinfo, ManyEntrant *entrants, int count)
 {
 	Datum	   *metas;
 	bool	   *nulls;
@@ -148,11 +171,41 @@ take_metas(FunctionCallInfo fcinfo, PresenceEntrant *entrants, int count)
 	check_length(nmetas, count, "metas");
 	for (int i = 0; i < count; i++)
 	{
+		CHECK_FOR_INTERRUPTS();
 		if (nulls[i])
 			continue;
-		entrants[i].meta = DatumGetJsonbP(metas[i]);
-		presence_args_check_object(entrants[i].meta, "metas");
+		entrants[i].entrant.meta = DatumGetJsonbP(metas[i]);
+		presence_args_check_object(entrants[i].entrant.meta, "metas");
 	}
+}
+
+/*
+ * Add entrants that are in order; how many were new.  Of equal channels the
+ * last one given counts.  What one leaves in memory goes with it.
+ */
+static int64
+add_in_order(const ManyEntrant *entrants, int count)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
+												  "presence entrant",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	int64		added = 0;
+
+	for (int i = 0; i < count; i++)
+	{
+		PresenceRow row;
+
+		CHECK_FOR_INTERRUPTS();
+		if (i + 1 < count && compare_channels(&entrants[i], &entrants[i + 1]) == 0)
+			continue;
+		MemoryContextReset(context);
+		if (presence_membership_add(&entrants[i].entrant, &row))
+			added++;
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+	return added;
 }
 
 /*
@@ -166,26 +219,22 @@ presence_add_many(PG_FUNCTION_ARGS)
 {
 	text	   *room = presence_args_name(fcinfo, 0, "room");
 	PresenceTexts channels = presence_args_names(fcinfo, 1, "channel_names", false);
-	PresenceEntrant *entrants = palloc0(sizeof(PresenceEntrant) * Max(channels.count, 1));
-	int64		added = 0;
+	ManyEntrant *entrants = palloc_extended(sizeof(ManyEntrant) * Max(channels.count, 1),
+											MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	int64		added;
 
 	for (int i = 0; i < channels.count; i++)
 	{
-		entrants[i].room = room;
-		entrants[i].channel = DatumGetTextPP(channels.datums[i]);
+		entrants[i].entrant.room = room;
+		entrants[i].entrant.channel = DatumGetTextPP(channels.datums[i]);
+		entrants[i].position = i;
 	}
 	take_users(fcinfo, entrants, channels.count);
 	take_metas(fcinfo, entrants, channels.count);
-	qsort(entrants, channels.count, sizeof(PresenceEntrant), compare_entrants);
+	qsort(entrants, channels.count, sizeof(ManyEntrant), compare_entrants);
 
 	presence_store_connect();
-	for (int i = 0; i < channels.count; i++)
-	{
-		PresenceRow row;
-
-		if (presence_membership_add(&entrants[i], &row))
-			added++;
-	}
+	added = add_in_order(entrants, channels.count);
 	presence_store_finish();
 	PG_RETURN_INT64(added);
 }
@@ -289,9 +338,12 @@ presence_touch_many(PG_FUNCTION_ARGS)
 	presence_backend_count_touches(channels.count);
 	is_free = presence_permission_touch_is_free();
 	for (int i = 0; i < channels.count; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
 		if (!is_free ||
 			presence_membership_beat(DatumGetTextPP(channels.datums[i])) != PRESENCE_LIFE_ALIVE)
 			channels.datums[nmissing++] = channels.datums[i];
+	}
 
 	if (nmissing > 0)
 	{
@@ -300,8 +352,11 @@ presence_touch_many(PG_FUNCTION_ARGS)
 		nmissing = 0;
 		presence_store_connect();
 		for (int i = 0; i < ndoubtful; i++)
+		{
+			CHECK_FOR_INTERRUPTS();
 			if (!touch_in_store(DatumGetTextPP(channels.datums[i])))
 				channels.datums[nmissing++] = channels.datums[i];
+		}
 		presence_store_finish();
 	}
 	PG_RETURN_ARRAYTYPE_P(construct_array(channels.datums, nmissing, TEXTOID,

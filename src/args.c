@@ -15,6 +15,7 @@
 #include "compat.h"
 #include "json.h"
 #include "mb/pg_wchar.h"
+#include "miscadmin.h"
 #include "utils/array.h"
 
 /* Raise the error for a required argument that is NULL. */
@@ -153,6 +154,7 @@ presence_args_names(FunctionCallInfo fcinfo, int n, const char *argument,
 					  &texts.datums, &texts.nulls, &texts.count);
 	for (int i = 0; i < texts.count; i++)
 	{
+		CHECK_FOR_INTERRUPTS();
 		if (!texts.nulls[i])
 		{
 			texts.datums[i] = PointerGetDatum(DatumGetTextPP(texts.datums[i]));

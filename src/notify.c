@@ -511,13 +511,16 @@ bool
 presence_notify_transaction(PresenceHint *const *hints, int nhints, bool resync)
 {
 	PresenceStamp stamp = {false};
-	bool		told = may_announce();
+	bool		told;
 	PresenceSession caller;
 	Snapshot	snapshot;
 	MemoryContext context;
 	MemoryContext old;
 	List	   *ignored;
 
+	if (!presence_store_is_there())
+		return true;			/* dropped since: nobody is to be told */
+	told = may_announce();
 	context = AllocSetContextCreate(CurrentMemoryContext, "presence notify",
 									ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(context);

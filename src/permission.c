@@ -37,8 +37,13 @@ static struct
 	bool		is_free;		/* no policies to ask */
 }			memory;
 
-/* Whether a row has passed the policies since this was last cleared. */
-static bool touchable;
+/*
+ * The number of the last probe, and of the last one that found a row which
+ * passes the policies.  A policy may call functions that probe themselves: no
+ * probe takes another one's answer for its own, even where an error ended it.
+ */
+static int64 probes;
+static int64 touchable;
 
 /* A catalog has changed: ask again. */
 static void
@@ -109,25 +114,55 @@ presence_permission_touch_is_free(void)
 	return memory.is_free;
 }
 
+/* The answer to a probe; what a probe around it had found is found again. */
+static bool
+end_probe(int64 probe, int64 before)
+{
+	bool		passed = touchable == probe;
+
+	touchable = before;
+	return passed;
+}
+
 /* Whether the current user may touch this channel.  Needs SPI. */
 bool
 presence_permission_may_touch(text *channel)
 {
+	int64		before = touchable;
+	int64		probe;
+
 	if (presence_permission_touch_is_free())
 		return true;
-	touchable = false;
-	presence_store_probe_update(PointerGetDatum(channel));
-	return touchable;
+	probe = ++probes;
+	touchable = 0;
+	presence_store_probe_update(PointerGetDatum(channel), probe);
+	return end_probe(probe, before);
+}
+
+/* Whether the current user may update this presence.  Needs SPI. */
+bool
+presence_permission_may_update(text *room, text *channel)
+{
+	int64		before = touchable;
+	int64		probe;
+
+	if (presence_permission_touch_is_free())
+		return true;
+	probe = ++probes;
+	touchable = 0;
+	presence_store_probe_pair(PointerGetDatum(room), PointerGetDatum(channel), probe);
+	return end_probe(probe, before);
 }
 
 /*
- * presence.note_touchable(channel_name text) returns boolean
+ * presence.note_touchable(channel_name text, probe bigint) returns boolean
  *
  * Notes that a row may be updated; always false.
  */
 Datum
 presence_note_touchable(PG_FUNCTION_ARGS)
 {
-	touchable = true;
+	if (!PG_ARGISNULL(1))
+		touchable = PG_GETARG_INT64(1);
 	PG_RETURN_BOOL(false);
 }

@@ -12,5 +12,6 @@
 
 extern bool presence_permission_touch_is_free(void);
 extern bool presence_permission_may_touch(text *channel);
+extern bool presence_permission_may_update(text *room, text *channel);
 
 #endif							/* PRESENCE_PERMISSION_H */

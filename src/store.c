@@ -25,7 +25,10 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_extension.h"
+#include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
+#include "commands/extension.h"
+#include "commands/trigger.h"
 #include "compat.h"
 #include "executor/spi.h"
 #include "hint.h"
@@ -71,10 +74,10 @@ typedef struct Statement
 	const char *sql;
 	int			nargs;
 	Oid			types[MAX_ARGUMENTS];
-	bool		whole;			/* reads a whole table */
 	SPIPlanPtr	plan;
 	CachedPlanSource *source;	/* of that plan */
 	int			generation;		/* of what make_plan() made of it */
+	bool		whole;			/* reads a whole table */
 } Statement;
 
 static Statement get_room = {
@@ -136,6 +139,14 @@ static Statement merge_meta = {
 	3, {TEXTOID, TEXTOID, JSONBOID}
 };
 
+/* Whether such a patch would change nothing. */
+static Statement has_meta = {
+	"SELECT 1 FROM presence.presences p"
+	" WHERE p.room " EQ " $1 AND p.channel_name " EQ " $2"
+	" AND COALESCE(p.meta, '{}') " EQ " " MERGED_META,
+	3, {TEXTOID, TEXTOID, JSONBOID}
+};
+
 static Statement lock_presence = {
 	"SELECT " ROW_COLUMNS " FROM presence.presences p"
 	" WHERE p.room " EQ " $1 AND p.channel_name " EQ " $2 FOR UPDATE",
@@ -175,10 +186,18 @@ static Statement has_older = {
  * Finds the rows that the caller may update, by the policies of an UPDATE,
  * and updates none: presence.note_touchable() answers false.
  */
+#define PROBE_UPDATE \
+	"UPDATE presence.presences AS p SET last_seen = p.last_seen" \
+	" WHERE p.channel_name " EQ " $1 AND presence.note_touchable(p.channel_name, $2)"
+
 static Statement probe_update = {
-	"UPDATE presence.presences AS p SET last_seen = p.last_seen"
-	" WHERE p.channel_name " EQ " $1 AND presence.note_touchable(p.channel_name)",
-	1, {TEXTOID}
+	PROBE_UPDATE,
+	2, {TEXTOID, INT8OID}
+};
+
+static Statement probe_pair = {
+	PROBE_UPDATE " AND p.room " EQ " $3",
+	3, {TEXTOID, INT8OID, TEXTOID}
 };
 
 /*
@@ -312,13 +331,13 @@ static Statement is_invited = {
 static Statement lock_banned = {
 	"SELECT " ROW_COLUMNS BANNED_PRESENCES " AND b.user_id " EQ " ANY ($1)"
 	" ORDER BY " LOCK_ORDER " LIMIT $2 FOR UPDATE OF p SKIP LOCKED",
-	2, {TEXTARRAYOID, INT8OID}, CURSOR_OPT_GENERIC_PLAN
+	2, {TEXTARRAYOID, INT8OID}
 };
 
 static Statement lock_all_banned = {
 	"SELECT " ROW_COLUMNS BANNED_PRESENCES
 	" ORDER BY " LOCK_ORDER " LIMIT $1 FOR UPDATE OF p SKIP LOCKED",
-	1, {INT8OID}, CURSOR_OPT_GENERIC_PLAN
+	1, {INT8OID}
 };
 
 static Statement banned_exist = {
@@ -333,7 +352,7 @@ static Statement restore_rooms = {
 	" WHERE NOT EXISTS (SELECT FROM presence.rooms r WHERE r.name " EQ " n.name)"
 	" AND EXISTS (SELECT FROM presence.presences p WHERE p.room " EQ " n.name)"
 	" ON CONFLICT DO NOTHING",
-	1, {TEXTARRAYOID}, CURSOR_OPT_GENERIC_PLAN
+	1, {TEXTARRAYOID}
 };
 
 /* The same for all; walks the index from one room to the next. */
@@ -622,6 +641,14 @@ run_newest(Statement *statement, Datum *values, const char *nulls)
 	return count;
 }
 
+/* Whether a result has rows; frees it. */
+static bool
+any_rows(uint64 count)
+{
+	SPI_freetuptable(SPI_tuptable);
+	return count > 0;
+}
+
 /* A text column of a result as a string of the caller's, or NULL. */
 static char *
 result_text(HeapTuple tuple, int column)
@@ -678,6 +705,7 @@ all_rows(uint64 count)
 	{
 		PresenceRow *row = palloc(sizeof(PresenceRow));
 
+		CHECK_FOR_INTERRUPTS();
 		read_row(SPI_tuptable->vals[i], row, false);
 		rows = lappend(rows, row);
 	}
@@ -698,6 +726,13 @@ one_array(void)
 		array = DatumGetArrayTypePCopy(datum);
 	SPI_freetuptable(SPI_tuptable);
 	return array;
+}
+
+/* Whether the extension is there, as the running transaction sees it. */
+bool
+presence_store_is_there(void)
+{
+	return OidIsValid(get_extension_oid("presence", true));
 }
 
 /* Who owns the extension. */
@@ -868,12 +903,29 @@ may_read_all(Oid table)
 		rls != RLS_ENABLED;
 }
 
+/* Raise the error for a room that a trigger does not let come into being. */
+static void
+reject_room(Datum room)
+{
+	char	   *suppressor = presence_store_suppressor("rooms", true);
+
+	ereport(ERROR,
+			(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
+			 errmsg("could not make room \"%s\"", TextDatumGetCString(room)),
+			 suppressor ?
+			 errdetail("Trigger \"%s\" of presence.rooms, or another one, suppressed its row.",
+					   suppressor) :
+			 errdetail("The statement that inserts its row into presence.rooms had no effect."),
+			 errhint("Have the trigger return the row, or raise an error that says why it refuses it.")));
+}
+
 /*
  * Make sure that a room exists and stays until the transaction ends; what it
  * asks of those who enter.  RowExclusiveLock keeps prune_rooms away.
  *
  * A snapshot older than this statement may show a room that is gone, so with
- * one the insert comes first: it looks at what is, or says 40001.
+ * one the insert comes first: it looks at what is, or says 40001.  A room that
+ * is there only when it is to be made has rules of its own.
  */
 PresenceRoomRules
 presence_store_enter_room(Datum room)
@@ -887,8 +939,9 @@ presence_store_enter_room(Datum room)
 		(void) run(&insert_room, &room, NULL, InvalidSnapshot, 0);
 	found = !IsolationUsesXactSnapshot() && may_read_all(table) ?
 		look_up_room(table, room, &rules) : ask_room(room, &rules);
-	if (!found)
-		(void) run(&insert_room, &room, NULL, InvalidSnapshot, 0);
+	if (!found && run(&insert_room, &room, NULL, InvalidSnapshot, 0) == 0 &&
+		!look_up_room(table, room, &rules))
+		reject_room(room);
 	return rules;
 }
 
@@ -896,7 +949,7 @@ presence_store_enter_room(Datum room)
 uint64
 presence_store_count_empty_rooms(void)
 {
-	return run(&empty_room_exists, NULL, NULL, InvalidSnapshot, 1);
+	return any_rows(run(&empty_room_exists, NULL, NULL, InvalidSnapshot, 1));
 }
 
 /*
@@ -951,6 +1004,44 @@ presence_store_merge_meta(Datum room, Datum channel, Datum meta)
 	return run(&merge_meta, values, NULL, InvalidSnapshot, 0) > 0;
 }
 
+/* Whether there is a presence whose meta has such keys already. */
+bool
+presence_store_has_meta(Datum room, Datum channel, Datum meta)
+{
+	Datum		values[] = {room, channel, meta};
+
+	return any_rows(run(&has_meta, values, NULL, InvalidSnapshot, 1));
+}
+
+/*
+ * A trigger of the user's own that can keep rows of a table from being
+ * inserted, or updated, in silence: its name, or NULL.
+ */
+char *
+presence_store_suppressor(const char *name, bool insert)
+{
+	Relation	relation = table_open(presence_store_table(name), AccessShareLock);
+	TriggerDesc *triggers = relation->trigdesc;
+	char	   *suppressor = NULL;
+
+	for (int i = 0; triggers && i < triggers->numtriggers; i++)
+	{
+		Trigger    *trigger = &triggers->triggers[i];
+
+		if (TRIGGER_FOR_BEFORE(trigger->tgtype) && TRIGGER_FOR_ROW(trigger->tgtype) &&
+			(insert ? TRIGGER_FOR_INSERT(trigger->tgtype) :
+			 TRIGGER_FOR_UPDATE(trigger->tgtype)) &&
+			trigger->tgenabled != TRIGGER_DISABLED &&
+			strcmp(trigger->tgname, "presence_renew_id") != 0)
+		{
+			suppressor = pstrdup(trigger->tgname);
+			break;
+		}
+	}
+	table_close(relation, AccessShareLock);
+	return suppressor;
+}
+
 /* Lock a presence for removal. */
 List *
 presence_store_lock_presence(Datum room, Datum channel)
@@ -992,10 +1083,8 @@ bool
 presence_store_has_channel(Datum channel, TimestampTz since)
 {
 	Datum		values[] = {channel, TimestampTzGetDatum(since)};
-	uint64		count = run(&has_channel, values, NULL, InvalidSnapshot, 1);
 
-	SPI_freetuptable(SPI_tuptable);
-	return count > 0;
+	return any_rows(run(&has_channel, values, NULL, InvalidSnapshot, 1));
 }
 
 /* Whether a channel has rows with a last_seen before a time. */
@@ -1003,17 +1092,29 @@ bool
 presence_store_has_older(Datum channel, TimestampTz before)
 {
 	Datum		values[] = {channel, TimestampTzGetDatum(before)};
-	uint64		count = run(&has_older, values, NULL, InvalidSnapshot, 1);
 
-	SPI_freetuptable(SPI_tuptable);
-	return count > 0;
+	return any_rows(run(&has_older, values, NULL, InvalidSnapshot, 1));
 }
 
-/* Have presence.note_touchable() see the rows that the caller may update. */
+/*
+ * Have presence.note_touchable() see the rows of a channel that the caller may
+ * update, with the number of the probe.
+ */
 void
-presence_store_probe_update(Datum channel)
+presence_store_probe_update(Datum channel, int64 probe)
 {
-	(void) run(&probe_update, &channel, NULL, InvalidSnapshot, 0);
+	Datum		values[] = {channel, Int64GetDatum(probe)};
+
+	(void) run(&probe_update, values, NULL, InvalidSnapshot, 0);
+}
+
+/* The same with the row of a room. */
+void
+presence_store_probe_pair(Datum room, Datum channel, int64 probe)
+{
+	Datum		values[] = {channel, Int64GetDatum(probe), room};
+
+	(void) run(&probe_pair, values, NULL, InvalidSnapshot, 0);
 }
 
 /*
@@ -1100,12 +1201,15 @@ presence_store_each_channel(void (*visit) (void *arg, const char *channel,
 TimestampTz
 presence_store_oldest(void)
 {
+	TimestampTz last_seen;
 	bool		isnull;
 	Datum		datum;
 
 	(void) run(&oldest, NULL, NULL, InvalidSnapshot, 0);
 	datum = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
-	return isnull ? DT_NOEND : DatumGetTimestampTz(datum);
+	last_seen = isnull ? DT_NOEND : DatumGetTimestampTz(datum);
+	SPI_freetuptable(SPI_tuptable);
+	return last_seen;
 }
 
 /* All presences of rooms (text[]) in a snapshot, without their metas. */
@@ -1228,7 +1332,7 @@ presence_store_is_banned(Datum room, Datum user)
 {
 	Datum		values[] = {room, user};
 
-	return run_newest(&is_banned, values, NULL) > 0;
+	return any_rows(run_newest(&is_banned, values, NULL));
 }
 
 /*
@@ -1272,7 +1376,7 @@ presence_store_is_invited(Datum room, Datum user)
 {
 	Datum		values[] = {room, user};
 
-	return run_newest(&is_invited, values, NULL) > 0;
+	return any_rows(run_newest(&is_invited, values, NULL));
 }
 
 /* How many live presences a room has, counted up to a limit. */
@@ -1379,6 +1483,7 @@ presence_store_snapshot(Datum room, const char *epoch, int64 seq, bool has_seq)
 {
 	Datum		values[3];
 	char		nulls[] = {' ', epoch ? ' ' : 'n', has_seq ? ' ' : 'n'};
+	Jsonb	   *snapshot;
 	bool		isnull;
 	Datum		datum;
 
@@ -1387,5 +1492,7 @@ presence_store_snapshot(Datum room, const char *epoch, int64 seq, bool has_seq)
 	values[2] = Int64GetDatum(seq);
 	(void) run(&snapshot_room, values, nulls, InvalidSnapshot, 0);
 	datum = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
-	return DatumGetJsonbPCopy(datum);
+	snapshot = DatumGetJsonbPCopy(datum);
+	SPI_freetuptable(SPI_tuptable);
+	return snapshot;
 }

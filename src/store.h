@@ -66,6 +66,7 @@ typedef struct PresenceSession
 
 extern void presence_store_connect(void);
 extern void presence_store_finish(void);
+extern bool presence_store_is_there(void);
 extern Oid	presence_store_owner(void);
 extern PresenceSession presence_store_become_owner(void);
 extern void presence_store_become_caller(PresenceSession session);
@@ -84,13 +85,16 @@ extern bool presence_store_replace(Datum room, Datum channel, Datum user,
 								   Datum meta, const char *nulls,
 								   PresenceRow *row);
 extern bool presence_store_merge_meta(Datum room, Datum channel, Datum meta);
+extern bool presence_store_has_meta(Datum room, Datum channel, Datum meta);
+extern char *presence_store_suppressor(const char *table, bool insert);
 extern List *presence_store_lock_presence(Datum room, Datum channel);
 extern List *presence_store_lock_channels(Datum channels, bool skip_locked);
 extern uint64 presence_store_delete(List *rows);
 
 extern bool presence_store_has_channel(Datum channel, TimestampTz since);
 extern bool presence_store_has_older(Datum channel, TimestampTz before);
-extern void presence_store_probe_update(Datum channel);
+extern void presence_store_probe_update(Datum channel, int64 probe);
+extern void presence_store_probe_pair(Datum room, Datum channel, int64 probe);
 extern uint64 presence_store_beat(Datum channel, TimestampTz now,
 								  TimestampTz since, TimestampTz before,
 								  TimestampTz *oldest);

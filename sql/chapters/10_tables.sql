@@ -84,6 +84,18 @@ CREATE TYPE presence.member AS (
 );
 COMMENT ON TYPE presence.member IS 'a presence as the functions return it: last_seen is the newest sign of life of its channel';
 
+CREATE TYPE presence.added AS (
+	id bigint,
+	room text COLLATE pg_catalog."C",
+	channel_name text COLLATE pg_catalog."C",
+	user_id text COLLATE pg_catalog."C",
+	meta jsonb,
+	joined_at timestamptz,
+	last_seen timestamptz,
+	created boolean
+);
+COMMENT ON TYPE presence.added IS 'a presence as presence_add leaves it: a presence.member, and whether the call made it';
+
 -- 3. Capture: the one place where changes are seen ------------------------
 
 CREATE FUNCTION presence.capture_row() RETURNS trigger

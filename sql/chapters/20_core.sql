@@ -1,68 +1,68 @@
 -- 4. The core: who enters, beats and leaves -------------------------------
 
 CREATE FUNCTION presence_add(room text, channel_name text, user_id text DEFAULT NULL, meta jsonb DEFAULT NULL)
-	RETURNS presence.member
-	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+	RETURNS presence.added
+	LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION presence_add(text, text, text, jsonb) IS
-	'adds a channel to a room, making both as needed; a sign of life where it is present already';
+	'adds a channel to a room, making both as needed; a sign of life where it is present already, as "created" tells';
 
 CREATE FUNCTION presence_add_many(room text, channel_names text[], user_ids text[] DEFAULT NULL, metas jsonb[] DEFAULT NULL)
 	RETURNS bigint
-	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+	LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION presence_add_many(text, text[], text[], jsonb[]) IS
-	'adds many channels to a room; returns how many were new';
+	'adds many channels to a room, or none where one is refused; of equal names the last counts; returns how many were new';
 
 CREATE FUNCTION presence_update(room text, channel_name text, meta jsonb)
 	RETURNS boolean
-	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+	LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION presence_update(text, text, jsonb) IS
 	'merges top-level keys into the meta of a presence, null deletes a key; false: no such presence';
 
 CREATE FUNCTION presence_remove(room text, channel_name text)
 	RETURNS boolean
-	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+	LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION presence_remove(text, text) IS
 	'removes a channel from one room; false: it was not there';
 
 CREATE FUNCTION presence_touch(channel_name text)
 	RETURNS boolean
-	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+	LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION presence_touch(text) IS
 	'heartbeat of a channel in all its rooms; false: it is not present, add it again';
 
 CREATE FUNCTION presence_touch_many(channel_names text[])
 	RETURNS text[]
-	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+	LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION presence_touch_many(text[]) IS
 	'heartbeats of many channels; returns those that are not present';
 
 CREATE FUNCTION presence_receive(channel_name text, message text)
 	RETURNS boolean
-	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+	LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION presence_receive(text, text) IS
 	'heartbeat for a message that came in; false when the message is the JSON literal "heartbeat", which needs no more work';
 
 CREATE FUNCTION presence_leave_all(channel_name text)
 	RETURNS bigint
-	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+	LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION presence_leave_all(text) IS
 	'removes a channel from every room; returns from how many';
 
 CREATE FUNCTION presence_leave_all_many(channel_names text[])
 	RETURNS bigint
-	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+	LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION presence_leave_all_many(text[]) IS
 	'removes many channels from every room; returns how many presences went';
 
 CREATE FUNCTION prune_presences(age_in_seconds double precision DEFAULT NULL)
 	RETURNS bigint
-	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+	LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION prune_presences(double precision) IS
 	'removes presences without a sign of life for so many seconds, by default presence.max_age; returns how many';
 
 CREATE FUNCTION prune_rooms()
 	RETURNS bigint
-	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+	LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION prune_rooms() IS
 	'removes empty rooms that are not persistent; returns how many';
 
@@ -153,7 +153,7 @@ COMMENT ON FUNCTION presence_online(text[]) IS
 
 CREATE FUNCTION presence_snapshot(room text)
 	RETURNS jsonb
-	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+	LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION presence_snapshot(text) IS
 	'what a listener loads after LISTEN: room, epoch, seq, counts and members; events with a higher seq came later';
 
@@ -163,8 +163,8 @@ CREATE FUNCTION presence.is_older(channel_name text, last_seen timestamptz, age 
 COMMENT ON FUNCTION presence.is_older(text, timestamptz, bigint) IS
 	'whether the presence whose row has this last_seen has been silent for more than so many microseconds';
 
-CREATE FUNCTION presence.note_touchable(channel_name text)
+CREATE FUNCTION presence.note_touchable(channel_name text, probe bigint)
 	RETURNS boolean
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'presence_note_touchable';
-COMMENT ON FUNCTION presence.note_touchable(text) IS
+COMMENT ON FUNCTION presence.note_touchable(text, bigint) IS
 	'notes, for a heartbeat, that the policies let a row pass; always false, so that nothing is updated';

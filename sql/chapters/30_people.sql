@@ -76,7 +76,7 @@ COMMENT ON FUNCTION presence_status(text) IS
 
 CREATE FUNCTION presence_set_status(user_id text, status text, custom_message text DEFAULT NULL)
 	RETURNS presence.person
-	LANGUAGE sql VOLATILE PARALLEL UNSAFE
+	LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 1000
 BEGIN ATOMIC
 	SELECT presence.check_name(presence_set_status.user_id, 'user_id');
 	SELECT presence.check_status(presence_set_status.status, presence_set_status.custom_message);

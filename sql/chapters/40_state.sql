@@ -2,7 +2,7 @@
 
 CREATE FUNCTION presence_set_state(room text, key text, value jsonb, ttl_in_seconds double precision DEFAULT 10)
 	RETURNS void
-	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+	LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION presence_set_state(text, text, jsonb, double precision) IS
 	'keeps a value in shared memory for so many seconds, at most 30 days: not transactional, not in the WAL, gone at restart';
 
@@ -14,13 +14,13 @@ COMMENT ON FUNCTION presence_get_state(text, text) IS
 
 CREATE FUNCTION presence_clear_state(room text, key text)
 	RETURNS boolean
-	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+	LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION presence_clear_state(text, text) IS
 	'removes a value of a room; false: there was none';
 
 CREATE FUNCTION presence_cursor_update(room text, user_id text, x double precision, y double precision, meta jsonb DEFAULT '{}')
 	RETURNS void
-	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+	LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION presence_cursor_update(text, text, double precision, double precision, jsonb) IS
 	'moves a user''s cursor in a room; it expires presence.cursor_timeout after the last update';
 
@@ -31,13 +31,13 @@ COMMENT ON FUNCTION presence_cursors(text) IS 'the cursors of a room, by user_id
 
 CREATE FUNCTION presence_cursor_remove(room text, user_id text)
 	RETURNS boolean
-	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+	LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION presence_cursor_remove(text, text) IS
 	'removes a user''s cursor from a room; false: there was none; the user''s last leave does so too';
 
 CREATE FUNCTION presence_typing(room text, user_id text, is_typing boolean)
 	RETURNS void
-	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+	LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION presence_typing(text, text, boolean) IS
 	'says that a user types in a room, which ends by itself 6 seconds later, or no longer does';
 

@@ -83,7 +83,7 @@ COMMENT ON FUNCTION presence.check_room_settings(integer, jsonb) IS
 CREATE FUNCTION presence_configure_room(room text, max_members integer DEFAULT NULL,
 	persistent boolean DEFAULT NULL, private boolean DEFAULT NULL, meta jsonb DEFAULT NULL)
 	RETURNS presence.room
-	LANGUAGE sql VOLATILE PARALLEL UNSAFE
+	LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 1000
 BEGIN ATOMIC
 	SELECT presence.check_name(presence_configure_room.room, 'room');
 	SELECT presence.check_room_settings(presence_configure_room.max_members, presence_configure_room.meta);
@@ -107,34 +107,34 @@ COMMENT ON FUNCTION presence_configure_room(text, integer, boolean, boolean, jso
 
 CREATE FUNCTION presence_invite(room text, user_id text)
 	RETURNS boolean
-	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+	LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION presence_invite(text, text) IS 'lets a user enter a private room; false: invited already';
 
 CREATE FUNCTION presence_uninvite(room text, user_id text)
 	RETURNS boolean
-	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+	LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION presence_uninvite(text, text) IS
 	'takes an invitation back, present connections stay; false: there was none';
 
 CREATE FUNCTION presence_kick(room text, user_id text DEFAULT NULL, channel_name text DEFAULT NULL)
 	RETURNS bigint
-	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+	LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION presence_kick(text, text, text) IS
 	'removes a user, a channel, or a channel of a user from a room; returns how many presences went';
 
 CREATE FUNCTION presence_ban(room text, user_id text, until timestamptz DEFAULT 'infinity', reason text DEFAULT NULL)
 	RETURNS bigint
-	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+	LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION presence_ban(text, text, timestamptz, text) IS
 	'keeps a user out of a room, or of every room where that is NULL; returns how many presences went';
 
 CREATE FUNCTION presence_unban(room text, user_id text)
 	RETURNS boolean
-	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+	LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION presence_unban(text, text) IS 'ends a ban; false: there was none';
 
 CREATE FUNCTION presence_broadcast(room text, event text, payload jsonb DEFAULT '{}', sender text DEFAULT NULL)
 	RETURNS void
-	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+	LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION presence_broadcast(text, text, jsonb, text) IS
 	'sends an event to every listener on presence_broadcast when the transaction commits, in order with its changes of presence';

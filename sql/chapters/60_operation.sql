@@ -2,31 +2,31 @@
 
 CREATE FUNCTION presence_grant(role regrole, level text DEFAULT 'member')
 	RETURNS void
-	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+	LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION presence_grant(regrole, text) IS
 	'grants a role what it needs: reader, member or admin';
 
 CREATE FUNCTION presence_revoke(role regrole)
 	RETURNS void
-	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+	LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION presence_revoke(regrole) IS
 	'takes back what presence_grant gave';
 
 CREATE FUNCTION presence_start_worker()
 	RETURNS boolean
-	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+	LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION presence_start_worker() IS
 	'starts the worker for this database where none runs; whether one had to be started';
 
 CREATE FUNCTION presence_schedule_pruning(schedule text DEFAULT '* * * * *')
 	RETURNS void
-	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+	LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION presence_schedule_pruning(text) IS
 	'has pg_cron call prune_presences and prune_rooms';
 
 CREATE FUNCTION presence_unschedule_pruning()
 	RETURNS boolean
-	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+	LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION presence_unschedule_pruning() IS
 	'takes the pg_cron jobs back; whether there were any';
 
@@ -52,5 +52,5 @@ COMMENT ON VIEW presence.stats IS 'one row: how presence works in this database,
 
 CREATE FUNCTION presence_reset_stats()
 	RETURNS void
-	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+	LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION presence_reset_stats() IS 'sets the counters of presence.stats to zero';

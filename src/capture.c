@@ -109,6 +109,14 @@ typedef struct CapturedDeath
 	bool		bury;			/* no rows are left once this commits */
 } CapturedDeath;
 
+/* What holds for the changes of a function of the extension. */
+typedef struct CapturedMoment
+{
+	PresenceReason reason;		/* why rows that are deleted leave */
+	uint64		rules;			/* that let in whoever enters; 0: not asked */
+	int			level;			/* nesting level of its subtransaction */
+} CapturedMoment;
+
 /* The running transaction; all zero when it has done nothing yet. */
 typedef struct Capture
 {
@@ -129,8 +137,9 @@ typedef struct Capture
 	uint32		losses;			/* the resync was owed for so many losses */
 	bool		truncated;		/* the table was truncated */
 	int			counts[PRESENCE_NCOUNTERS];
-	PresenceReason reason;		/* why rows that are deleted now leave */
-	uint64		rules;			/* that let in whoever enters now; 0: not asked */
+	CapturedMoment *moments;	/* the last holds now */
+	int			nmoments;
+	int			maxmoments;
 	bool		changes_rules;	/* there are bans or deleted rooms */
 	bool		needs_worker;	/* there are bans that only it can enforce */
 } Capture;
@@ -156,25 +165,64 @@ presence_capture_is_active(void)
 	return capture.context != NULL;
 }
 
-/* Say why rows that are deleted from now on leave; returns what held so far. */
-PresenceReason
-presence_capture_set_reason(PresenceReason reason)
+/* What holds for changes that are made now. */
+static CapturedMoment
+current_moment(void)
 {
-	PresenceReason before = capture.reason;
+	CapturedMoment start = {.reason = PRESENCE_REASON_LEAVE};
 
-	capture.reason = reason;
-	return before;
+	return capture.nmoments > 0 ? capture.moments[capture.nmoments - 1] : start;
 }
 
-/* Say which state of the rules lets in who enters from now on; 0: none was
- * asked.  Returns what held so far. */
-uint64
-presence_capture_set_rules(uint64 rules)
+/* Begin a moment in the running subtransaction. */
+static void
+push_moment(CapturedMoment moment)
 {
-	uint64		before = capture.rules;
+	if (capture.nmoments == capture.maxmoments)
+	{
+		int			room = Max(capture.maxmoments * 2, 8);
 
-	capture.rules = rules;
-	return before;
+		capture.moments = capture.moments ?
+			repalloc_huge(capture.moments, room * sizeof(CapturedMoment)) :
+			MemoryContextAlloc(TopTransactionContext, room * sizeof(CapturedMoment));
+		capture.maxmoments = room;
+	}
+	moment.level = GetCurrentTransactionNestLevel();
+	capture.moments[capture.nmoments++] = moment;
+}
+
+/*
+ * Say why rows that are deleted from now on leave, until presence_capture_pop()
+ * or until the subtransaction is rolled back.
+ */
+void
+presence_capture_push_reason(PresenceReason reason)
+{
+	CapturedMoment moment = current_moment();
+
+	moment.reason = reason;
+	push_moment(moment);
+}
+
+/*
+ * Say which state of the rules lets in who enters from now on; 0: none was
+ * asked.  It ends as a reason does.
+ */
+void
+presence_capture_push_rules(uint64 rules)
+{
+	CapturedMoment moment = current_moment();
+
+	moment.rules = rules;
+	push_moment(moment);
+}
+
+/* What held before holds again. */
+void
+presence_capture_pop(void)
+{
+	Assert(capture.nmoments > 0);
+	capture.nmoments--;
 }
 
 /* Note a change of the running subtransaction; the hint is copied. */
@@ -185,7 +233,7 @@ presence_capture_note(PresenceHint *hint)
 	PresenceHint *copy = palloc(hint->size);
 
 	memcpy(copy, hint, hint->size);
-	copy->rules = capture.rules;
+	copy->rules = current_moment().rules;
 	if (capture.nhints == capture.maxhints)
 	{
 		int			room = Max(capture.maxhints * 2, 16);
@@ -477,7 +525,7 @@ note_leave(HeapTuple row, TupleDesc desc)
 		}
 	}
 	hint = presence_hint_make(PRESENCE_HINT_LEAVE, row_id(row, desc), fields);
-	hint->reason = capture.reason;
+	hint->reason = current_moment().reason;
 	hint->truncated = truncated;
 	hint->joined_at = DatumGetTimestampTz(heap_getattr(row, COLUMN_JOINED_AT,
 													   desc, &isnull));
@@ -867,6 +915,9 @@ follow_transaction(XactEvent event, void *arg)
 		case XACT_EVENT_PRE_PREPARE:
 			before_prepare();
 			break;
+		case XACT_EVENT_PREPARE:
+			forget_capture();
+			break;
 		default:
 			break;
 	}
@@ -895,7 +946,9 @@ after_rollback(int level)
 		   capture.deaths[capture.ndeaths - 1].level >= level)
 		presence_registry_release(&capture.deaths[--capture.ndeaths].verdict,
 								  false);
-	capture.reason = PRESENCE_REASON_LEAVE;
+	while (capture.nmoments > 0 &&
+		   capture.moments[capture.nmoments - 1].level >= level)
+		capture.nmoments--;
 }
 
 /* Follow a subtransaction to its end. */

@@ -24,7 +24,9 @@ typedef bool (*PresenceAnnounceFunc) (PresenceHint *const *hints, int nhints,
 extern void presence_capture_install(PresenceAnnounceFunc announce);
 
 extern bool presence_capture_is_active(void);
-extern PresenceReason presence_capture_set_reason(PresenceReason reason);
+extern void presence_capture_push_reason(PresenceReason reason);
+extern void presence_capture_push_rules(uint64 rules);
+extern void presence_capture_pop(void);
 extern PresenceLife presence_capture_begin(const char *channel, int length,
 										   PresenceTime now,
 										   PresenceTime cutoff, bool beat);
@@ -34,6 +36,5 @@ extern int	presence_capture_condemned(const PresenceVerdict *verdict);
 extern void presence_capture_bury(int death);
 extern void presence_capture_note(PresenceHint *hint);
 extern void presence_capture_put_off_death(PresenceTime death);
-extern uint64 presence_capture_set_rules(uint64 rules);
 
 #endif							/* PRESENCE_CAPTURE_H */

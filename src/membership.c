@@ -128,11 +128,13 @@ array_of_one(text *channel)
 uint64
 presence_membership_remove(List *rows, PresenceReason reason)
 {
-	PresenceReason before = presence_capture_set_reason(reason);
 	uint64		count;
 
+	if (rows == NIL)
+		return 0;
+	presence_capture_push_reason(reason);
 	count = presence_store_delete(rows);
-	presence_capture_set_reason(before);
+	presence_capture_pop();
 	return count;
 }
 
@@ -343,11 +345,12 @@ presence_membership_add(const PresenceEntrant *entrant, PresenceRow *row)
 	PresenceLife life;
 	bool		inserted;
 
+	presence_capture_push_rules(presence_admission_rules());
 	admit(entrant, presence_store_enter_room(PointerGetDatum(entrant->room)), row);
 	bury_old_self(entrant->channel);
 	life = begin(entrant->channel, false);
 	inserted = insert_or_replace(entrant, wall, life == PRESENCE_LIFE_ALIVE, row);
-	(void) presence_capture_set_rules(rules);
+	presence_capture_pop();
 	if (!inserted)
 		(void) begin(entrant->channel, true);
 	if (life == PRESENCE_LIFE_FULL)

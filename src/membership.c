@@ -517,9 +517,11 @@ condemn_channels(Datum *channels, int nchannels, PresenceTime cutoff)
 		bool		found;
 		int			death;
 
+		CHECK_FOR_INTERRUPTS();
 		/* Nothing may fail between the two: the entry must be released. */
 		presence_capture_reserve_death();
-		if (!presence_registry_condemn(&name, cutoff, &verdict, &counted))
+		if (!presence_registry_condemn(&name, presence_capture_has_pinned(&name),
+									   cutoff, &verdict, &counted))
 			continue;
 		death = presence_capture_condemned(&verdict);
 		entry = condemned_insert(table, name, &found);

@@ -737,13 +737,15 @@ presence_registry_clear(Oid database)
 }
 
 /*
- * Mark a channel dying if it was silent since before "cutoff" and nobody is
- * adding it: from now on it answers no heartbeat, until released.  "counted"
- * tells whether its rows are counted, so that their removal frees the entry.
+ * Mark a channel dying if it was silent since before "cutoff" and nobody else
+ * is adding it, whose pins would be more than the caller's own: from now on it
+ * answers no heartbeat, until released.  "counted" tells whether its rows are
+ * counted, so that their removal frees the entry.
  */
 bool
-presence_registry_condemn(const PresenceName *name, PresenceTime cutoff,
-						  PresenceVerdict *verdict, bool *counted)
+presence_registry_condemn(const PresenceName *name, uint32 own_pins,
+						  PresenceTime cutoff, PresenceVerdict *verdict,
+						  bool *counted)
 {
 	LWLock	   *lock = partition_lock(name->hash);
 	PresenceCell *cell;
@@ -753,7 +755,7 @@ presence_registry_condemn(const PresenceName *name, PresenceTime cutoff,
 	LWLockAcquire(lock, LW_EXCLUSIVE);
 	cell = find_cell(name);
 	seen = cell ? (PresenceTime) pg_atomic_read_u64(&cell->seen) : 0;
-	if (cell && cell->pins == 0 && !(cell->flags & CELL_DYING) && seen < cutoff)
+	if (cell && cell->pins == own_pins && !(cell->flags & CELL_DYING) && seen < cutoff)
 	{
 		cell->flags |= CELL_DYING;
 		verdict->ref = ref_of(cell);

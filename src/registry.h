@@ -90,7 +90,7 @@ extern void presence_registry_doubt(Oid database);
 extern void presence_registry_clear(Oid database);
 
 extern bool presence_registry_condemn(const PresenceName *name,
-									  PresenceTime cutoff,
+									  uint32 own_pins, PresenceTime cutoff,
 									  PresenceVerdict *verdict, bool *counted);
 extern bool presence_registry_condemned(const PresenceVerdict *verdict);
 extern void presence_registry_release(const PresenceVerdict *verdict, bool bury);

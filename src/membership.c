@@ -37,11 +37,11 @@
 #include "utils/timestamp.h"
 
 /*
- * How often an add tries again when others add and remove the same pair; less
- * often where it may be row-level security that hides it.
+ * How often a change is tried again when others add and remove the same pair;
+ * less often where row-level security or a trigger may stand in its way.
  */
 #define MAX_ATTEMPTS 1000
-#define MAX_POLICY_ATTEMPTS 10
+#define MAX_HINDERED_ATTEMPTS 10
 
 /* How long prune_rooms may hold up those who enter; milliseconds. */
 #define ROOMS_LOCK_TIMEOUT 20
@@ -149,6 +149,7 @@ dead_rows(List *rows, PresenceTime cutoff)
 	{
 		PresenceRow *row = lfirst(lc);
 
+		CHECK_FOR_INTERRUPTS();
 		if (!presence_liveness_is_live(row->channel, strlen(row->channel),
 									   row->last_seen, cutoff))
 			dead = lappend(dead, row);
@@ -215,28 +216,61 @@ differs(const PresenceEntrant *entrant, const PresenceRow *row)
 		compareJsonbContainers(&row->meta->root, &entrant->meta->root) != 0;
 }
 
-/* An add has come to no end, with or without policies in its way. */
+/* Whether there is such a presence, be it hidden from the caller. */
+static bool
+is_present(const PresenceEntrant *entrant)
+{
+	PresenceSession caller = presence_store_become_owner();
+	PresenceRow row;
+	bool		found;
+
+	found = presence_store_find(PointerGetDatum(entrant->room),
+								PointerGetDatum(entrant->channel), &row);
+	presence_store_become_caller(caller);
+	return found;
+}
+
+/* An add has come to no end: a policy, a trigger or others are in its way. */
 static void
-give_up(const PresenceEntrant *entrant, bool is_free)
+give_up(const PresenceEntrant *entrant, int attempts)
 {
 	char	   *channel = text_to_cstring(entrant->channel);
 	char	   *room = text_to_cstring(entrant->room);
+	bool		present = is_present(entrant);
+	char	   *suppressor = presence_store_suppressor("presences", !present);
 
-	if (is_free)
+	if (present && !presence_permission_may_update(entrant->room, entrant->channel))
 		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for channel \"%s\" in room \"%s\"",
+						channel, room),
+				 errdetail("It is present, and the row-level security of presence.presences does not let role \"%s\" update it.",
+						   GetUserNameFromId(GetUserId(), false)),
+				 errhint("Use another channel name, or change the policies.")));
+	if (suppressor)
+		ereport(ERROR,
+				(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
 				 errmsg("could not add channel \"%s\" to room \"%s\"",
 						channel, room),
-				 errdetail("Other transactions added and removed it %d times meanwhile.",
-						   MAX_ATTEMPTS),
-				 errhint("Repeat the call.")));
+				 errdetail("Trigger \"%s\" of presence.presences, or another one, suppressed the %s of its row.",
+						   suppressor, present ? "update" : "insertion"),
+				 errhint("Have the trigger return the row, or raise an error that says why it refuses it.")));
 	ereport(ERROR,
-			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-			 errmsg("permission denied for channel \"%s\" in room \"%s\"",
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("could not add channel \"%s\" to room \"%s\"",
 					channel, room),
-			 errdetail("It is present, and the row-level security of presence.presences does not let role \"%s\" update it.",
-					   GetUserNameFromId(GetUserId(), false)),
-			 errhint("Use another channel name, or change the policies.")));
+			 errdetail("Other transactions added and removed it %d times meanwhile.",
+					   attempts),
+			 errhint("Repeat the call.")));
+}
+
+/* Whether something but other transactions may keep an add from its end. */
+static bool
+may_be_hindered(void)
+{
+	return !presence_permission_touch_is_free() ||
+		presence_store_suppressor("presences", true) ||
+		presence_store_suppressor("presences", false);
 }
 
 /*
@@ -253,7 +287,7 @@ find_and_replace(const PresenceEntrant *entrant, const char *nulls,
 	if (!presence_store_find(room, channel, row))
 		return false;
 	if (!differs(entrant, row))
-		return presence_permission_may_touch(entrant->channel);
+		return presence_permission_may_update(entrant->room, entrant->channel);
 	return presence_store_replace(room, channel, PointerGetDatum(entrant->user),
 								  PointerGetDatum(entrant->meta), nulls, row);
 }
@@ -269,7 +303,7 @@ insert_or_replace(const PresenceEntrant *entrant, TimestampTz now,
 	Datum		meta = PointerGetDatum(entrant->meta);
 	char		nulls[] = {entrant->user ? ' ' : 'n', entrant->meta ? ' ' : 'n'};
 	bool		is_free = presence_permission_touch_is_free();
-	int			attempts = is_free ? MAX_ATTEMPTS : MAX_POLICY_ATTEMPTS;
+	int			attempts = MAX_ATTEMPTS;
 
 	for (int attempt = 0; attempt < attempts; attempt++)
 	{
@@ -279,9 +313,11 @@ insert_or_replace(const PresenceEntrant *entrant, TimestampTz now,
 			return true;
 		if (find_and_replace(entrant, nulls, row))
 			return false;
+		if (attempt == MAX_HINDERED_ATTEMPTS - 1 && may_be_hindered())
+			attempts = MAX_HINDERED_ATTEMPTS;
 		CHECK_FOR_INTERRUPTS();
 	}
-	give_up(entrant, is_free);
+	give_up(entrant, attempts);
 	return false;
 }
 
@@ -341,7 +377,6 @@ bool
 presence_membership_add(const PresenceEntrant *entrant, PresenceRow *row)
 {
 	TimestampTz wall = presence_clock_wall();
-	uint64		rules = presence_capture_set_rules(presence_admission_rules());
 	PresenceLife life;
 	bool		inserted;
 
@@ -359,7 +394,36 @@ presence_membership_add(const PresenceEntrant *entrant, PresenceRow *row)
 	return inserted;
 }
 
-/* Merge keys into the meta of a live presence; false: there is none. */
+/*
+ * Merge keys into the meta of a presence; false: it is gone, or policies or a
+ * trigger leave it as it is.  Between two statements others may change it.
+ */
+static bool
+merge_meta(text *room, text *channel, Jsonb *meta)
+{
+	Datum		room_datum = PointerGetDatum(room);
+	Datum		channel_datum = PointerGetDatum(channel);
+	Datum		meta_datum = PointerGetDatum(meta);
+
+	for (int attempt = 0; attempt < MAX_HINDERED_ATTEMPTS; attempt++)
+	{
+		PresenceRow row;
+
+		if (presence_store_merge_meta(room_datum, channel_datum, meta_datum))
+			return true;
+		if (presence_store_has_meta(room_datum, channel_datum, meta_datum))
+			return presence_permission_may_update(room, channel);
+		if (!presence_store_find(room_datum, channel_datum, &row))
+			return false;
+		CHECK_FOR_INTERRUPTS();
+	}
+	return false;
+}
+
+/*
+ * Merge keys into the meta of a live presence; false: there is none, or it
+ * cannot be changed.
+ */
 bool
 presence_membership_update(text *room, text *channel, Jsonb *meta)
 {
@@ -373,11 +437,7 @@ presence_membership_update(text *room, text *channel, Jsonb *meta)
 		return false;
 	if (presence_membership_beat(channel) != PRESENCE_LIFE_ALIVE)
 		(void) presence_membership_touch(channel);
-	/* Nothing to change, or gone meanwhile? */
-	return presence_store_merge_meta(PointerGetDatum(room),
-									 PointerGetDatum(channel),
-									 PointerGetDatum(meta)) ||
-		presence_store_find(PointerGetDatum(room), PointerGetDatum(channel), &row);
+	return merge_meta(room, channel, meta);
 }
 
 /* A heartbeat that lives in the rows of its channel. */
@@ -547,6 +607,7 @@ condemned_rows(List *rows, condemned_hash *table, PresenceTime cutoff)
 												   strlen(row->channel));
 		Condemned  *entry = condemned_lookup(table, name);
 
+		CHECK_FOR_INTERRUPTS();
 		if (entry)
 			entry->has_rows = true;
 		if (entry ? presence_registry_condemned(&entry->verdict) :

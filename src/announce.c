@@ -15,12 +15,16 @@
  * A room that is not on the roster is loaded from the table, in a snapshot
  * for which the hints are complete: whatever the snapshot shows as committed
  * has been told before, or is among the hints to announce, or among those
- * that wait for a later turn ("later").  Undoing the hints of both kinds
- * leaves what had been told when they came.  A hint of which the news has been
- * told along with another one is marked as covered, and is undone no more.
+ * that wait for a later turn.  Undoing the hints of both kinds leaves what had
+ * been told when they came.  A hint of which the news has been told along with
+ * another one is covered (backlog.c), and is undone no more.
  *
  * Whether a user is online anywhere is counted in the table, less what is to
  * be told later; the events of this turn tell what it was before.
+ *
+ * A turn costs what its hints cost, and the rooms that it loads.  Transactions
+ * announce with this, too, in their own commit, so every loop over hints, rows
+ * or events can be interrupted.
  *
  *-------------------------------------------------------------------------
  */
@@ -29,24 +33,19 @@
 #include "announce.h"
 #include "catalog/pg_type.h"
 #include "clock.h"
-#include "common/hashfn.h"
 #include "guc.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 
-static inline uint32
-hash_string(const char *string)
-{
-	return hash_bytes((const unsigned char *) string, strlen(string));
-}
+/* Presences looked up by one statement. */
+#define LOOK_UP_BATCH 10000
 
 /* What happens to one room. */
 typedef struct TurnRoom
 {
 	const char *name;			/* key */
 	char		status;			/* for simplehash */
-	List	   *hints;			/* of this room, to announce or later */
 	PresenceRosterRoom *room;	/* NULL: not on the roster yet */
 	bool		doubtful;		/* others have told of it, too */
 	List	   *events;
@@ -56,62 +55,8 @@ typedef struct TurnRoom
 #define SH_ELEMENT_TYPE TurnRoom
 #define SH_KEY_TYPE const char *
 #define SH_KEY name
-#define SH_HASH_KEY(tb, key) hash_string(key)
+#define SH_HASH_KEY(tb, key) presence_hint_hash(key)
 #define SH_EQUAL(tb, a, b) (strcmp(a, b) == 0)
-#define SH_SCOPE static inline
-#define SH_DEFINE
-#define SH_DECLARE
-#include "lib/simplehash.h"
-
-/*
- * Which presence is meant.  The id alone does not say it: plain SQL may rename
- * the channel or the room of a row, which then leaves and joins.
- */
-typedef struct TurnKey
-{
-	int64		id;
-	const char *room;
-	const char *channel;
-} TurnKey;
-
-static inline uint32
-hash_key(TurnKey key)
-{
-	return hash_combine(murmurhash32((uint32) key.id ^ (uint32) (key.id >> 32)),
-						hash_string(key.channel));
-}
-
-static inline bool
-same_key(TurnKey a, TurnKey b)
-{
-	return a.id == b.id && strcmp(a.channel, b.channel) == 0 &&
-		strcmp(a.room, b.room) == 0;
-}
-
-/* What is known of one presence. */
-typedef struct TurnPresence
-{
-	TurnKey		key;
-	char		status;			/* for simplehash */
-	int			change;			/* hints that it joined less hints that it
-								 * left */
-	bool		updated;		/* told in this turn, as the row is now */
-	bool		counted;		/* among what is told later */
-	const PresenceHint *join;	/* the hint that says that it joined, or NULL */
-	PresenceHint *leave;		/* the hint that says that it left, or NULL */
-	bool		leaves_later;	/* "leave" is for a later turn */
-	bool		gone;			/* "row" is what "leave" says */
-	bool		brief;			/* came and went between two turns */
-	struct PresenceEvent *told; /* its join in this turn, or NULL */
-	PresenceRow *row;			/* as the table shows it, or NULL */
-} TurnPresence;
-
-#define SH_PREFIX turnpresences
-#define SH_ELEMENT_TYPE TurnPresence
-#define SH_KEY_TYPE TurnKey
-#define SH_KEY key
-#define SH_HASH_KEY(tb, key) hash_key(key)
-#define SH_EQUAL(tb, a, b) same_key(a, b)
 #define SH_SCOPE static inline
 #define SH_DEFINE
 #define SH_DECLARE
@@ -123,7 +68,6 @@ typedef struct TurnUser
 	const char *name;			/* key */
 	char		status;			/* for simplehash */
 	int64		change;			/* connections announced as come less gone */
-	int64		later;			/* connections that come less go later on */
 	bool		chose;			/* the chosen status or message changed */
 	const char *chosen_before;	/* status before, where "chose" */
 	const char *message_before;
@@ -135,7 +79,7 @@ typedef struct TurnUser
 #define SH_ELEMENT_TYPE TurnUser
 #define SH_KEY_TYPE const char *
 #define SH_KEY name
-#define SH_HASH_KEY(tb, key) hash_string(key)
+#define SH_HASH_KEY(tb, key) presence_hint_hash(key)
 #define SH_EQUAL(tb, a, b) (strcmp(a, b) == 0)
 #define SH_SCOPE static inline
 #define SH_DEFINE
@@ -146,43 +90,22 @@ typedef struct TurnUser
 typedef struct Turn
 {
 	PresenceRoster *roster;
+	PresenceBacklog *backlog;
 	Snapshot	snapshot;
 	turnrooms_hash *rooms;
-	turnpresences_hash *presences;
 	turnusers_hash *users;
+	List	   *subjects;		/* PresenceSubject that this turn touches */
 	List	   *order;			/* names of rooms with events, as they came up */
 } Turn;
 
-/* Find or make what is known of a presence. */
-static TurnPresence *
-get_presence(Turn *turn, const char *room, const char *channel, int64 id)
+/* Remember that this turn touches a presence. */
+static void
+touch(Turn *turn, PresenceSubject *subject)
 {
-	TurnKey		key = {id, room, channel};
-	bool		found;
-	TurnPresence *presence = turnpresences_insert(turn->presences, key, &found);
-
-	if (!found)
-	{
-		presence->change = 0;
-		presence->updated = false;
-		presence->counted = false;
-		presence->join = NULL;
-		presence->leave = NULL;
-		presence->leaves_later = false;
-		presence->gone = false;
-		presence->brief = false;
-		presence->told = NULL;
-		presence->row = NULL;
-	}
-	return presence;
-}
-
-/* The presence that a hint speaks of. */
-static TurnPresence *
-get_hinted(Turn *turn, const PresenceHint *hint)
-{
-	return get_presence(turn, presence_hint_text(hint, PRESENCE_FIELD_ROOM),
-						presence_hint_text(hint, PRESENCE_FIELD_CHANNEL), hint->id);
+	if (subject->turn.touched)
+		return;
+	subject->turn.touched = true;
+	turn->subjects = lappend(turn->subjects, subject);
 }
 
 /* Find or make what happens to a room. */
@@ -194,7 +117,6 @@ get_room(Turn *turn, const char *name)
 
 	if (!found)
 	{
-		room->hints = NIL;
 		room->events = NIL;
 		room->doubtful = false;
 		room->room = presence_roster_find(turn->roster, name);
@@ -215,7 +137,6 @@ get_user(Turn *turn, const char *name)
 	if (!found)
 	{
 		user->change = 0;
-		user->later = 0;
 		user->chose = false;
 		user->chosen_before = NULL;
 		user->message_before = NULL;
@@ -235,42 +156,17 @@ count_user(Turn *turn, const char *name, int change)
 		user->change += change;
 }
 
-/* Whether a hint speaks of one presence, and has news. */
-static bool
-is_change(const PresenceHint *hint)
-{
-	return !hint->covered &&
-		(hint->kind == PRESENCE_HINT_JOIN ||
-		 hint->kind == PRESENCE_HINT_LEAVE ||
-		 hint->kind == PRESENCE_HINT_UPDATE);
-}
-
-/* Sort hints by room and presence. */
+/* Find the rooms and presences of this turn. */
 static void
-sort_hints(Turn *turn, PresenceHint *const *hints, int nhints, bool later)
+sort_hints(Turn *turn, PresenceWaiting *const *now, int nhints)
 {
 	for (int i = 0; i < nhints; i++)
 	{
-		PresenceHint *hint = hints[i];
-		TurnRoom   *room;
-		TurnPresence *presence;
-
-		if (!is_change(hint))
+		CHECK_FOR_INTERRUPTS();
+		if (now[i]->subject == NULL)
 			continue;
-		room = get_room(turn, presence_hint_text(hint, PRESENCE_FIELD_ROOM));
-		room->hints = lappend(room->hints, hint);
-		presence = get_hinted(turn, hint);
-		if (hint->kind == PRESENCE_HINT_JOIN)
-		{
-			presence->change++;
-			presence->join = hint;
-		}
-		else if (hint->kind == PRESENCE_HINT_LEAVE)
-		{
-			presence->change--;
-			presence->leave = hint;
-			presence->leaves_later = later;
-		}
+		(void) get_room(turn, presence_hint_text(now[i]->hint, PRESENCE_FIELD_ROOM));
+		touch(turn, now[i]->subject);
 	}
 }
 
@@ -287,33 +183,51 @@ text_array(List *strings)
 										   -1, false, TYPALIGN_INT));
 }
 
-/* Read the presences that hints say are there or have changed. */
+/* Look presences up in the table. */
 static void
-look_up_rows(Turn *turn, PresenceHint *const *hints, int nhints)
+look_up(Turn *turn, List *rooms, List *channels)
 {
-	List	   *rooms = NIL;
-	List	   *channels = NIL;
 	ListCell   *lc;
 
-	for (int i = 0; i < nhints; i++)
-	{
-		PresenceHint *hint = hints[i];
-
-		if (hint->announced ||
-			(hint->kind != PRESENCE_HINT_JOIN && hint->kind != PRESENCE_HINT_UPDATE))
-			continue;
-		rooms = lappend(rooms, unconstify(char *, presence_hint_text(hint, PRESENCE_FIELD_ROOM)));
-		channels = lappend(channels, unconstify(char *, presence_hint_text(hint, PRESENCE_FIELD_CHANNEL)));
-	}
-	if (rooms == NIL)
-		return;
 	foreach(lc, presence_store_look_up(text_array(rooms), text_array(channels),
 									   turn->snapshot))
 	{
 		PresenceRow *row = lfirst(lc);
+		PresenceSubject *subject = presence_backlog_find(turn->backlog, row->id,
+														 row->room, row->channel);
 
-		get_presence(turn, row->room, row->channel, row->id)->row = row;
+		CHECK_FOR_INTERRUPTS();
+		if (subject)
+			subject->turn.row = row;
 	}
+}
+
+/* Read the presences that hints say are there or have changed, each once. */
+static void
+look_up_rows(Turn *turn, PresenceWaiting *const *now, int nhints)
+{
+	List	   *rooms = NIL;
+	List	   *channels = NIL;
+
+	for (int i = 0; i < nhints; i++)
+	{
+		PresenceSubject *subject = now[i]->subject;
+
+		CHECK_FOR_INTERRUPTS();
+		if (subject == NULL || subject->turn.sought || now[i]->hint->announced ||
+			now[i]->hint->kind == PRESENCE_HINT_LEAVE)
+			continue;
+		subject->turn.sought = true;
+		touch(turn, subject);
+		rooms = lappend(rooms, unconstify(char *, subject->key.room));
+		channels = lappend(channels, unconstify(char *, subject->key.channel));
+		if (list_length(rooms) < LOOK_UP_BATCH)
+			continue;
+		look_up(turn, rooms, channels);
+		rooms = channels = NIL;
+	}
+	if (rooms != NIL)
+		look_up(turn, rooms, channels);
 }
 
 /* The presence that a leave speaks of, as it was. */
@@ -341,20 +255,20 @@ row_of_leave(const PresenceHint *hint)
 static void
 note_gone(Turn *turn)
 {
-	turnpresences_iterator iterator;
-	TurnPresence *presence;
+	ListCell   *lc;
 
-	turnpresences_start_iterate(turn->presences, &iterator);
-	while ((presence = turnpresences_iterate(turn->presences, &iterator)))
+	foreach(lc, turn->subjects)
 	{
-		if (presence->row || presence->leave == NULL || presence->leave->announced)
+		PresenceSubject *subject = lfirst(lc);
+		const PresenceWaiting *join = subject->join;
+		const PresenceWaiting *leave = subject->leave;
+
+		CHECK_FOR_INTERRUPTS();
+		if (subject->turn.row || leave == NULL || leave->hint->announced)
 			continue;
-		presence->brief = presence->join != NULL &&
-			presence->join->xid != presence->leave->xid;
-		presence->gone = presence->brief ||
-			(presence->leaves_later && presence->join == NULL);
-		if (presence->gone)
-			presence->row = row_of_leave(presence->leave);
+		subject->turn.brief = join != NULL && join->hint->xid != leave->hint->xid;
+		if (subject->turn.brief || (join == NULL && !leave->now))
+			subject->turn.row = row_of_leave(leave->hint);
 	}
 }
 
@@ -367,84 +281,140 @@ same_user(const char *a, const char *b)
 	return strcmp(a, b) == 0;
 }
 
-/*
- * The user that a presence had before its updates among the hints, if they
- * changed it from the user it has now.  The updates form a chain of users:
- * it begins with the one that is left more often than it is reached.
- */
-static const char *
-first_user(List *hints, int64 id, const char *now)
+/* A user in a chain of updates. */
+typedef struct ChainUser
 {
-	ListCell   *lc;
+	const char *name;			/* key */
+	char		status;			/* for simplehash */
+	int			balance;		/* how often it is left less reached */
+} ChainUser;
 
-	foreach(lc, hints)
-	{
-		PresenceHint *hint = lfirst(lc);
-		const char *before = presence_hint_text(hint, PRESENCE_FIELD_PREVIOUS);
-		int			balance = 0;
-		ListCell   *lc2;
+#define SH_PREFIX chain
+#define SH_ELEMENT_TYPE ChainUser
+#define SH_KEY_TYPE const char *
+#define SH_KEY name
+#define SH_HASH_KEY(tb, key) presence_hint_hash(key)
+#define SH_EQUAL(tb, a, b) (strcmp(a, b) == 0)
+#define SH_SCOPE static inline
+#define SH_DEFINE
+#define SH_DECLARE
+#include "lib/simplehash.h"
 
-		if (hint->kind != PRESENCE_HINT_UPDATE || hint->id != id)
-			continue;
-		foreach(lc2, hints)
-		{
-			PresenceHint *other = lfirst(lc2);
+/* How often a user is left less reached, to be changed by the caller. */
+static int *
+get_balance(chain_hash *users, const char *name, int *of_nobody)
+{
+	ChainUser  *user;
+	bool		found;
 
-			if (other->kind != PRESENCE_HINT_UPDATE || other->id != id)
-				continue;
-			if (same_user(presence_hint_text(other, PRESENCE_FIELD_PREVIOUS), before))
-				balance++;
-			if (same_user(presence_hint_text(other, PRESENCE_FIELD_USER), before))
-				balance--;
-		}
-		if (balance > 0)
-			return before;
-	}
-	return now;
+	if (name == NULL)
+		return of_nobody;
+	user = chain_insert(users, name, &found);
+	if (!found)
+		user->balance = 0;
+	return &user->balance;
 }
 
 /*
- * Bring the roster back to what had been told of a room before its hints: a
- * presence was there if it is there less its joins plus its leaves, in
+ * The user that a presence had before its updates among the hints that wait,
+ * if they changed it from the user it has now.  The updates form a chain of
+ * users: it begins with the one that is left more often than it is reached.
+ */
+static const char *
+first_user(PresenceSubject *subject, const char *now)
+{
+	chain_hash *users = chain_create(CurrentMemoryContext, 4, NULL);
+	int			of_nobody = 0;
+	const char *first = now;
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &subject->hints)
+	{
+		const PresenceHint *hint = dlist_container(PresenceWaiting, link, iter.cur)->hint;
+
+		CHECK_FOR_INTERRUPTS();
+		if (hint->kind != PRESENCE_HINT_UPDATE)
+			continue;
+		++*get_balance(users, presence_hint_text(hint, PRESENCE_FIELD_PREVIOUS), &of_nobody);
+		--*get_balance(users, presence_hint_text(hint, PRESENCE_FIELD_USER), &of_nobody);
+	}
+	dlist_foreach(iter, &subject->hints)
+	{
+		const PresenceHint *hint = dlist_container(PresenceWaiting, link, iter.cur)->hint;
+		const char *before = presence_hint_text(hint, PRESENCE_FIELD_PREVIOUS);
+
+		CHECK_FOR_INTERRUPTS();
+		if (hint->kind != PRESENCE_HINT_UPDATE ||
+			*get_balance(users, before, &of_nobody) <= 0)
+			continue;
+		first = before;
+		break;
+	}
+	chain_destroy(users);
+	return first;
+}
+
+/* Take off the roster who joined with the hints; users become what they were. */
+static void
+undo_arrivals(TurnRoom *room, dlist_head *subjects)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, subjects)
+	{
+		PresenceSubject *subject = dlist_container(PresenceSubject, link, iter.cur);
+		PresenceRosterMember *member = presence_roster_member(room->room,
+															  subject->key.channel);
+		bool		ignored;
+
+		CHECK_FOR_INTERRUPTS();
+		if (member == NULL || member->id != subject->key.id)
+			continue;
+		if (subject->change > 0)
+			(void) presence_roster_leave(room->room, member);
+		else
+			presence_roster_set_user(room->room, member,
+									 first_user(subject, member->user),
+									 &ignored, &ignored);
+	}
+}
+
+/* Put back on the roster who left with the hints. */
+static void
+undo_departures(TurnRoom *room, dlist_head *subjects)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, subjects)
+	{
+		PresenceSubject *subject = dlist_container(PresenceSubject, link, iter.cur);
+		const char *channel = subject->key.channel;
+		const char *user;
+
+		CHECK_FOR_INTERRUPTS();
+		if (subject->change >= 0 || subject->leave == NULL ||
+			presence_roster_member(room->room, channel))
+			continue;
+		user = presence_hint_text(subject->leave->hint, PRESENCE_FIELD_USER);
+		(void) presence_roster_join(room->room, channel, subject->key.id,
+									first_user(subject, user));
+	}
+}
+
+/*
+ * Bring the roster back to what had been told of a room before the hints that
+ * wait: a presence was there if it is there less its joins plus its leaves, in
  * whatever order these came.
  */
 static void
 undo_hints(Turn *turn, TurnRoom *room)
 {
-	ListCell   *lc;
+	dlist_head *subjects = presence_backlog_of_room(turn->backlog, room->name);
 
-	foreach(lc, room->hints)
-	{
-		PresenceHint *hint = lfirst(lc);
-		PresenceRosterMember *member;
-
-		member = presence_roster_member(room->room,
-										presence_hint_text(hint, PRESENCE_FIELD_CHANNEL));
-		if (member && member->id == hint->id && get_hinted(turn, hint)->change > 0)
-			(void) presence_roster_leave(room->room, member);
-		else if (member && member->id == hint->id &&
-				 hint->kind == PRESENCE_HINT_UPDATE)
-		{
-			bool		ignored;
-
-			presence_roster_set_user(room->room, member,
-									 first_user(room->hints, hint->id, member->user),
-									 &ignored, &ignored);
-		}
-	}
-	foreach(lc, room->hints)
-	{
-		PresenceHint *hint = lfirst(lc);
-		const char *channel = presence_hint_text(hint, PRESENCE_FIELD_CHANNEL);
-
-		if (hint->kind != PRESENCE_HINT_LEAVE ||
-			get_hinted(turn, hint)->change >= 0 ||
-			presence_roster_member(room->room, channel))
-			continue;
-		(void) presence_roster_join(room->room, channel, hint->id,
-									first_user(room->hints, hint->id,
-											   presence_hint_text(hint, PRESENCE_FIELD_USER)));
-	}
+	if (subjects == NULL)
+		return;
+	undo_arrivals(room, subjects);
+	undo_departures(room, subjects);
 }
 
 /* Load the rooms that the roster does not have. */
@@ -460,7 +430,8 @@ load_rooms(Turn *turn)
 	turnrooms_start_iterate(turn->rooms, &iterator);
 	while ((room = turnrooms_iterate(turn->rooms, &iterator)))
 	{
-		if (room->room || room->hints == NIL)
+		CHECK_FOR_INTERRUPTS();
+		if (room->room)
 			continue;
 		room->room = presence_roster_make(turn->roster, room->name);
 		names = lappend(names, unconstify(char *, room->name));
@@ -472,6 +443,7 @@ load_rooms(Turn *turn)
 	{
 		PresenceRow *row = lfirst(lc);
 
+		CHECK_FOR_INTERRUPTS();
 		room = turnrooms_lookup(turn->rooms, row->room);
 		(void) presence_roster_join(room->room, row->channel, row->id, row->user);
 	}
@@ -518,13 +490,15 @@ see_user(Turn *turn, const PresenceHint *hint)
  */
 static void
 tell_leave(Turn *turn, TurnRoom *room, PresenceRosterMember *member,
-		   const PresenceHint *hint)
+		   const PresenceWaiting *waiting)
 {
+	const PresenceHint *hint = waiting->hint;
+	PresenceSubject *subject = waiting->subject;
 	const char *user = member->user ? pstrdup(member->user) : NULL;
-	TurnPresence *presence = get_hinted(turn, hint);
 	bool		last = presence_roster_leave(room->room, member);
 	PresenceEvent *event;
 
+	subject->turn.over = true;
 	if (hint->announced)
 		return;
 	count_user(turn, user, -1);
@@ -533,9 +507,9 @@ tell_leave(Turn *turn, TurnRoom *room, PresenceRosterMember *member,
 	event->reason = hint->reason;
 	event->user_left = last;
 	event->left_at = hint->noted;
-	if (presence->told)
-		presence->told->undone = true;
-	presence->told = NULL;
+	if (subject->turn.told)
+		subject->turn.told->undone = true;
+	subject->turn.told = NULL;
 }
 
 /*
@@ -543,12 +517,15 @@ tell_leave(Turn *turn, TurnRoom *room, PresenceRosterMember *member,
  * whoever builds the roster anew and finds that hint still waiting.
  */
 static void
-drop_leave(Turn *turn, PresenceHint *leave)
+drop_leave(Turn *turn, PresenceSubject *subject)
 {
-	if (leave == NULL || leave->covered)
+	PresenceWaiting *leave = subject->leave;
+
+	if (leave == NULL || leave->hint->covered)
 		return;
-	see_user(turn, leave);
-	leave->covered = true;
+	see_user(turn, leave->hint);
+	leave->hint->covered = true;
+	subject->turn.over = true;
 }
 
 /*
@@ -561,24 +538,25 @@ drop_leave(Turn *turn, PresenceHint *leave)
  */
 static bool
 clear_place(Turn *turn, TurnRoom *room, PresenceRosterMember *member,
-			const PresenceHint *hint)
+			PresenceSubject *subject)
 {
-	const char *channel = presence_hint_text(hint, PRESENCE_FIELD_CHANNEL);
-	PresenceHint *leave = get_presence(turn, room->name, channel, member->id)->leave;
-	TurnPresence *presence = get_hinted(turn, hint);
+	PresenceSubject *other;
 
-	if (member->id == hint->id)
+	if (member->id == subject->key.id)
 		return false;
-	if (leave && !leave->covered)
+	other = presence_backlog_find(turn->backlog, member->id, room->name,
+								  subject->key.channel);
+	if (other && other->leave && !other->leave->hint->covered)
 	{
-		see_user(turn, leave);
-		tell_leave(turn, room, member, leave);
-		leave->covered = true;
+		touch(turn, other);
+		see_user(turn, other->leave->hint);
+		tell_leave(turn, room, member, other->leave);
+		other->leave->hint->covered = true;
 		return true;
 	}
-	if (presence->brief)
+	if (subject->turn.brief)
 	{
-		drop_leave(turn, presence->leave);
+		drop_leave(turn, subject);
 		return false;
 	}
 	(void) presence_roster_leave(room->room, member);
@@ -587,23 +565,24 @@ clear_place(Turn *turn, TurnRoom *room, PresenceRosterMember *member,
 
 /* A presence has joined. */
 static void
-tell_join(Turn *turn, TurnRoom *room, const PresenceHint *hint)
+tell_join(Turn *turn, TurnRoom *room, const PresenceWaiting *waiting)
 {
-	const char *channel = presence_hint_text(hint, PRESENCE_FIELD_CHANNEL);
-	TurnPresence *presence = get_hinted(turn, hint);
-	PresenceRow *row = presence->row;
-	PresenceRosterMember *member = presence_roster_member(room->room, channel);
+	const PresenceHint *hint = waiting->hint;
+	PresenceSubject *subject = waiting->subject;
+	PresenceRow *row = subject->turn.row;
+	PresenceRosterMember *member = presence_roster_member(room->room,
+														  subject->key.channel);
 	PresenceEvent *event;
 	bool		first;
 
 	if (row == NULL && !hint->announced)
 	{
-		drop_leave(turn, presence->leave);
+		drop_leave(turn, subject);
 		return;
 	}
-	if (member && !clear_place(turn, room, member, hint))
+	if (member && !clear_place(turn, room, member, subject))
 		return;
-	first = presence_roster_join(room->room, channel, hint->id,
+	first = presence_roster_join(room->room, subject->key.channel, hint->id,
 								 row ? row->user :
 								 presence_hint_text(hint, PRESENCE_FIELD_USER));
 	if (hint->announced)
@@ -611,27 +590,27 @@ tell_join(Turn *turn, TurnRoom *room, const PresenceHint *hint)
 	count_user(turn, row->user, 1);
 	event = add_event(turn, room, PRESENCE_EVENT_JOIN, row);
 	event->user_joined = first;
-	presence = get_hinted(turn, hint);
-	presence->updated = true;
-	presence->told = event;
+	subject->turn.updated = true;
+	subject->turn.told = event;
 }
 
 /* A member's user or meta has changed. */
 static void
 tell_update(Turn *turn, TurnRoom *room, PresenceRosterMember *member,
-			const PresenceHint *hint)
+			const PresenceWaiting *waiting)
 {
-	TurnPresence *presence = get_hinted(turn, hint);
+	const PresenceHint *hint = waiting->hint;
+	PresenceSubject *subject = waiting->subject;
+	PresenceRow *row = subject->turn.row;
 	const char *user = hint->announced ?
-		presence_hint_text(hint, PRESENCE_FIELD_USER) :
-		presence->row ? presence->row->user : NULL;
+		presence_hint_text(hint, PRESENCE_FIELD_USER) : row ? row->user : NULL;
 	bool		changed = !same_user(member->user, user);
 	const char *before = member->user ? pstrdup(member->user) : NULL;
 	bool		joined = false;
 	bool		left = false;
 	PresenceEvent *event;
 
-	if (!hint->announced && (presence->row == NULL || presence->updated))
+	if (!hint->announced && (row == NULL || subject->turn.updated))
 		return;
 	if (changed)
 		presence_roster_set_user(room->room, member, user, &joined, &left);
@@ -642,8 +621,8 @@ tell_update(Turn *turn, TurnRoom *room, PresenceRosterMember *member,
 		count_user(turn, before, -1);
 		count_user(turn, user, 1);
 	}
-	presence->updated = true;
-	event = add_event(turn, room, PRESENCE_EVENT_UPDATE, presence->row);
+	subject->turn.updated = true;
+	event = add_event(turn, room, PRESENCE_EVENT_UPDATE, row);
 	event->user_changed = changed;
 	event->previous_user = before;
 	event->user_joined = joined;
@@ -651,50 +630,52 @@ tell_update(Turn *turn, TurnRoom *room, PresenceRosterMember *member,
 	event->left_at = hint->noted;
 }
 
-/* A presence left that is not on the roster: tell both ends of a brief one. */
+/*
+ * A presence left that is not on the roster: tell both ends of a brief one.
+ * Nothing more can be told of it.
+ */
 static void
-tell_brief(Turn *turn, TurnRoom *room, const PresenceHint *hint)
+tell_brief(Turn *turn, TurnRoom *room, const PresenceWaiting *waiting)
 {
-	TurnPresence *presence = get_hinted(turn, hint);
+	PresenceSubject *subject = waiting->subject;
 	PresenceRosterMember *member;
 
-	if (!presence->brief)
+	subject->turn.over = true;
+	if (!subject->turn.brief)
 		return;
-	tell_join(turn, room, presence->join);
-	member = presence_roster_member(room->room,
-									presence_hint_text(hint, PRESENCE_FIELD_CHANNEL));
-	if (member && member->id == hint->id)
-		tell_leave(turn, room, member, hint);
-	presence = get_hinted(turn, hint);
-	presence->brief = false;
-	presence->row = NULL;
+	tell_join(turn, room, subject->join);
+	member = presence_roster_member(room->room, subject->key.channel);
+	if (member && member->id == subject->key.id)
+		tell_leave(turn, room, member, waiting);
+	subject->turn.brief = false;
+	subject->turn.row = NULL;
 }
 
 /* Tell what a hint says, as far as it is news. */
 static void
-tell(Turn *turn, const PresenceHint *hint)
+tell(Turn *turn, const PresenceWaiting *waiting)
 {
+	const PresenceHint *hint = waiting->hint;
 	TurnRoom   *room = get_room(turn, presence_hint_text(hint, PRESENCE_FIELD_ROOM));
 	PresenceRosterMember *member;
 
 	room->doubtful |= hint->announced;
 	if (hint->kind == PRESENCE_HINT_JOIN)
 	{
-		tell_join(turn, room, hint);
+		tell_join(turn, room, waiting);
 		return;
 	}
 	see_user(turn, hint);
-	member = presence_roster_member(room->room,
-									presence_hint_text(hint, PRESENCE_FIELD_CHANNEL));
+	member = presence_roster_member(room->room, waiting->subject->key.channel);
 	if (member == NULL || member->id != hint->id)
 	{
 		if (hint->kind == PRESENCE_HINT_LEAVE)
-			tell_brief(turn, room, hint);
+			tell_brief(turn, room, waiting);
 	}
 	else if (hint->kind == PRESENCE_HINT_LEAVE)
-		tell_leave(turn, room, member, hint);
+		tell_leave(turn, room, member, waiting);
 	else
-		tell_update(turn, room, member, hint);
+		tell_update(turn, room, member, waiting);
 }
 
 /* A broadcast goes to its room as it is. */
@@ -722,18 +703,24 @@ tell_choice(Turn *turn, const PresenceHint *hint)
 
 /* Tell all hints, in their order. */
 static void
-tell_hints(Turn *turn, PresenceHint *const *hints, int nhints)
+tell_hints(Turn *turn, PresenceWaiting *const *now, int nhints)
 {
 	for (int i = 0; i < nhints; i++)
 	{
-		if (is_change(hints[i]))
-			tell(turn, hints[i]);
-		else if (hints[i]->announced)
+		const PresenceHint *hint = now[i]->hint;
+
+		CHECK_FOR_INTERRUPTS();
+		if (now[i]->subject)
+		{
+			if (!hint->covered)
+				tell(turn, now[i]);
+		}
+		else if (hint->announced)
 			continue;
-		else if (hints[i]->kind == PRESENCE_HINT_BROADCAST)
-			tell_broadcast(turn, hints[i]);
-		else if (hints[i]->kind == PRESENCE_HINT_STATUS)
-			tell_choice(turn, hints[i]);
+		else if (hint->kind == PRESENCE_HINT_BROADCAST)
+			tell_broadcast(turn, hint);
+		else if (hint->kind == PRESENCE_HINT_STATUS)
+			tell_choice(turn, hint);
 	}
 }
 
@@ -758,6 +745,7 @@ fold_events(TurnRoom *room)
 
 	foreach(lc, room->events)
 	{
+		CHECK_FOR_INTERRUPTS();
 		if (is_broadcast(lfirst(lc)))
 			broadcasts = lappend(broadcasts, lfirst(lc));
 		else
@@ -791,6 +779,7 @@ resync_doubtful(Turn *turn)
 	{
 		PresenceEvent *event;
 
+		CHECK_FOR_INTERRUPTS();
 		if (!room->doubtful)
 			continue;
 		event = palloc0(sizeof(PresenceEvent));
@@ -836,48 +825,53 @@ collect_events(Turn *turn)
 	{
 		const char *name = lfirst(lc);
 
+		CHECK_FOR_INTERRUPTS();
 		events = list_concat(events, fold_events(turnrooms_lookup(turn->rooms, name)));
 	}
 	return events;
 }
 
-/* A user's connections come or go with what is told later on. */
-static void
-count_later_user(Turn *turn, const char *name, int change)
-{
-	TurnUser   *user = get_user(turn, name);
-
-	if (user)
-		user->later += change;
-}
-
 /*
- * By how much the hints for later change what the table shows of users: each
- * of their presences counts there with the user it has, but has been told, as
- * the roster knows, with the one it had, or not yet.
+ * Cover what waits of a presence for later turns but has been told: its updates,
+ * where an event has shown it as it is now, and all once it has gone.
  */
 static void
-count_later(Turn *turn, PresenceHint *const *later, int nlater)
+cover_told(Turn *turn, PresenceSubject *subject)
 {
-	for (int i = 0; i < nlater; i++)
-	{
-		const PresenceHint *hint = later[i];
-		TurnPresence *presence;
-		PresenceRosterMember *member;
+	bool		over = subject->turn.over;
+	bool		updated = subject->turn.updated;
+	int			rest = subject->nhints;
+	dlist_mutable_iter iter;
 
-		if (!is_change(hint) || hint->announced)
-			continue;
-		presence = get_hinted(turn, hint);
-		if (presence->counted)
-			continue;
-		presence->counted = true;
-		if (presence->row && !presence->gone)
-			count_later_user(turn, presence->row->user, 1);
-		member = presence_roster_member(get_room(turn, presence_hint_text(hint, PRESENCE_FIELD_ROOM))->room,
-										presence_hint_text(hint, PRESENCE_FIELD_CHANNEL));
-		if (member && member->id == hint->id)
-			count_later_user(turn, member->user, -1);
+	memset(&subject->turn, 0, sizeof(subject->turn));
+	if (!over && !updated)
+		return;
+	dlist_foreach_modify(iter, &subject->hints)
+	{
+		PresenceWaiting *waiting = dlist_container(PresenceWaiting, link, iter.cur);
+		bool		update = waiting->hint->kind == PRESENCE_HINT_UPDATE;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!waiting->now && (over || update))
+		{
+			if (over && update)
+				see_user(turn, waiting->hint);
+			presence_backlog_cover(turn->backlog, waiting);
+		}
+		if (--rest == 0)
+			break;				/* the subject may be gone */
 	}
+}
+
+/* Bring what waits up to date with what this turn has told. */
+static void
+end_turn(Turn *turn, PresenceWaiting *const *now, int nhints)
+{
+	ListCell   *lc;
+
+	foreach(lc, turn->subjects)
+		cover_told(turn, lfirst(lc));
+	presence_backlog_end_turn(turn->backlog, now, nhints);
 }
 
 /* The status that others see. */
@@ -896,9 +890,10 @@ is_invisible(const PresencePerson *person)
 
 /* Tell the status of a user if it is news. */
 static PresenceEvent *
-status_event(const TurnUser *user, PresencePerson *person, List **gone)
+status_event(const TurnUser *user, int64 later, PresencePerson *person,
+			 List **gone)
 {
-	int64		now = person->connections - user->later;
+	int64		now = person->connections - later;
 	int64		before = now - user->change;
 	const char *chosen_before = user->chose ? user->chosen_before : person->chosen_status;
 	const char *message_before = user->chose ? user->message_before : person->custom_message;
@@ -947,26 +942,17 @@ collect_statuses(Turn *turn, List **gone)
 	foreach(lc, presence_store_people(text_array(names), turn->snapshot))
 	{
 		PresencePerson *person = lfirst(lc);
-		PresenceEvent *event = status_event(turnusers_lookup(turn->users, person->user),
-											person, gone);
+		PresenceEvent *event;
+
+		CHECK_FOR_INTERRUPTS();
+		event = status_event(turnusers_lookup(turn->users, person->user),
+							 presence_backlog_of_user(turn->backlog, person->user),
+							 person, gone);
 
 		if (event)
 			events = lappend(events, event);
 	}
 	return events;
-}
-
-/*
- * Mark the updates for later that have been told: events show a presence as it
- * is now.  Whoever builds the roster anew must not take them back.
- */
-static void
-cover_updates(Turn *turn, PresenceHint *const *later, int nlater)
-{
-	for (int i = 0; i < nlater; i++)
-		if (later[i]->kind == PRESENCE_HINT_UPDATE && is_change(later[i]) &&
-			get_hinted(turn, later[i])->updated)
-			later[i]->covered = true;
 }
 
 /* The user whose last connection in the room an event takes away. */
@@ -977,36 +963,49 @@ presence_event_leaver(const PresenceEvent *event)
 }
 
 /*
- * Make the events that hints call for, and bring the roster up to date.
- * "later" are hints that wait for another turn but belong to transactions
- * that the snapshot shows; some may come to be covered.
- * "gone" gets the users who went offline, as PresenceLastSeen.  Needs SPI.
- * Everything lives in the current memory context.
+ * Make the events that hints call for, and bring roster and backlog up to date.
+ * All of the backlog that the snapshot shows is known; the hints are those of
+ * it to tell in this turn.  "gone" gets the users who went offline, as
+ * PresenceLastSeen.  Needs SPI.  Everything lives in the current memory context.
  */
 List *
-presence_announce(PresenceRoster *roster, PresenceHint *const *hints, int nhints,
-				  PresenceHint *const *later, int nlater, Snapshot snapshot,
+presence_announce(PresenceRoster *roster, PresenceBacklog *backlog,
+				  PresenceWaiting *const *now, int nhints, Snapshot snapshot,
 				  List **gone)
 {
-	Turn		turn = {roster, snapshot};
+	Turn		turn = {roster, backlog, snapshot};
 	List	   *events;
 
 	turn.rooms = turnrooms_create(CurrentMemoryContext, 64, NULL);
-	turn.presences = turnpresences_create(CurrentMemoryContext,
-										  Max(nhints, 16), NULL);
 	turn.users = turnusers_create(CurrentMemoryContext, 64, NULL);
 	*gone = NIL;
-	sort_hints(&turn, hints, nhints, false);
-	sort_hints(&turn, later, nlater, true);
+	sort_hints(&turn, now, nhints);
 	load_rooms(&turn);
-	look_up_rows(&turn, hints, nhints);
-	look_up_rows(&turn, later, nlater);
+	look_up_rows(&turn, now, nhints);
 	note_gone(&turn);
-	tell_hints(&turn, hints, nhints);
-	count_later(&turn, later, nlater);
-	cover_updates(&turn, later, nlater);
+	tell_hints(&turn, now, nhints);
+	end_turn(&turn, now, nhints);
 	note_returns(&turn);
 	events = collect_events(&turn);
 	events = list_concat(events, resync_doubtful(&turn));
 	return list_concat(events, collect_statuses(&turn, gone));
+}
+
+/*
+ * The same for all hints of the running transaction, which announces itself
+ * and keeps nothing.
+ */
+List *
+presence_announce_alone(PresenceHint *const *hints, int nhints, Snapshot snapshot)
+{
+	PresenceBacklog *backlog = presence_backlog_create(CurrentMemoryContext);
+	PresenceWaiting **now;
+	Size		bytes;
+	List	   *gone;
+	int			ntaken;
+
+	presence_backlog_append_known(backlog, hints, nhints);
+	now = presence_backlog_take(backlog, SIZE_MAX, &ntaken, &bytes);
+	return presence_announce(presence_roster_create(CurrentMemoryContext),
+							 backlog, now, ntaken, snapshot, &gone);
 }

@@ -10,6 +10,7 @@
 
 #include "postgres.h"
 
+#include "backlog.h"
 #include "hint.h"
 #include "nodes/pg_list.h"
 #include "roster.h"
@@ -48,9 +49,10 @@ typedef struct PresenceEvent
 } PresenceEvent;
 
 extern const char *presence_event_leaver(const PresenceEvent *event);
-extern List *presence_announce(PresenceRoster *roster,
-							   PresenceHint *const *hints, int nhints,
-							   PresenceHint *const *later, int nlater,
+extern List *presence_announce(PresenceRoster *roster, PresenceBacklog *backlog,
+							   PresenceWaiting *const *now, int nhints,
 							   Snapshot snapshot, List **gone);
+extern List *presence_announce_alone(PresenceHint *const *hints, int nhints,
+									 Snapshot snapshot);
 
 #endif							/* PRESENCE_ANNOUNCE_H */

@@ -81,28 +81,23 @@ note_name(List **names, const PresenceHint *hint, PresenceHintField field)
 	MemoryContextSwitchTo(old);
 }
 
-/* Take note of hints of committed changes. */
+/* Take note of a hint of a committed change. */
 void
-presence_enforce_note(PresenceHint *const *hints, int nhints)
+presence_enforce_note(const PresenceHint *hint)
 {
 	PresenceDatabase *database = presence_database_mine();
-	uint64		rules = pg_atomic_read_u64(&database->rules);
 
-	for (int i = 0; i < nhints; i++)
+	if (hint->kind == PRESENCE_HINT_BAN)
+		note_name(&wanted.users, hint, PRESENCE_FIELD_USER);
+	else if (hint->kind == PRESENCE_HINT_ROOM_DELETED)
+		note_name(&wanted.rooms, hint, PRESENCE_FIELD_ROOM);
+	else if ((hint->kind == PRESENCE_HINT_JOIN ||
+			  hint->kind == PRESENCE_HINT_UPDATE) &&
+			 hint->rules != 0 &&
+			 hint->rules != pg_atomic_read_u64(&database->rules))
 	{
-		const PresenceHint *hint = hints[i];
-
-		if (hint->kind == PRESENCE_HINT_BAN)
-			note_name(&wanted.users, hint, PRESENCE_FIELD_USER);
-		else if (hint->kind == PRESENCE_HINT_ROOM_DELETED)
-			note_name(&wanted.rooms, hint, PRESENCE_FIELD_ROOM);
-		else if ((hint->kind == PRESENCE_HINT_JOIN ||
-				  hint->kind == PRESENCE_HINT_UPDATE) &&
-				 hint->rules != 0 && hint->rules != rules)
-		{
-			note_name(&wanted.users, hint, PRESENCE_FIELD_USER);
-			note_name(&wanted.rooms, hint, PRESENCE_FIELD_ROOM);
-		}
+		note_name(&wanted.users, hint, PRESENCE_FIELD_USER);
+		note_name(&wanted.rooms, hint, PRESENCE_FIELD_ROOM);
 	}
 }
 

@@ -12,7 +12,7 @@
 
 #include "hint.h"
 
-extern void presence_enforce_note(PresenceHint *const *hints, int nhints);
+extern void presence_enforce_note(const PresenceHint *hint);
 extern void presence_enforce_all(void);
 extern bool presence_enforce_is_wanted(void);
 extern bool presence_enforce_run(void);

@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "clock.h"
+#include "common/hashfn.h"
 #include "datatype/timestamp.h"
 #include "utils/jsonb.h"
 
@@ -83,6 +84,13 @@ typedef struct PresenceHint
 
 /* No hint is longer: names of 255 characters, and a meta or a payload. */
 #define PRESENCE_HINT_MAX_SIZE (16 * 1024 - 64)
+
+/* The hash of a name, for tables of what hints speak of. */
+static inline uint32
+presence_hint_hash(const char *name)
+{
+	return hash_bytes((const unsigned char *) name, strlen(name));
+}
 
 extern PresenceHint *presence_hint_make(PresenceHintKind kind, int64 id,
 										const PresenceValue *fields);

@@ -516,7 +516,6 @@ presence_notify_transaction(PresenceHint *const *hints, int nhints, bool resync)
 	Snapshot	snapshot;
 	MemoryContext context;
 	MemoryContext old;
-	List	   *ignored;
 
 	if (!presence_store_is_there())
 		return true;			/* dropped since: nobody is to be told */
@@ -532,9 +531,8 @@ presence_notify_transaction(PresenceHint *const *hints, int nhints, bool resync)
 	if (told && (resync || asks_resync(hints, nhints)))
 		presence_notify_resync(&stamp);
 	if (told)
-		presence_notify_events(presence_announce(presence_roster_create(context),
-												 hints, nhints, NULL, 0,
-												 snapshot, &ignored), &stamp);
+		presence_notify_events(presence_announce_alone(hints, nhints, snapshot),
+							   &stamp);
 	else if (presence_shmem_ready())
 		forget_leavers(hints, nhints, snapshot);
 	presence_store_finish();

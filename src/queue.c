@@ -10,8 +10,9 @@
  * back once what they told has been announced.
  *
  * Locking.  Each queue has an LWLock for its list and flags; the list of free
- * blocks has a spinlock, taken last.  A transaction appends all its hints
- * under one hold of the lock, by memcpy: nothing there can fail.
+ * blocks has a spinlock, taken last.  Nobody holds the lock for longer than a
+ * slice of hints or a block takes.  A transaction appends its hints by memcpy:
+ * nothing there can fail.
  *
  * When no block is free the queue is cut: everything in it is thrown away and
  * "resync" says so.  The worker announces that rooms are to be read again, so
@@ -32,8 +33,11 @@
 #include "storage/shmem.h"
 #include "storage/spin.h"
 
-#define BLOCK_SIZE (16 * 1024)
+#define BLOCK_SIZE PRESENCE_QUEUE_READ_SIZE
 #define BLOCK_DATA (BLOCK_SIZE - MAXALIGN(sizeof(QueueBlockHeader)))
+
+/* Hints appended or marked under one hold of the lock. */
+#define SLICE 256
 
 typedef struct QueueBlockHeader
 {
@@ -56,6 +60,7 @@ typedef struct PresenceQueue
 	uint32		last;
 	uint32		start;			/* bytes of the first block already read */
 	uint64		bytes;			/* waiting */
+	uint64		appended;		/* bytes, ever */
 } PresenceQueue;
 
 typedef struct PresenceQueues
@@ -201,6 +206,25 @@ append_hint(PresenceQueue *queue, const PresenceHint *hint, TransactionId xid,
 	copy->announced = announced;
 	block->used += hint->size;
 	queue->bytes += hint->size;
+	queue->appended += hint->size;
+	return true;
+}
+
+/* Append a slice of hints; false: nothing more is to be appended. */
+static bool
+push_slice(PresenceQueue *queue, PresenceHint *const *hints, int nhints,
+		   TransactionId xid, bool announced, bool *news)
+{
+	if (announced && !queue->open)
+		return false;
+	*news |= queue->first == 0;
+	for (int i = 0; i < nhints; i++)
+	{
+		if (append_hint(queue, hints[i], xid, announced))
+			continue;
+		cut_queue(queue);
+		return false;
+	}
 	return true;
 }
 
@@ -208,6 +232,9 @@ append_hint(PresenceQueue *queue, const PresenceHint *hint, TransactionId xid,
  * Append the hints of a transaction that has just committed.  Cannot fail:
  * without room the queue is cut and a resync is owed.  Whether the worker has
  * to be told: it knows of a queue that was not empty.
+ *
+ * The lock is held for a slice at a time.  The worker waits for the last one,
+ * for it waits for transactions that show themselves (backend.c).
  *
  * What the transaction has announced itself is worth telling to a worker that
  * counts who was announced, and to nobody else.
@@ -217,20 +244,16 @@ presence_queue_push(PresenceDatabase *database, PresenceHint *const *hints,
 					int nhints, TransactionId xid, bool announced)
 {
 	PresenceQueue *queue = get_queue(database);
-	bool		news;
+	bool		news = false;
+	bool		more = true;
 
-	LWLockAcquire(&queue->lock, LW_EXCLUSIVE);
-	if (announced && !queue->open)
-		nhints = 0;
-	news = nhints > 0 && queue->first == 0;
-	for (int i = 0; i < nhints; i++)
+	for (int i = 0; i < nhints && more; i += SLICE)
 	{
-		if (append_hint(queue, hints[i], xid, announced))
-			continue;
-		cut_queue(queue);
-		break;
+		LWLockAcquire(&queue->lock, LW_EXCLUSIVE);
+		more = push_slice(queue, hints + i, Min(SLICE, nhints - i), xid,
+						  announced, &news);
+		LWLockRelease(&queue->lock);
 	}
-	LWLockRelease(&queue->lock);
 	return news;
 }
 
@@ -314,148 +337,145 @@ presence_queue_bytes(PresenceDatabase *database)
 	return get_queue(database)->bytes;
 }
 
-/* Copy all blocks of a queue behind each other; "size" gets the bytes. */
-static char *
-copy_blocks(PresenceQueue *queue, char *target, Size *size)
-{
-	uint32		start = queue->start;
-	Size		filled = 0;
-
-	for (uint32 i = queue->first; i != 0; i = get_block(i)->next)
-	{
-		QueueBlockHeader *block = get_block(i);
-
-		memcpy(target + filled, block_data(block) + start, block->used - start);
-		filled += block->used - start;
-		start = 0;
-	}
-	*size = filled;
-	return target;
-}
-
-/* Point to every hint in a run of hints. */
-static void
-index_hints(PresenceBatch *batch, char *data, Size size)
-{
-	int			room = 64;
-
-	batch->hints = palloc(room * sizeof(PresenceHint *));
-	for (Size done = 0; done < size;)
-	{
-		PresenceHint *hint = (PresenceHint *) (data + done);
-
-		if (batch->nhints == room)
-		{
-			room *= 2;
-			batch->hints = repalloc_huge(batch->hints,
-										 room * sizeof(PresenceHint *));
-		}
-		batch->hints[batch->nhints++] = hint;
-		done += hint->size;
-	}
-}
-
-/* Copy what waits, into the current memory context, leaving it where it is. */
-PresenceBatch *
-presence_queue_peek(PresenceDatabase *database)
+/* How a queue stands. */
+PresenceQueueState
+presence_queue_look(PresenceDatabase *database)
 {
 	PresenceQueue *queue = get_queue(database);
-	PresenceBatch *batch = palloc0(sizeof(PresenceBatch));
-	uint64		room = 0;
-	Size		size = 0;
-	char	   *data = NULL;
+	PresenceQueueState state;
 
-	/* Memory is allocated without the lock: the queue may grow meanwhile. */
 	LWLockAcquire(&queue->lock, LW_SHARED);
-	while (queue->bytes > room)
-	{
-		room = queue->bytes + BLOCK_SIZE;
-		LWLockRelease(&queue->lock);
-		if (data)
-			pfree(data);
-		data = MemoryContextAllocHuge(CurrentMemoryContext, room);
-		LWLockAcquire(&queue->lock, LW_SHARED);
-	}
-	batch->resync = queue->resync;
-	batch->losses = queue->losses;
-	batch->cuts = queue->cuts;
-	if (data)
-		copy_blocks(queue, data, &size);
+	state.resync = queue->resync;
+	state.losses = queue->losses;
+	state.cuts = queue->cuts;
+	state.appended = queue->appended;
 	LWLockRelease(&queue->lock);
-
-	batch->data = data;
-	batch->size = size;
-	index_hints(batch, data, size);
-	return batch;
-}
-
-/* Drop the first hint of a queue.  The caller holds the lock. */
-static void
-drop_hint(PresenceQueue *queue)
-{
-	uint32		number = queue->first;
-	QueueBlockHeader *block = get_block(number);
-	PresenceHint *hint = (PresenceHint *) (block_data(block) + queue->start);
-
-	queue->start += hint->size;
-	queue->bytes -= hint->size;
-	if (queue->start < block->used)
-		return;
-	queue->first = block->next;
-	queue->start = 0;
-	if (queue->first == 0)
-		queue->last = 0;
-	give_blocks(number, number);
+	return state;
 }
 
 /*
- * Mark those of the waiting hints that are covered in the batch, from an
- * offset of it on.  The caller holds the lock.
- */
-static void
-mark_covered(PresenceQueue *queue, const PresenceBatch *batch, Size done)
-{
-	uint32		number = queue->first;
-	Size		offset = queue->start;
-
-	while (done < batch->size)
-	{
-		const PresenceHint *seen = (const PresenceHint *) (batch->data + done);
-		QueueBlockHeader *block = get_block(number);
-
-		((PresenceHint *) (block_data(block) + offset))->covered = seen->covered;
-		done += seen->size;
-		offset += seen->size;
-		if (offset < block->used)
-			continue;
-		number = block->next;
-		offset = 0;
-	}
-}
-
-/*
- * The first hints of a batch have been announced: drop them, and mark those
- * behind them that were covered, unless the queue was cut meanwhile.  Called by
- * the one worker of the database only.
+ * Begin to read what waits.  A position is good until the queue is cut: the
+ * one worker of the database reads on from it and gives back what it has told.
  */
 void
-presence_queue_consume(PresenceDatabase *database, const PresenceBatch *batch,
-					   int nhints)
+presence_queue_begin(PresenceDatabase *database, PresenceQueuePosition *position)
 {
 	PresenceQueue *queue = get_queue(database);
-	Size		done = 0;
 
-	for (int i = 0; i < nhints; i++)
-		done += ((const PresenceHint *) (batch->data + done))->size;
-	LWLockAcquire(&queue->lock, LW_EXCLUSIVE);
-	if (queue->cuts == batch->cuts)
+	LWLockAcquire(&queue->lock, LW_SHARED);
+	position->cuts = queue->cuts;
+	position->read = queue->appended - queue->bytes;
+	position->block = 0;
+	position->offset = 0;
+	LWLockRelease(&queue->lock);
+}
+
+/*
+ * Copy the next hints from a position on, what is left of one block of at most
+ * PRESENCE_QUEUE_READ_SIZE bytes; how many bytes, 0: none.  "queued" gets where
+ * they lie.  Nothing is copied once the queue was cut.
+ */
+Size
+presence_queue_read(PresenceDatabase *database, PresenceQueuePosition *position,
+					char *target, PresenceHint **queued)
+{
+	PresenceQueue *queue = get_queue(database);
+	Size		size = 0;
+
+	LWLockAcquire(&queue->lock, LW_SHARED);
+	if (queue->cuts == position->cuts && queue->appended > position->read)
 	{
-		for (int i = 0; i < nhints; i++)
-			drop_hint(queue);
-		if (batch->covers)
-			mark_covered(queue, batch, done);
+		QueueBlockHeader *block;
+
+		if (position->block == 0)
+		{
+			position->block = queue->first;
+			position->offset = queue->start;
+		}
+		block = get_block(position->block);
+		if (position->offset == block->used)
+		{
+			position->block = block->next;
+			position->offset = 0;
+			block = get_block(position->block);
+		}
+		size = block->used - position->offset;
+		*queued = (PresenceHint *) (block_data(block) + position->offset);
+		memcpy(target, *queued, size);
+		position->offset = block->used;
+		position->read += size;
 	}
 	LWLockRelease(&queue->lock);
+	return size;
+}
+
+/* Drop so many bytes of hints.  The caller holds the lock. */
+static void
+drop_hints(PresenceQueue *queue, PresenceQueuePosition *position, Size bytes)
+{
+	uint32		first = queue->first;
+	uint32		last = 0;		/* of the blocks that are done with */
+
+	queue->bytes -= bytes;
+	while (bytes > 0)
+	{
+		QueueBlockHeader *block = get_block(queue->first);
+		Size		rest = block->used - queue->start;
+
+		if (bytes < rest)
+		{
+			queue->start += bytes;
+			break;
+		}
+		bytes -= rest;
+		last = queue->first;
+		if (last == position->block)
+			position->block = 0;	/* all that was read is told */
+		queue->first = block->next;
+		queue->start = 0;
+	}
+	if (queue->first == 0)
+		queue->last = 0;
+	if (last != 0)
+		give_blocks(first, last);
+}
+
+/*
+ * So many bytes of hints, the first ones that wait, have been announced: drop
+ * them, unless the queue was cut meanwhile.  Called by the one worker of the
+ * database only.
+ */
+void
+presence_queue_consume(PresenceDatabase *database,
+					   PresenceQueuePosition *position, Size bytes)
+{
+	PresenceQueue *queue = get_queue(database);
+
+	LWLockAcquire(&queue->lock, LW_EXCLUSIVE);
+	if (queue->cuts == position->cuts)
+		drop_hints(queue, position, bytes);
+	LWLockRelease(&queue->lock);
+}
+
+/*
+ * Mark hints that wait, by where they lie, as covered, unless the queue was
+ * cut meanwhile: for the worker that comes after this one.
+ */
+void
+presence_queue_cover(PresenceDatabase *database,
+					 const PresenceQueuePosition *position, List *queued)
+{
+	PresenceQueue *queue = get_queue(database);
+
+	for (int i = 0; i < list_length(queued); i += SLICE)
+	{
+		int			end = Min(i + SLICE, list_length(queued));
+
+		LWLockAcquire(&queue->lock, LW_EXCLUSIVE);
+		for (int k = i; k < end && queue->cuts == position->cuts; k++)
+			((PresenceHint *) list_nth(queued, k))->covered = true;
+		LWLockRelease(&queue->lock);
+	}
 }
 
 /* The resync owed after so many losses has been announced. */

@@ -12,19 +12,28 @@
 
 #include "database.h"
 #include "hint.h"
+#include "nodes/pg_list.h"
 
-/* A copy of what waits in the queue. */
-typedef struct PresenceBatch
+/* Most bytes that are read at a time. */
+#define PRESENCE_QUEUE_READ_SIZE (16 * 1024)
+
+/* How a queue stands. */
+typedef struct PresenceQueueState
 {
-	PresenceHint **hints;
-	int			nhints;
-	char	   *data;			/* the hints behind each other, as queued */
-	Size		size;
-	bool		covers;			/* some were marked as covered since */
-	bool		resync;			/* events were lost before these */
+	bool		resync;			/* events were lost and nobody has said so */
 	uint32		losses;			/* tells whether more were lost since */
 	uint32		cuts;			/* tells whether the queue was cut since */
-} PresenceBatch;
+	uint64		appended;		/* bytes, ever */
+} PresenceQueueState;
+
+/* How far the worker has read a queue. */
+typedef struct PresenceQueuePosition
+{
+	uint32		cuts;			/* of the queue when it began */
+	uint32		block;			/* 0: before all that waits */
+	uint32		offset;			/* bytes of the block already read */
+	uint64		read;			/* bytes, of those ever appended */
+} PresenceQueuePosition;
 
 extern Size presence_queue_shmem_size(void);
 extern void presence_queue_shmem_init(void *area, bool found);
@@ -36,9 +45,17 @@ extern bool presence_queue_push(PresenceDatabase *database,
 								PresenceHint *const *hints, int nhints,
 								TransactionId xid, bool announced);
 extern bool presence_queue_is_empty(PresenceDatabase *database);
-extern PresenceBatch *presence_queue_peek(PresenceDatabase *database);
+extern PresenceQueueState presence_queue_look(PresenceDatabase *database);
+extern void presence_queue_begin(PresenceDatabase *database,
+								 PresenceQueuePosition *position);
+extern Size presence_queue_read(PresenceDatabase *database,
+								PresenceQueuePosition *position,
+								char *target, PresenceHint **queued);
 extern void presence_queue_consume(PresenceDatabase *database,
-								   const PresenceBatch *batch, int nhints);
+								   PresenceQueuePosition *position, Size bytes);
+extern void presence_queue_cover(PresenceDatabase *database,
+								 const PresenceQueuePosition *position,
+								 List *queued);
 extern void presence_queue_resynced(PresenceDatabase *database, uint32 losses);
 extern void presence_queue_owe_resync(PresenceDatabase *database);
 extern bool presence_queue_owes_resync(PresenceDatabase *database,

@@ -14,8 +14,9 @@
  * committed one ends the worker.
  *
  * Delivery.  A transaction takes a snapshot, waits until every transaction
- * that the snapshot shows as ended has queued its hints (backend.c), copies
- * the queue, and announces the hints that belong to the snapshot, in order.
+ * that the snapshot shows as ended has queued its hints (backend.c), reads what
+ * is new in the queue into its backlog (backlog.c), and announces the hints that
+ * belong to the snapshot, in order.
  * What was announced is dropped from the queue, and the number of the last
  * event published, only once the NOTIFY has committed, with nothing between
  * that could fail: so nothing is lost, and nothing gets two numbers.  That
@@ -35,6 +36,7 @@
 #include "access/xact.h"
 #include "announce.h"
 #include "backend.h"
+#include "backlog.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_type.h"
@@ -65,6 +67,7 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/timeout.h"
 #include "utils/timestamp.h"
 #include "worker.h"
 
@@ -95,8 +98,11 @@
 /* How long to wait for hints of transactions that have ended; microseconds. */
 #define LATE_LIMIT (1000 * 1000)
 
-/* A step of a round that takes longer was stopped; microseconds. */
+/* A worker at work that is not heard of for so long was stopped; microseconds. */
 #define STEP_LIMIT (2 * 1000 * 1000)
+
+/* How often it lets hear of itself meanwhile; milliseconds. */
+#define TICK_INTERVAL 250
 
 /* Above this the worker waits for the listeners to read. */
 #define MAX_QUEUE_USAGE 0.5
@@ -108,6 +114,8 @@ typedef struct Worker
 	bool		leaving;		/* ends by its own will */
 	MemoryContext scratch;		/* reset each round */
 	PresenceRoster *roster;
+	PresenceBacklog *backlog;	/* what was read of the queue and not told */
+	PresenceQueuePosition position; /* behind that */
 	PresenceExpiry *expiry;
 	PresenceTime last_delivery;
 	PresenceTime next_delivery; /* not before */
@@ -117,11 +125,21 @@ typedef struct Worker
 	PresenceTime next_rules;	/* when to apply changed rules again */
 	PresenceTime next_audit;	/* when to look for rows without entries */
 	PresenceTime idle_since;	/* 0: not idle */
+	TimeoutId	tick;			/* calls promise_step() while at work */
 	int			max_age;		/* setting in the last round */
 	uint64		adds;			/* counted in this database at the last scan */
 } Worker;
 
 static Worker worker;
+
+/* What one delivery brings about. */
+typedef struct Delivery
+{
+	int			nhints;			/* told, of the backlog */
+	Size		bytes;			/* that these have in the queue */
+	List	   *covered;		/* hints that wait, by where they lie there */
+	List	   *gone;			/* PresenceLastSeen of users who went offline */
+} Delivery;
 
 /* Describe a worker of a database to the postmaster. */
 void
@@ -360,56 +378,51 @@ current_stamp(void)
 static int
 compare_tickets(const void *a, const void *b)
 {
-	const PresenceHint *left = *(PresenceHint *const *) a;
-	const PresenceHint *right = *(PresenceHint *const *) b;
+	const PresenceWaiting *left = *(PresenceWaiting *const *) a;
+	const PresenceWaiting *right = *(PresenceWaiting *const *) b;
 
-	if (left->ticket != right->ticket)
-		return left->ticket > right->ticket ? 1 : -1;
-	return (left > right) - (left < right);
+	if (left->hint->ticket != right->hint->ticket)
+		return left->hint->ticket > right->hint->ticket ? 1 : -1;
+	return (left->number > right->number) - (left->number < right->number);
+}
+
+/* Forget what was read of the queue, and read it from the beginning. */
+static void
+begin_queue(void)
+{
+	presence_backlog_clear(worker.backlog);
+	presence_queue_begin(worker.database, &worker.position);
 }
 
 /*
- * Sort a batch: first the hints to announce now, then those that the snapshot
- * shows but that come later.  The first hint that it does not show ends the
- * first part: hints are dropped from the queue in order.  Within that part who
- * made place comes before who took it, whoever came to the queue first.
+ * Read into the backlog what came to the queue since the last turn; how the
+ * queue stood before.
  */
-static int
-split_batch(PresenceBatch *batch, Snapshot snapshot, int *nlater)
+static PresenceQueueState
+read_queue(void)
 {
-	Size		bytes = 0;
-	int			n = 0;
-	int			kept;
+	PresenceQueueState state;
+	char	   *buffer = palloc(PRESENCE_QUEUE_READ_SIZE);
 
-	while (n < batch->nhints && bytes < DELIVERY_BATCH &&
-		   !XidInMVCCSnapshot(batch->hints[n]->xid, snapshot))
-		bytes += batch->hints[n++]->size;
-	kept = n;
-	for (int i = n; i < batch->nhints; i++)
-		if (!XidInMVCCSnapshot(batch->hints[i]->xid, snapshot))
-			batch->hints[kept++] = batch->hints[i];
-	*nlater = kept - n;
-	qsort(batch->hints, n, sizeof(PresenceHint *), compare_tickets);
-	return n;
-}
-
-/*
- * Whether a hint says that everything changed; also one for later, for the
- * table shows it now.
- */
-static bool
-asks_resync(PresenceHint *const *hints, int nhints)
-{
-	bool		asks = false;
-
-	for (int i = 0; i < nhints; i++)
+	for (;;)
 	{
-		if (hints[i]->kind != PRESENCE_HINT_RESYNC || hints[i]->covered)
-			continue;
-		asks = true;
-		hints[i]->covered = true;
+		PresenceHint *queued;
+		Size		size;
+
+		state = presence_queue_look(worker.database);
+		if (state.cuts != worker.position.cuts)
+			begin_queue();
+		do
+		{
+			CHECK_FOR_INTERRUPTS();
+			size = presence_queue_read(worker.database, &worker.position,
+									   buffer, &queued);
+			if (size > 0)
+				presence_backlog_append(worker.backlog, buffer, size, queued);
+		} while (size > 0 && worker.position.read < state.appended);
+		if (worker.position.read >= state.appended)
+			return state;
 	}
-	return asks;
 }
 
 /* Forget who was announced and have listeners read all rooms again. */
@@ -420,25 +433,27 @@ resync(PresenceStamp *stamp)
 	presence_notify_resync(stamp);
 }
 
-/* Announce the hints of a batch that the snapshot shows; how many. */
-static int
-announce_batch(PresenceBatch *batch, Snapshot snapshot, PresenceStamp *stamp,
-			   List **gone)
+/* Announce the hints of this turn. */
+static void
+announce_turn(Snapshot snapshot, PresenceStamp *stamp, Delivery *delivery)
 {
-	int			nlater;
-	int			nhints = split_batch(batch, snapshot, &nlater);
+	PresenceWaiting **now;
 	List	   *events;
 
-	if (asks_resync(batch->hints, nhints + nlater))
+	presence_backlog_know(worker.backlog, snapshot);
+	if (presence_backlog_take_resyncs(worker.backlog))
 		resync(stamp);
+	now = presence_backlog_take(worker.backlog, DELIVERY_BATCH,
+								&delivery->nhints, &delivery->bytes);
+	for (int i = 0; i < delivery->nhints; i++)
+		presence_enforce_note(now[i]->hint);
+	qsort(now, delivery->nhints, sizeof(PresenceWaiting *), compare_tickets);
 	presence_store_connect();
-	events = presence_announce(worker.roster, batch->hints, nhints,
-							   batch->hints + nhints, nlater, snapshot, gone);
+	events = presence_announce(worker.roster, worker.backlog, now,
+							   delivery->nhints, snapshot, &delivery->gone);
 	presence_notify_events(events, stamp);
 	presence_store_finish();
-	for (int i = nhints; i < nhints + nlater; i++)
-		batch->covers |= batch->hints[i]->covered;
-	return nhints;
+	delivery->covered = presence_backlog_covered(worker.backlog);
 }
 
 /*
@@ -456,6 +471,19 @@ remember_gone(List *gone)
 	CommitTransactionCommand();
 }
 
+/* The delivery has committed: tell numbers and queue.  Nothing here may fail. */
+static void
+publish(const PresenceStamp *stamp, const PresenceQueueState *state,
+		const Delivery *delivery)
+{
+	for (int i = 0; i < PRESENCE_NVOICES; i++)
+		pg_atomic_write_u64(&worker.database->seq[i], stamp->seq[i]);
+	if (state->resync)
+		presence_queue_resynced(worker.database, state->losses);
+	presence_queue_cover(worker.database, &worker.position, delivery->covered);
+	presence_queue_consume(worker.database, &worker.position, delivery->bytes);
+}
+
 /*
  * Deliver what is in the queue, as much as one transaction should.  From the
  * commit on nothing is interrupted until the queue knows.
@@ -465,46 +493,38 @@ deliver(void)
 {
 	PresenceStamp stamp = current_stamp();
 	Snapshot	snapshot;
-	PresenceBatch *batch;
-	List	   *gone = NIL;
-	int			nhints = 0;
+	PresenceQueueState state;
+	Delivery	delivery = {0};
 	bool		resynced;
 	bool		open = presence_queue_is_open(worker.database);
 
 	snapshot = begin_delivery();
 	resynced = !wait_for_hints(snapshot);
-	batch = presence_queue_peek(worker.database);
-	resynced |= batch->resync;
+	state = read_queue();
+	resynced |= state.resync;
 	if (resynced)
 	{
 		resync(&stamp);
 		presence_enforce_all();
 	}
 	else
-	{
-		nhints = announce_batch(batch, snapshot, &stamp, &gone);
-		presence_enforce_note(batch->hints, nhints);
-	}
+		announce_turn(snapshot, &stamp, &delivery);
 	if (!open && !resynced)
 		resync(&stamp);
 
 	PopActiveSnapshot();
 	HOLD_INTERRUPTS();
 	CommitTransactionCommand();
-	for (int i = 0; i < PRESENCE_NVOICES; i++)
-		pg_atomic_write_u64(&worker.database->seq[i], stamp.seq[i]);
-	if (batch->resync)
-		presence_queue_resynced(worker.database, batch->losses);
-	else
-		presence_queue_consume(worker.database, batch, nhints);
+	publish(&stamp, &state, &delivery);
 	RESUME_INTERRUPTS();
 
+	presence_backlog_drop(worker.backlog, delivery.nhints);
 	worker.last_delivery = presence_clock_now();
 	presence_database_set(worker.database, PRESENCE_LAST_DRAIN,
 						  (uint64) GetCurrentTimestamp());
 	worker.database->failures = 0;
-	if (gone != NIL)
-		remember_gone(gone);
+	if (delivery.gone != NIL)
+		remember_gone(delivery.gone);
 	pgstat_report_stat(true);
 	pgstat_report_activity(STATE_IDLE, NULL);
 	MemoryContextReset(worker.scratch);
@@ -844,11 +864,23 @@ promise(PresenceTime within)
 						(uint64) (presence_clock_machine() + within));
 }
 
-/* The same while at work: no step of a round takes as long. */
+/*
+ * The same while at work.  The timer calls this, too, in the middle of whatever
+ * takes long or waits for a lock: that is no sign of a server that stood still.
+ */
 static void
 promise_step(void)
 {
 	promise(STEP_LIMIT);
+}
+
+/* Let hear of the worker for as long as it is at work. */
+static void
+start_ticking(void)
+{
+	enable_timeout_every(worker.tick,
+						 TimestampTzPlusMilliseconds(GetCurrentTimestamp(), TICK_INTERVAL),
+						 TICK_INTERVAL);
 }
 
 /* Sleep until there is something to do. */
@@ -858,11 +890,13 @@ sleep_until(PresenceTime wake, uint32 wait_event)
 	PresenceTime now = presence_clock_now();
 	long		timeout = wake <= now ? 0 : (wake - now + 999) / 1000;
 
-	promise(Max(wake - now, 0));
+	disable_timeout(worker.tick, false);
+	promise(timeout > 0 ? wake - now : STEP_LIMIT);
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 					 timeout, wait_event);
 	ResetLatch(MyLatch);
 	promise_step();
+	start_ticking();
 	presence_liveness_check_wall_clock();
 	CHECK_FOR_INTERRUPTS();
 }
@@ -953,6 +987,7 @@ become_the_worker(void)
 	{
 		if (!claim_slot())
 			proc_exit(0);
+		begin_queue();
 		begin_work("starting");
 		end_work();
 		return;
@@ -979,10 +1014,13 @@ presence_worker_main(Datum database)
 	worker.scratch = AllocSetContextCreate(TopMemoryContext, "presence worker scratch",
 										   ALLOCSET_DEFAULT_SIZES);
 	worker.roster = presence_roster_create(TopMemoryContext);
+	worker.backlog = presence_backlog_create(TopMemoryContext);
 	worker.expiry = presence_expiry_create(TopMemoryContext);
 	become_the_worker();
 	if (worker.database)
 		presence_enforce_all();
+	worker.tick = RegisterTimeout(USER_TIMEOUT, promise_step);
+	start_ticking();
 	for (;;)
 	{
 		do_round();

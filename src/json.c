@@ -33,7 +33,7 @@ typedef struct Writer
 {
 	StringInfo	buf;
 	int			limit;			/* of buf->len */
-	Datum		too_large;		/* numbers of this size do not fit; 0: not yet made */
+	Datum		too_large;		/* numbers from here on do not fit, or 0 */
 	Datum		too_small;		/* the same below zero */
 } Writer;
 

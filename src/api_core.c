@@ -452,7 +452,7 @@ prune_presences(PG_FUNCTION_ARGS)
 	}
 	PreventCommandDuringRecovery("prune_presences()");
 	presence_store_connect();
-	removed = presence_membership_expire(presence_store_older(age), age);
+	removed = presence_membership_prune(age);
 	presence_store_finish();
 	PG_RETURN_INT64(removed);
 }

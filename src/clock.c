@@ -80,11 +80,14 @@ presence_clock_to_timestamp(PresenceTime time)
 	return presence_clock_wall() - (presence_clock_now() - time);
 }
 
-/* Convert wall time to a monotonic reading; what lies ahead counts as now. */
+/*
+ * Convert wall time to a monotonic reading; what lies ahead counts as now,
+ * -infinity as the oldest time there is.
+ */
 PresenceTime
 presence_clock_from_timestamp(TimestampTz timestamp)
 {
-	int64		age = presence_clock_wall() - timestamp;
+	int64		age = presence_clock_wall() - Max(timestamp, MIN_TIMESTAMP);
 
 	return presence_clock_now() - Max(age, 0);
 }

@@ -8,27 +8,58 @@
 #include "postgres.h"
 
 #include "hint.h"
+#include "registry.h"
 #include "utils/memutils.h"
 
-/*
- * Make a hint in the current memory context.  "fields" has PRESENCE_NFIELDS
- * values.
- */
-PresenceHint *
-presence_hint_make(PresenceHintKind kind, int64 id, const PresenceValue *fields)
+/* Whether a field may be carried: names no longer than names can be. */
+static bool
+fits(const PresenceValue *fields, PresenceHintField field)
+{
+	int			limit = field <= PRESENCE_FIELD_PREVIOUS ?
+		PRESENCE_MAX_NAME_BYTES : PRESENCE_HINT_MAX_SIZE;
+
+	return fields[field].data == NULL || fields[field].length <= limit;
+}
+
+/* Bytes of a hint with these fields. */
+static Size
+size_of(const PresenceValue *fields)
 {
 	Size		size = MAXALIGN(sizeof(PresenceHint));
-	uint32		offset = size;
-	PresenceHint *hint;
 
 	for (int i = 0; i < PRESENCE_NFIELDS; i++)
 		if (fields[i].data)
 			size += MAXALIGN(fields[i].length + 1);
-	Assert(size <= PRESENCE_HINT_MAX_SIZE);
+	return size;
+}
 
-	hint = palloc0(size);
+/*
+ * Whether a change can be told.  Rows that were written with triggers disabled
+ * may hold names of any length.
+ */
+static bool
+can_be_told(PresenceHintKind kind, const PresenceValue *fields)
+{
+	for (int i = 0; i < PRESENCE_NFIELDS; i++)
+		if (!fits(fields, i))
+			return false;
+	if (kind <= PRESENCE_HINT_UPDATE &&
+		(fields[PRESENCE_FIELD_ROOM].data == NULL ||
+		 fields[PRESENCE_FIELD_CHANNEL].data == NULL))
+		return false;
+	return size_of(fields) <= PRESENCE_HINT_MAX_SIZE;
+}
+
+/* Pack a hint. */
+static PresenceHint *
+pack(PresenceHintKind kind, int64 id, const PresenceValue *fields)
+{
+	Size		size = size_of(fields);
+	uint32		offset = MAXALIGN(sizeof(PresenceHint));
+	PresenceHint *hint = palloc0(size);
+
 	hint->size = size;
-	hint->kind = kind;
+	hint->kind = hint->stands_for = kind;
 	hint->noted = presence_clock_now();
 	hint->id = id;
 	for (int i = 0; i < PRESENCE_NFIELDS; i++)
@@ -39,6 +70,26 @@ presence_hint_make(PresenceHintKind kind, int64 id, const PresenceValue *fields)
 		memcpy((char *) hint + offset, fields[i].data, fields[i].length);
 		offset += MAXALIGN(fields[i].length + 1);
 	}
+	return hint;
+}
+
+/*
+ * Make a hint in the current memory context.  "fields" has PRESENCE_NFIELDS
+ * values.  What cannot be told becomes a RESYNC, which says only the channel,
+ * where that can be said, for whoever counts its rows.
+ */
+PresenceHint *
+presence_hint_make(PresenceHintKind kind, int64 id, const PresenceValue *fields)
+{
+	PresenceValue kept[PRESENCE_NFIELDS] = {0};
+	PresenceHint *hint;
+
+	if (can_be_told(kind, fields))
+		return pack(kind, id, fields);
+	if (fits(fields, PRESENCE_FIELD_CHANNEL))
+		kept[PRESENCE_FIELD_CHANNEL] = fields[PRESENCE_FIELD_CHANNEL];
+	hint = pack(PRESENCE_HINT_RESYNC, id, kept);
+	hint->stands_for = kind;
 	return hint;
 }
 

@@ -20,7 +20,7 @@ typedef enum PresenceHintKind
 	PRESENCE_HINT_JOIN,			/* room, channel: look the row up */
 	PRESENCE_HINT_LEAVE,		/* all of the row, for it is gone */
 	PRESENCE_HINT_UPDATE,		/* room, channel; user now and before */
-	PRESENCE_HINT_RESYNC,		/* room, or all rooms where that is NULL */
+	PRESENCE_HINT_RESYNC,		/* everything changed: see "stands_for" */
 	PRESENCE_HINT_STATUS,		/* user; chosen status and message before */
 	PRESENCE_HINT_BROADCAST,	/* room; payload: to be sent as it is */
 	PRESENCE_HINT_BAN,			/* user: look for presences that came in beside */
@@ -73,6 +73,8 @@ typedef struct PresenceHint
 	TimestampTz last_seen;		/* of a LEAVE, or a user's: sign of life */
 	uint8		kind;			/* PresenceHintKind */
 	uint8		reason;			/* PresenceReason, of a LEAVE */
+	uint8		stands_for;		/* the kind of change: of a RESYNC, the one
+								 * whose names are too long to be told */
 	bool		truncated;		/* the meta was too large to carry */
 	bool		announced;		/* its transaction has told it itself */
 	bool		covered;		/* told by the worker, with another hint */
@@ -82,7 +84,7 @@ typedef struct PresenceHint
 /* Metas above this many bytes are not carried: no payload could hold them. */
 #define PRESENCE_HINT_MAX_META 7800
 
-/* No hint is longer: names of 255 characters, and a meta or a payload. */
+/* No hint is longer, whatever is in the tables: presence_hint_make() sees to it. */
 #define PRESENCE_HINT_MAX_SIZE (16 * 1024 - 64)
 
 /* The hash of a name, for tables of what hints speak of. */

@@ -694,6 +694,21 @@ presence_membership_expire(ArrayType *channels, int64 age)
 	return removed;
 }
 
+/*
+ * Remove all presences that were silent for longer than an age in microseconds;
+ * how many went.  A last_seen that plain SQL, or a clock that was set back, has
+ * put far into the future would keep a row alive until then: it counts as now.
+ */
+uint64
+presence_membership_prune(int64 age)
+{
+	TimestampTz wall = presence_clock_wall();
+
+	if (!registry_is_complete())
+		presence_store_pull_back(wall, wall + presence_liveness_max_age());
+	return presence_membership_expire(presence_store_older(age), age);
+}
+
 /* Remove empty rooms; how many.  None while somebody stays in the way. */
 uint64
 presence_membership_prune_rooms(void)

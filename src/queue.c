@@ -187,7 +187,7 @@ append_hint(PresenceQueue *queue, const PresenceHint *hint, TransactionId xid,
 
 	if (block == NULL || block->used + hint->size > BLOCK_DATA)
 	{
-		uint32		number = take_block();
+		uint32		number = hint->size > BLOCK_DATA ? 0 : take_block();
 
 		if (number == 0)
 			return false;

@@ -36,6 +36,10 @@
  * the entry may be freed and made anew, without the rows that went: so it notes
  * the entry before it commits, and does not count on another one.
  *
+ * Only names of 1 to PRESENCE_MAX_NAME_BYTES bytes are kept.  Rows may have
+ * others, for instance where triggers were disabled; the registry never learns
+ * of them, says FULL, and rows take over, as they do where it has no room.
+ *
  * A verdict holds for one life: who condemned a channel that was revived, and
  * condemned again by somebody else, finds another last sign of life there.
  *
@@ -188,6 +192,13 @@ same_name(const PresenceCell *cell, const PresenceName *name)
 	}
 }
 
+/* Whether a name may have an entry: cells and buffers are made for those. */
+static bool
+is_keepable(const PresenceName *name)
+{
+	return name->length > 0 && name->length <= PRESENCE_MAX_NAME_BYTES;
+}
+
 /* Find an entry; the caller holds its partition's lock. */
 static PresenceCell *
 find_cell(const PresenceName *name)
@@ -279,11 +290,11 @@ write_name(PresenceCell *cell, const PresenceName *name)
 	}
 }
 
-/* Tell the log once that the registry is full. */
+/* Tell the log once that a name has no entry because the registry is full. */
 static void
-warn_full(void)
+warn_full(const PresenceName *name)
 {
-	if (registry->warned)
+	if (registry->warned || !is_keepable(name))
 		return;
 	registry->warned = true;
 	ereport(LOG,
@@ -294,12 +305,15 @@ warn_full(void)
 			 errhint("Raise presence.max_channels and restart the server.")));
 }
 
-/* Add an entry; NULL when full.  The caller holds its lock exclusively. */
+/*
+ * Add an entry; NULL when full, or when the name cannot have one.  The caller
+ * holds its lock exclusively.
+ */
 static PresenceCell *
 insert_cell(const PresenceName *name, PresenceTime seen, int rows)
 {
 	uint32	   *head = bucket_head(name->hash);
-	uint32		index = allocate_cells(name->length);
+	uint32		index = is_keepable(name) ? allocate_cells(name->length) : 0;
 	PresenceCell *cell = &cells[index];
 
 	if (index == 0)
@@ -467,7 +481,7 @@ presence_registry_begin(const PresenceName *name, PresenceTime now,
 	{
 		if (database)
 			pg_atomic_write_u32(&database->loaded, 0);
-		warn_full();
+		warn_full(name);
 	}
 	return life;
 }
@@ -574,7 +588,7 @@ presence_registry_load(const PresenceName *name, PresenceTime seen,
 	*changes = cell ? cell->changes : 0;
 	LWLockRelease(lock);
 	if (life == PRESENCE_LIFE_FULL)
-		warn_full();
+		warn_full(name);
 	return life;
 }
 
@@ -673,21 +687,28 @@ read_name(const PresenceCell *cell, char *target)
 	}
 }
 
-/* The name of an entry, palloc'd, and its sign of life; NULL when gone. */
+/*
+ * The name of an entry of this database, palloc'd, and its sign of life; NULL
+ * when gone.
+ */
 char *
 presence_registry_read(PresenceEntryRef ref, PresenceTime *seen)
 {
 	char		name[PRESENCE_MAX_NAME_BYTES];
 	PresenceCell *cell = lock_cell(ref, LW_SHARED);
-	int			length;
+	int			length = 0;
 
 	if (cell == NULL)
 		return NULL;
-	length = cell->length;
-	*seen = (PresenceTime) pg_atomic_read_u64(&cell->seen);
-	read_name(cell, name);
+	/* Who came to the reference without a lock may hold a stranger's. */
+	if (cell->database == MyDatabaseId)
+	{
+		length = cell->length;
+		*seen = (PresenceTime) pg_atomic_read_u64(&cell->seen);
+		read_name(cell, name);
+	}
 	LWLockRelease(partition_lock(cell->hash));
-	return pnstrdup(name, length);
+	return length > 0 ? pnstrdup(name, length) : NULL;
 }
 
 /* Do something to every entry of a database, exclusively locked. */
@@ -699,17 +720,18 @@ walk_cells(Oid database, void (*change) (PresenceCell *cell))
 	for (uint32 i = 1; i <= taken; i++)
 	{
 		PresenceCell *cell;
+		LWLock	   *lock;
 
 		if (cells[i].database != database || !(cells[i].flags & CELL_USED))
 			continue;
 		cell = lock_cell(ref_of(&cells[i]), LW_EXCLUSIVE);
-		if (cell)
-		{
-			LWLock	   *lock = partition_lock(cell->hash);
-
+		if (cell == NULL)
+			continue;
+		lock = partition_lock(cell->hash);
+		/* Since the look without the lock it may have got another owner. */
+		if (cell->database == database)
 			change(cell);
-			LWLockRelease(lock);
-		}
+		LWLockRelease(lock);
 	}
 }
 

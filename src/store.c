@@ -226,6 +226,16 @@ static Statement older = {
 	.whole = true
 };
 
+/* Nobody was seen in the future: who is said to have been is seen now. */
+static Statement pull_back = {
+	"UPDATE presence.presences AS p SET last_seen = $1"
+	" FROM (SELECT q.ctid AS tid FROM presence.presences q"
+	" WHERE q.last_seen OPERATOR(pg_catalog.>) $2 FOR NO KEY UPDATE SKIP LOCKED) l"
+	" WHERE p.ctid " EQ " l.tid",
+	2, {TIMESTAMPTZOID, TIMESTAMPTZOID},
+	.whole = true
+};
+
 static Statement each_channel = {
 	"SELECT p.channel_name, pg_catalog.max(p.last_seen) FROM presence.presences p"
 	" GROUP BY p.channel_name",
@@ -345,13 +355,18 @@ static Statement banned_exist = {
 	1, {TEXTARRAYOID}
 };
 
+/* Rows that were written with triggers disabled may name what is no room. */
+#define NAMES_A_ROOM \
+	" AND pg_catalog.char_length(n.name) OPERATOR(pg_catalog.>) 0" \
+	" AND pg_catalog.char_length(n.name) OPERATOR(pg_catalog.<=) 255"
+
 /* Gives presences a room whose room has been deleted while they entered. */
 static Statement restore_rooms = {
 	"INSERT INTO presence.rooms (name) SELECT n.name"
 	" FROM (SELECT DISTINCT u.name FROM pg_catalog.unnest($1) AS u (name)) n"
 	" WHERE NOT EXISTS (SELECT FROM presence.rooms r WHERE r.name " EQ " n.name)"
 	" AND EXISTS (SELECT FROM presence.presences p WHERE p.room " EQ " n.name)"
-	" ON CONFLICT DO NOTHING",
+	NAMES_A_ROOM " ON CONFLICT DO NOTHING",
 	1, {TEXTARRAYOID}
 };
 
@@ -363,7 +378,7 @@ static Statement restore_all_rooms = {
 	" WHERE p.room OPERATOR(pg_catalog.>) n.name) FROM n WHERE n.name IS NOT NULL)"
 	" INSERT INTO presence.rooms (name) SELECT n.name FROM n WHERE n.name IS NOT NULL"
 	" AND NOT EXISTS (SELECT FROM presence.rooms r WHERE r.name " EQ " n.name)"
-	" ON CONFLICT DO NOTHING",
+	NAMES_A_ROOM " ON CONFLICT DO NOTHING",
 	0
 };
 
@@ -1162,6 +1177,15 @@ presence_store_older(int64 age)
 
 	(void) run(&older, &value, NULL, InvalidSnapshot, 0);
 	return one_array();
+}
+
+/* Let rows whose last_seen is after a limit be seen now. */
+void
+presence_store_pull_back(TimestampTz now, TimestampTz limit)
+{
+	Datum		values[] = {TimestampTzGetDatum(now), TimestampTzGetDatum(limit)};
+
+	(void) run(&pull_back, values, NULL, InvalidSnapshot, 0);
 }
 
 /* Visit every channel with the newest last_seen of its rows. */

@@ -100,6 +100,7 @@ extern uint64 presence_store_beat(Datum channel, TimestampTz now,
 								  TimestampTz *oldest);
 extern ArrayType *presence_store_remaining(Datum channels);
 extern ArrayType *presence_store_older(int64 age);
+extern void presence_store_pull_back(TimestampTz now, TimestampTz limit);
 extern void presence_store_each_channel(void (*visit) (void *arg,
 													   const char *channel,
 													   int length,

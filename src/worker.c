@@ -709,7 +709,7 @@ expire_rows(PresenceTime now)
 		return;
 	begin_work("removing expired presences");
 	presence_store_connect();
-	(void) presence_membership_expire(presence_store_older(max_age), max_age);
+	(void) presence_membership_prune(max_age);
 	if (worker.database == NULL)
 		oldest = presence_store_oldest();
 	presence_store_finish();

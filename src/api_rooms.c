@@ -217,7 +217,8 @@ presence_room_deleted(PG_FUNCTION_ARGS)
 	bool		isnull;
 	Datum		room;
 
-	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_BY_DELETE(data->tg_event) ||
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_AFTER(data->tg_event) ||
+		!TRIGGER_FIRED_BY_DELETE(data->tg_event) ||
 		!TRIGGER_FIRED_FOR_ROW(data->tg_event) ||
 		RelationGetRelid(data->tg_relation) != presence_store_table("rooms"))
 		ereport(ERROR,

@@ -5,9 +5,10 @@
  *		when the transaction ends.
  *
  * The row trigger notes every change as a hint (hint.h), whoever makes it:
- * a function of the extension, plain SQL, COPY, a replication worker.  Hints
- * carry the nesting level of their subtransaction, so that a savepoint rolled
- * back takes its hints along and one released hands them to its parent.
+ * a function of the extension, plain SQL, COPY, a replication worker.  Marks
+ * say where the hints of each subtransaction begin, so that a savepoint rolled
+ * back takes its hints along and one released hands them to its parent, at a
+ * cost that does not depend on how many there are.
  *
  * PRE_COMMIT is the last moment at which anything may fail.  There the hints
  * are counted by channel, and a way is chosen: the queue, where a worker
@@ -36,6 +37,8 @@
 #include "access/xact.h"
 #include "backend.h"
 #include "capture.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
 #include "compat.h"
 #include "commands/extension.h"
 #include "commands/sequence.h"
@@ -96,16 +99,9 @@ typedef struct CapturedChannel
 #define SH_DECLARE
 #include "lib/simplehash.h"
 
-typedef struct CapturedHint
-{
-	PresenceHint *hint;
-	int			level;			/* nesting level of its subtransaction */
-} CapturedHint;
-
 typedef struct CapturedDeath
 {
 	PresenceVerdict verdict;
-	int			level;			/* nesting level of its subtransaction */
 	bool		bury;			/* no rows are left once this commits */
 } CapturedDeath;
 
@@ -117,18 +113,28 @@ typedef struct CapturedMoment
 	int			level;			/* nesting level of its subtransaction */
 } CapturedMoment;
 
+/* What a subtransaction has added begins after so many. */
+typedef struct CapturedMark
+{
+	int			level;			/* its nesting level */
+	int			nhints;
+	int			ndeaths;
+} CapturedMark;
+
 /* The running transaction; all zero when it has done nothing yet. */
 typedef struct Capture
 {
 	MemoryContext context;		/* child of TopTransactionContext */
-	CapturedHint *hints;
+	PresenceHint **hints;
 	int			nhints;
 	int			maxhints;
 	CapturedDeath *deaths;
 	int			ndeaths;
 	int			maxdeaths;
+	CapturedMark *marks;		/* by level, the innermost last */
+	int			nmarks;
+	int			maxmarks;
 	channels_hash *channels;
-	PresenceHint **final;		/* what survived; set by PRE_COMMIT */
 	TransactionId xid;			/* shown to the worker from PRE_COMMIT on */
 	bool		announced;		/* not to be announced by the worker */
 	bool		untold;			/* nor by the transaction itself */
@@ -225,48 +231,91 @@ presence_capture_pop(void)
 	capture.nmoments--;
 }
 
+/* Have room for one more element in an array of "max" that has "count". */
+static void *
+have_room(void *array, int count, int *max, Size size)
+{
+	int			room = Max(*max * 2, 16);
+
+	if (count < *max)
+		return array;
+	array = array ? repalloc_huge(array, room * size) :
+		MemoryContextAlloc(capture_context(), room * size);
+	*max = room;
+	return array;
+}
+
+/* The same for a mark. */
+static void
+reserve_mark(void)
+{
+	capture.marks = have_room(capture.marks, capture.nmarks, &capture.maxmarks,
+							  sizeof(CapturedMark));
+}
+
+/* The mark of the innermost subtransaction, at a level; NULL: it has none. */
+static CapturedMark *
+last_mark(int level)
+{
+	CapturedMark *mark;
+
+	if (capture.nmarks == 0)
+		return NULL;
+	mark = &capture.marks[capture.nmarks - 1];
+	return mark->level == level ? mark : NULL;
+}
+
+/* Mark where the running subtransaction begins, at the first that it adds. */
+static void
+set_mark(void)
+{
+	int			level = GetCurrentTransactionNestLevel();
+	CapturedMark *mark;
+
+	if (last_mark(level))
+		return;
+	mark = &capture.marks[capture.nmarks];
+	mark->level = level;
+	mark->nhints = capture.nhints;
+	mark->ndeaths = capture.ndeaths;
+	capture.nmarks++;
+}
+
 /* Note a change of the running subtransaction; the hint is copied. */
 void
 presence_capture_note(PresenceHint *hint)
 {
-	MemoryContext old = MemoryContextSwitchTo(capture_context());
-	PresenceHint *copy = palloc(hint->size);
+	PresenceHint *copy = MemoryContextAlloc(capture_context(), hint->size);
 
 	memcpy(copy, hint, hint->size);
 	copy->rules = current_moment().rules;
-	if (capture.nhints == capture.maxhints)
-	{
-		int			room = Max(capture.maxhints * 2, 16);
-
-		capture.hints = capture.hints ?
-			repalloc_huge(capture.hints, room * sizeof(CapturedHint)) :
-			palloc(room * sizeof(CapturedHint));
-		capture.maxhints = room;
-	}
-	capture.hints[capture.nhints].hint = copy;
-	capture.hints[capture.nhints].level = GetCurrentTransactionNestLevel();
-	capture.nhints++;
-	MemoryContextSwitchTo(old);
+	capture.hints = have_room(capture.hints, capture.nhints, &capture.maxhints,
+							  sizeof(PresenceHint *));
+	reserve_mark();
+	set_mark();
+	capture.hints[capture.nhints++] = copy;
 }
 
 /* Find or make this transaction's note of a channel. */
 static CapturedChannel *
 get_channel(const PresenceName *name)
 {
+	PresenceName kept = *name;
 	CapturedChannel *channel;
+	char	   *copy;
 	bool		found;
 
 	if (capture.channels == NULL)
 		capture.channels = channels_create(capture_context(), 16, NULL);
-	channel = channels_insert(capture.channels, *name, &found);
-	if (!found)
-	{
-		char	   *copy = MemoryContextAlloc(capture_context(), name->length);
-
-		memcpy(copy, name->data, name->length);
-		channel->name.data = copy;
-		memset(&channel->deed, 0, sizeof(PresenceDeed));
-	}
+	channel = channels_lookup(capture.channels, *name);
+	if (channel)
+		return channel;
+	/* Should memory run out, no key may be left that points to the caller's. */
+	copy = MemoryContextAlloc(capture_context(), name->length);
+	memcpy(copy, name->data, name->length);
+	kept.data = copy;
+	channel = channels_insert(capture.channels, kept, &found);
+	memset(&channel->deed, 0, sizeof(PresenceDeed));
 	return channel;
 }
 
@@ -316,17 +365,9 @@ presence_capture_has_pinned(const PresenceName *name)
 void
 presence_capture_reserve_death(void)
 {
-	MemoryContext old;
-	int			room = Max(capture.maxdeaths * 2, 64);
-
-	if (capture.ndeaths < capture.maxdeaths)
-		return;
-	old = MemoryContextSwitchTo(capture_context());
-	capture.deaths = capture.deaths ?
-		repalloc_huge(capture.deaths, room * sizeof(CapturedDeath)) :
-		palloc(room * sizeof(CapturedDeath));
-	capture.maxdeaths = room;
-	MemoryContextSwitchTo(old);
+	capture.deaths = have_room(capture.deaths, capture.ndeaths,
+							   &capture.maxdeaths, sizeof(CapturedDeath));
+	reserve_mark();
 }
 
 /*
@@ -337,8 +378,8 @@ int
 presence_capture_condemned(const PresenceVerdict *verdict)
 {
 	Assert(capture.ndeaths < capture.maxdeaths);
+	set_mark();
 	capture.deaths[capture.ndeaths].verdict = *verdict;
-	capture.deaths[capture.ndeaths].level = GetCurrentTransactionNestLevel();
 	capture.deaths[capture.ndeaths].bury = false;
 	return capture.ndeaths++;
 }
@@ -428,16 +469,14 @@ check_encoding(const PresenceValue *value, const char *column)
 				 errhint("Write names in UTF-8: the encoding of the database is SQL_ASCII, and listeners could not read others.")));
 }
 
-/* Raise an error unless a column holds NULL or a name of 1 to 255 characters. */
+/* Raise an error unless a column holds a name of 1 to 255 characters. */
 static void
 check_name(const PresenceValue *value, const char *column)
 {
 	int			length;
 
-	if (value->data)
-		check_encoding(value, column);
-	if (value->data == NULL ||
-		(value->length > 0 && value->length <= PRESENCE_MAX_NAME_CHARS))
+	check_encoding(value, column);
+	if (value->length > 0 && value->length <= PRESENCE_MAX_NAME_CHARS)
 		return;
 	length = pg_mbstrlen_with_len(value->data, value->length);
 	if (length > 0 && length <= PRESENCE_MAX_NAME_CHARS)
@@ -464,7 +503,8 @@ check_row(HeapTuple row, TupleDesc desc, const PresenceValue *fields)
 
 	check_name(&fields[PRESENCE_FIELD_ROOM], "room");
 	check_name(&fields[PRESENCE_FIELD_CHANNEL], "channel_name");
-	check_name(&fields[PRESENCE_FIELD_USER], "user_id");
+	if (fields[PRESENCE_FIELD_USER].data)
+		check_name(&fields[PRESENCE_FIELD_USER], "user_id");
 	if (!isnull && !JB_ROOT_IS_OBJECT(DatumGetJsonbP(meta)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -563,9 +603,46 @@ note_update(HeapTuple before, HeapTuple after, TupleDesc desc)
 	presence_capture_note(hint);
 }
 
-/* Raise an error unless called as a trigger as the install script does. */
+/* A table, and the types of its first columns, on which the triggers rely. */
+typedef struct CapturedTable
+{
+	const char *name;
+	int			ncolumns;
+	Oid			types[COLUMN_LAST_SEEN];
+} CapturedTable;
+
+static const CapturedTable presences_table = {
+	"presences", COLUMN_LAST_SEEN,
+	{INT8OID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
+};
+
+static const CapturedTable people_table = {
+	"people", PERSON_MESSAGE, {TEXTOID, TEXTOID, TEXTOID}
+};
+
+/* Whether a relation is a table of the extension, as it was created. */
+static bool
+is_table(Relation relation, const CapturedTable *table)
+{
+	TupleDesc	desc = RelationGetDescr(relation);
+
+	if (strcmp(RelationGetRelationName(relation), table->name) != 0 ||
+		RelationGetNamespace(relation) != get_namespace_oid("presence", true) ||
+		desc->natts < table->ncolumns)
+		return false;
+	for (int i = 0; i < table->ncolumns; i++)
+		if (TupleDescAttr(desc, i)->atttypid != table->types[i])
+			return false;
+	return true;
+}
+
+/*
+ * Raise an error unless called as a trigger as the install script does: anybody
+ * who may execute the function may put it on a table of his own.
+ */
 static TriggerData *
-check_trigger(FunctionCallInfo fcinfo, TriggerEvent timing, bool row, int columns)
+check_trigger(FunctionCallInfo fcinfo, TriggerEvent timing, bool row,
+			  const CapturedTable *table)
 {
 	TriggerData *data = (TriggerData *) fcinfo->context;
 
@@ -573,11 +650,11 @@ check_trigger(FunctionCallInfo fcinfo, TriggerEvent timing, bool row, int column
 		(data->tg_event & TRIGGER_EVENT_TIMINGMASK) != timing ||
 		(timing == TRIGGER_EVENT_BEFORE && !TRIGGER_FIRED_BY_UPDATE(data->tg_event)) ||
 		(TRIGGER_FIRED_FOR_ROW(data->tg_event) != 0) != row ||
-		RelationGetNumberOfAttributes(data->tg_relation) < columns)
+		!is_table(data->tg_relation, table))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("this function serves the triggers of the tables of presence only"),
-				 errhint("Leave the triggers as CREATE EXTENSION presence made them.")));
+				 errhint("Leave the triggers, and the columns of the tables, as CREATE EXTENSION presence made them.")));
 	return data;
 }
 
@@ -589,7 +666,7 @@ check_trigger(FunctionCallInfo fcinfo, TriggerEvent timing, bool row, int column
 Datum
 presence_capture_row(PG_FUNCTION_ARGS)
 {
-	TriggerData *data = check_trigger(fcinfo, TRIGGER_EVENT_AFTER, true, COLUMN_LAST_SEEN);
+	TriggerData *data = check_trigger(fcinfo, TRIGGER_EVENT_AFTER, true, &presences_table);
 	TupleDesc	desc = RelationGetDescr(data->tg_relation);
 
 	if (TRIGGER_FIRED_BY_INSERT(data->tg_event))
@@ -611,7 +688,7 @@ presence_capture_row(PG_FUNCTION_ARGS)
 Datum
 presence_renew_id(PG_FUNCTION_ARGS)
 {
-	TriggerData *data = check_trigger(fcinfo, TRIGGER_EVENT_BEFORE, true, COLUMN_LAST_SEEN);
+	TriggerData *data = check_trigger(fcinfo, TRIGGER_EVENT_BEFORE, true, &presences_table);
 	TupleDesc	desc = RelationGetDescr(data->tg_relation);
 	HeapTuple	before = data->tg_trigtuple;
 	HeapTuple	after = data->tg_newtuple;
@@ -638,7 +715,7 @@ presence_capture_truncate(PG_FUNCTION_ARGS)
 {
 	PresenceValue fields[PRESENCE_NFIELDS] = {0};
 
-	(void) check_trigger(fcinfo, TRIGGER_EVENT_AFTER, false, COLUMN_LAST_SEEN);
+	(void) check_trigger(fcinfo, TRIGGER_EVENT_AFTER, false, &presences_table);
 	if (creating_extension)
 	{
 		/* Nobody was announced, but entries of an earlier table may be left. */
@@ -658,7 +735,7 @@ presence_capture_truncate(PG_FUNCTION_ARGS)
 Datum
 presence_capture_person(PG_FUNCTION_ARGS)
 {
-	TriggerData *data = check_trigger(fcinfo, TRIGGER_EVENT_AFTER, true, PERSON_MESSAGE);
+	TriggerData *data = check_trigger(fcinfo, TRIGGER_EVENT_AFTER, true, &people_table);
 	TupleDesc	desc = RelationGetDescr(data->tg_relation);
 	HeapTuple	before = TRIGGER_FIRED_BY_INSERT(data->tg_event) ? NULL :
 		data->tg_trigtuple;
@@ -678,48 +755,49 @@ presence_capture_person(PG_FUNCTION_ARGS)
 	return PointerGetDatum(NULL);
 }
 
+/* Count a presence that joins or leaves with its channel. */
+static void
+count_change(const PresenceHint *hint, bool joins)
+{
+	const char *channel = presence_hint_text(hint, PRESENCE_FIELD_CHANNEL);
+	CapturedChannel *note;
+	PresenceName name;
+
+	capture.counts[joins ? PRESENCE_ADDS :
+				   hint->reason == PRESENCE_REASON_EXPIRED ?
+				   PRESENCE_EXPIRATIONS : PRESENCE_LEAVES]++;
+	if (channel == NULL)
+		return;					/* too long for the registry, too */
+	name = presence_registry_name(channel, strlen(channel));
+	note = get_channel(&name);
+	if (!note->deed.changed && !note->deed.pinned)
+		note->deed.ref = presence_registry_find(&name);
+	note->deed.changed = true;
+	note->deed.joined |= joins;
+	note->deed.change += joins ? 1 : -1;
+}
+
 /* Count the hints by channel, for the registry and the statistics. */
 static void
-count_changes(void)
+count_changes(int from)
 {
 	if (!presence_shmem_ready())
 		return;
-	for (int i = 0; i < capture.nhints; i++)
+	for (int i = from; i < capture.nhints; i++)
 	{
-		PresenceHint *hint = capture.hints[i].hint;
-		const char *channel = presence_hint_text(hint, PRESENCE_FIELD_CHANNEL);
-		CapturedChannel *note;
-		PresenceName name;
+		const PresenceHint *hint = capture.hints[i];
 
-		if (hint->kind == PRESENCE_HINT_RESYNC)
+		CHECK_FOR_INTERRUPTS();
+		if (hint->stands_for == PRESENCE_HINT_RESYNC)
 			capture.truncated = true;
-		if (hint->kind == PRESENCE_HINT_BAN)
+		else if (hint->stands_for == PRESENCE_HINT_BAN)
 			capture.changes_rules = capture.needs_worker = true;
-		if (hint->kind == PRESENCE_HINT_ROOM_DELETED)
+		else if (hint->stands_for == PRESENCE_HINT_ROOM_DELETED)
 			capture.changes_rules = true;
-		if (hint->kind != PRESENCE_HINT_JOIN && hint->kind != PRESENCE_HINT_LEAVE)
-			continue;
-		name = presence_registry_name(channel, strlen(channel));
-		note = get_channel(&name);
-		if (!note->deed.changed && !note->deed.pinned)
-			note->deed.ref = presence_registry_find(&name);
-		note->deed.changed = true;
-		note->deed.joined |= hint->kind == PRESENCE_HINT_JOIN;
-		note->deed.change += hint->kind == PRESENCE_HINT_JOIN ? 1 : -1;
-		capture.counts[hint->kind == PRESENCE_HINT_JOIN ? PRESENCE_ADDS :
-					   hint->reason == PRESENCE_REASON_EXPIRED ?
-					   PRESENCE_EXPIRATIONS : PRESENCE_LEAVES]++;
+		else if (hint->stands_for == PRESENCE_HINT_JOIN ||
+				 hint->stands_for == PRESENCE_HINT_LEAVE)
+			count_change(hint, hint->stands_for == PRESENCE_HINT_JOIN);
 	}
-}
-
-/* Put the hints that have survived into one array. */
-static void
-collect_hints(void)
-{
-	capture.final = MemoryContextAllocHuge(capture_context(),
-										   capture.nhints * sizeof(PresenceHint *));
-	for (int i = 0; i < capture.nhints; i++)
-		capture.final[i] = capture.hints[i].hint;
 }
 
 /* Whether a worker will announce what is queued. */
@@ -733,11 +811,15 @@ worker_announces(PresenceDatabase *database)
 /*
  * Announce the changes from within the transaction.  What nobody is told of is
  * made up for by a resync, once there is somebody to say it.
+ *
+ * What is written down while announcing may fire triggers of a user's, which
+ * may change presences: so until nothing new has come.
  */
 static void
 announce_myself(PresenceDatabase *database)
 {
 	bool		resync = false;
+	int			done = 0;
 
 	capture.announced = true;
 	if (database && presence_notify != PRESENCE_NOTIFY_OFF)
@@ -746,7 +828,18 @@ announce_myself(PresenceDatabase *database)
 		if (presence_notify == PRESENCE_NOTIFY_AUTO)
 			capture.counts[PRESENCE_FALLBACKS]++;
 	}
-	capture.untold = !announce_hints(capture.final, capture.nhints, resync);
+	while (done < capture.nhints)
+	{
+		int			count = capture.nhints - done;
+		Size		size = count * sizeof(PresenceHint *);
+		PresenceHint **hints = MemoryContextAllocHuge(capture_context(), size);
+
+		if (done > 0)
+			count_changes(done);
+		memcpy(hints, capture.hints + done, size);
+		capture.untold |= !announce_hints(hints, count, resync && done == 0);
+		done += count;
+	}
 	capture.resynced = resync && !capture.untold;
 }
 
@@ -760,7 +853,7 @@ draw_ticket(PresenceDatabase *database)
 	uint64		ticket = pg_atomic_fetch_add_u64(&database->tickets, 1);
 
 	for (int i = 0; i < capture.nhints; i++)
-		capture.final[i]->ticket = ticket;
+		capture.hints[i]->ticket = ticket;
 }
 
 /* A ban took no lock because a worker would enforce it, and it has left. */
@@ -783,8 +876,7 @@ before_commit(void)
 	if (capture.nhints == 0)
 		return;
 	database = presence_database_mine();
-	count_changes();
-	collect_hints();
+	count_changes(0);
 	if (!worker_announces(database))
 	{
 		if (capture.needs_worker)
@@ -836,7 +928,7 @@ queue_hints(PresenceDatabase *database)
 	/* Before the hints: who is let in from now on sees the new rules. */
 	if (capture.changes_rules)
 		pg_atomic_fetch_add_u64(&database->rules, 1);
-	news = presence_queue_push(database, capture.final, capture.nhints,
+	news = presence_queue_push(database, capture.hints, capture.nhints,
 							   capture.xid, capture.announced);
 	if (capture.resynced)
 		presence_queue_resynced(database, capture.losses);
@@ -885,11 +977,14 @@ after_abort(void)
 	forget_capture();
 }
 
-/* Refuse a two-phase commit, as NOTIFY does: nobody would announce it. */
+/*
+ * Refuse a two-phase commit, as NOTIFY does: nobody would announce it.  What was
+ * rolled back with a savepoint does not matter.
+ */
 static void
 before_prepare(void)
 {
-	if (capture.context)
+	if (capture.nhints > 0 || capture.truncated)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("cannot PREPARE a transaction that has changed presences"),
@@ -910,13 +1005,11 @@ follow_transaction(XactEvent event, void *arg)
 			after_commit();
 			break;
 		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PREPARE:	/* whatever it does, presences stay */
 			after_abort();
 			break;
 		case XACT_EVENT_PRE_PREPARE:
 			before_prepare();
-			break;
-		case XACT_EVENT_PREPARE:
-			forget_capture();
 			break;
 		default:
 			break;
@@ -927,25 +1020,36 @@ follow_transaction(XactEvent event, void *arg)
 static void
 after_release(int level)
 {
-	for (int i = capture.nhints - 1;
-		 i >= 0 && capture.hints[i].level >= level; i--)
-		capture.hints[i].level = level - 1;
-	for (int i = capture.ndeaths - 1;
-		 i >= 0 && capture.deaths[i].level >= level; i--)
-		capture.deaths[i].level = level - 1;
+	CapturedMark *mark = last_mark(level);
+
+	if (mark == NULL)
+		return;
+	if (capture.nmarks > 1 && mark[-1].level == level - 1)
+		capture.nmarks--;
+	else
+		mark->level = level - 1;
+}
+
+/* Drop what came after a mark, and the mark. */
+static void
+drop_since(const CapturedMark *mark)
+{
+	while (capture.nhints > mark->nhints)
+		pfree(capture.hints[--capture.nhints]);
+	while (capture.ndeaths > mark->ndeaths)
+		presence_registry_release(&capture.deaths[--capture.ndeaths].verdict,
+								  false);
+	capture.nmarks--;
 }
 
 /* A subtransaction has been rolled back: it has done nothing. */
 static void
 after_rollback(int level)
 {
-	while (capture.nhints > 0 &&
-		   capture.hints[capture.nhints - 1].level >= level)
-		capture.nhints--;
-	while (capture.ndeaths > 0 &&
-		   capture.deaths[capture.ndeaths - 1].level >= level)
-		presence_registry_release(&capture.deaths[--capture.ndeaths].verdict,
-								  false);
+	CapturedMark *mark = last_mark(level);
+
+	if (mark)
+		drop_since(mark);
 	while (capture.nmoments > 0 &&
 		   capture.moments[capture.nmoments - 1].level >= level)
 		capture.nmoments--;

@@ -94,7 +94,7 @@ value($node, q(SELECT presence_add('a', 'c4', 'dora'); DELETE FROM presence.room
 is(states('a'), '', 'off: or the room goes');
 value($node, q(SELECT presence_add('a', 'c1', 'alice')));
 $run->query($set);
-value($node, 'SELECT advance_clock(61000000)');
+value($node, 'SELECT advance_clock(601000000)');
 ok(wait_until('alice has expired', sub { states('a') !~ /alice/ }), 'off: or the connection expires');
 is(states('a'), 'cursor:bob=true typing:bob=true', 'off: others, who never came, stay');
 

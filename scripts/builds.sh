@@ -23,7 +23,6 @@
 #                                 which is written last
 
 readonly BUILDS=${PRESENCE_BUILDS:-/var/tmp/presence-builds}
-readonly BUILD_NEEDS="build bison flex bzip2 zlib prove ipc-run"
 
 readonly CONFIGURE="--without-readline --without-icu --enable-cassert --enable-debug --enable-tap-tests"
 
@@ -44,6 +43,12 @@ flags_of() { # flavour
 		sanitize) echo "-O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all $QUIET" ;;
 		*)        die "internal: unknown flavour \"$1\"" ;;
 	esac
+}
+
+# From 17 on PostgreSQL is released without what bison and flex make.
+build_needs() {
+	echo "build bzip2 zlib prove ipc-run"
+	[ "$PG_MAJOR" -lt 17 ] || echo "bison flex"
 }
 
 # What a build was made with; another recipe makes another build.
@@ -198,8 +203,8 @@ make_builds() { # flavours
 		die "cannot write to $BUILDS; name another directory in PRESENCE_BUILDS"
 	exec 8>"$BUILDS/.lock"
 	flock 8
-	# shellcheck disable=SC2086
-	install_missing $BUILD_NEEDS
+	# shellcheck disable=SC2046
+	install_missing $(build_needs)
 	if choose_version; then
 		for flavour in "$@"; do
 			make_build "$flavour"

@@ -98,14 +98,18 @@ sub config_of
 	return $answer;
 }
 
-# Build the harness; returns the program.
+# Build the harness; returns the program.  A libpq that was built with sanitizers
+# wants a program with them.
 sub build_harness
 {
 	my $program = PostgreSQL::Test::Utils::tempdir() . '/converge';
 	my $libdir = config_of('libdir');
+	my @sanitizers = grep { /^-f(no-)?sanitize/ } split ' ', config_of('cflags');
+
+	push @sanitizers, split ' ', config_of('ldflags_ex') if @sanitizers;
 
 	system_or_bail($ENV{CC} // 'gcc',
-		qw(-std=gnu11 -O1 -g -Wall -Wextra -Werror -pthread),
+		qw(-std=gnu11 -O1 -g -Wall -Wextra -Werror -pthread), @sanitizers,
 		'-I' . config_of('includedir'),
 		'-o', $program, glob("$FindBin::Bin/../converge/*.c"),
 		"-L$libdir", "-Wl,-rpath,$libdir", '-lpq');

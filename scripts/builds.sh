@@ -174,8 +174,7 @@ compile() { # directory, flavour
 	cd "$dir/source" || return 1
 	# shellcheck disable=SC2086
 	./configure -q --prefix="$dir" $CONFIGURE CFLAGS="$(flags_of "$2")" $programs || return 1
-	make -s -j"$(nproc)" && make -s -j"$(nproc)" -C contrib && make -s -C src/test/regress &&
-		make -s install && make -s -C contrib install && add_pgtap "$dir" || return 1
+	make -s -j"$(nproc)" && make -s -C src/test/regress && make -s install && add_pgtap "$dir" || return 1
 	find . -name '*.o' -delete
 }
 

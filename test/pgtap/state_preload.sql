@@ -60,18 +60,18 @@ SELECT results_eq($$SELECT t || '!' FROM presence_typing_users('c') t$$, $$VALUE
 SELECT presence_typing('c', 'zoe', false);
 SELECT results_eq($$SELECT presence_typing_users('c')$$, $$VALUES ('alice')$$, 'until told otherwise');
 
--- Time passes.
-SELECT pg_temp.pass(5.9);
+-- Time passes, on a slow server also by itself.
+SELECT pg_temp.pass(3);
 SELECT results_eq($$SELECT presence_typing_users('c')$$, $$VALUES ('alice')$$, 'typing lasts for 6 seconds');
 SELECT presence_cursor_update('c', 'alice', 1, 1);
-SELECT pg_temp.pass(0.2);
+SELECT pg_temp.pass(3.2);
 SELECT is_empty($$SELECT presence_typing_users('c')$$, 'and ends by itself');
-SELECT pg_temp.pass(9.7);
+SELECT pg_temp.pass(4);
 SELECT results_eq($$SELECT user_id, x FROM presence_cursors('c')$$, $$VALUES ('alice', 1::float8)$$,
 	'a cursor lives on from its last update');
 SELECT is_empty($$SELECT key FROM presence_get_state('r')$$, 'a state with the default time to live is gone');
 SELECT is(presence_clear_state('r', 'b'), false, 'and cannot be cleared any more');
-SELECT pg_temp.pass(0.2);
+SELECT pg_temp.pass(3);
 SELECT is_empty($$SELECT * FROM presence_cursors('c')$$, 'and then it is gone, too');
 SELECT presence_set_state('r', 'short', '1', 0.5), presence_set_state('r', 'long', '1', 2592000);
 SELECT pg_temp.pass(1);
@@ -85,7 +85,7 @@ SELECT lives_ok($$SELECT presence_set_state('r', 'k', '[null]')$$, 'unless it is
 SELECT is(pg_temp.error_of(format('SELECT presence_set_state(%L, %L, %L)', 'r', 'k', to_jsonb(repeat('x', 2047)))),
 	'54000 argument "value" is too large | The state has more than 2048 bytes as JSON text. | Pass less, or raise presence.max_state_size, which is 2048 bytes.',
 	'a value beyond presence.max_state_size');
-SELECT lives_ok(format('SELECT presence_set_state(%L, %L, %L)', 'r', 'k', to_jsonb(repeat('x', 2046))), 'not one of that size');
+SELECT lives_ok(format('SELECT presence_set_state(%L, %L, %L, 3600)', 'r', 'k', to_jsonb(repeat('x', 2046))), 'not one of that size');
 SELECT is(pg_temp.state_of(format('SELECT presence_cursor_update(%L, %L, 1, 2, %L)', 'r', 'u',
 	jsonb_build_object('a', repeat('x', 2048)))), '54000', 'nor a cursor with too much meta');
 SELECT is(pg_temp.error_of(format('SELECT presence_set_state(%L, %L, %L, %L)', 'r', 'k', '1', ttl)),

@@ -56,6 +56,9 @@ SELECT is_empty($$SELECT proname FROM functions WHERE provolatile = 'v' AND prop
 SELECT is_empty($$SELECT proname FROM functions WHERE proname IN ('presence_add', 'presence_add_many', 'presence_update', 'presence_remove',
 	'presence_touch', 'presence_touch_many', 'presence_receive', 'presence_leave_all', 'presence_leave_all_many', 'prune_presences', 'prune_rooms')
 	AND (provolatile <> 'v' OR proparallel <> 'u')$$, 'those that change something are volatile and parallel unsafe');
+SELECT is_empty($$SELECT proname FROM functions WHERE provolatile = 'v' AND proparallel = 'u' AND prorettype <> 'trigger'::regtype
+	AND pronamespace <> 'presence'::regnamespace AND procost <> 1000$$, 'and so expensive that no plan calls them for more rows than it must');
+SELECT is_empty($$SELECT proname FROM functions WHERE (provolatile <> 'v' OR proparallel <> 'u') AND procost >= 1000$$, 'as no read is');
 SELECT is_empty($$SELECT proname FROM functions WHERE proisstrict$$, 'none is strict: a NULL would silently do nothing');
 
 -- Tables

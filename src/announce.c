@@ -417,6 +417,16 @@ undo_hints(Turn *turn, TurnRoom *room)
 	undo_departures(room, subjects);
 }
 
+/* Put a presence of the table on the roster. */
+static void
+load_member(void *arg, const PresenceRow *row)
+{
+	Turn	   *turn = arg;
+	TurnRoom   *room = turnrooms_lookup(turn->rooms, row->room);
+
+	(void) presence_roster_join(room->room, row->channel, row->id, row->user);
+}
+
 /* Load the rooms that the roster does not have. */
 static void
 load_rooms(Turn *turn)
@@ -439,14 +449,7 @@ load_rooms(Turn *turn)
 	}
 	if (names == NIL)
 		return;
-	foreach(lc, presence_store_load_rooms(text_array(names), turn->snapshot))
-	{
-		PresenceRow *row = lfirst(lc);
-
-		CHECK_FOR_INTERRUPTS();
-		room = turnrooms_lookup(turn->rooms, row->room);
-		(void) presence_roster_join(room->room, row->channel, row->id, row->user);
-	}
+	presence_store_each_member(text_array(names), turn->snapshot, load_member, turn);
 	foreach(lc, fresh)
 		undo_hints(turn, lfirst(lc));
 }

@@ -26,6 +26,7 @@ bool		presence_notify_meta = true;
 int			presence_bulk_threshold = 50;
 int			presence_prune_rooms_interval = 3600;
 int			presence_worker_idle_timeout = 300;
+int			presence_roster_memory = 64 * 1024;
 int			presence_cursor_timeout = 10 * 1000;
 int			presence_state_interval = 50;
 int			presence_max_state_size = 2 * 1024;
@@ -88,6 +89,11 @@ define_worker_settings(void)
 							"0 removes none.",
 							&presence_prune_rooms_interval, 3600, 0, INT_MAX / 1000,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("presence.roster_memory",
+							"The worker's memory of who was announced in which room, in kilobytes.",
+							"Past it the rooms that were quiet for longest are forgotten and read again when needed.",
+							&presence_roster_memory, 64 * 1024, 64, MAX_KILOBYTES,
+							PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
 	DefineCustomIntVariable("presence.worker_idle_timeout",
 							"Time after which a worker without channels and events leaves, in seconds.",
 							"The next change starts it again. 0 keeps it.",

@@ -6,8 +6,12 @@
  * For a room with activity it holds every member that listeners have been
  * told of, and how many connections each user has, so that the counts in an
  * event and "the user's first" or "last connection" cost the same in every
- * room.  It is the worker's own memory: no locks.  Rooms that have been quiet
- * for longest are forgotten when the roster grows too large.
+ * room.  It is the worker's own memory: no locks.
+ *
+ * Each room has a memory context.  When the roster grows too large the rooms
+ * that have been quiet for longest are forgotten, but none that was in use a
+ * moment ago: reading a large room again for each of its changes would cost far
+ * more than its memory.
  *
  * A transaction that announces its changes itself makes a roster for the
  * moment.
@@ -16,9 +20,13 @@
  */
 #include "postgres.h"
 
-#include "common/hashfn.h"
+#include "clock.h"
+#include "hint.h"
 #include "roster.h"
 #include "utils/memutils.h"
+
+/* A room that was in use for less than this is not forgotten; microseconds. */
+#define QUIET_TIME (10 * 1000 * 1000)
 
 /* Connections of one user in one room. */
 typedef struct RosterUser
@@ -28,17 +36,11 @@ typedef struct RosterUser
 	int64		connections;
 } RosterUser;
 
-static inline uint32
-hash_string(const char *string)
-{
-	return hash_bytes((const unsigned char *) string, strlen(string));
-}
-
 #define SH_PREFIX members
 #define SH_ELEMENT_TYPE PresenceRosterMember
 #define SH_KEY_TYPE const char *
 #define SH_KEY channel
-#define SH_HASH_KEY(tb, key) hash_string(key)
+#define SH_HASH_KEY(tb, key) presence_hint_hash(key)
 #define SH_EQUAL(tb, a, b) (strcmp(a, b) == 0)
 #define SH_SCOPE static inline
 #define SH_DEFINE
@@ -49,7 +51,7 @@ hash_string(const char *string)
 #define SH_ELEMENT_TYPE RosterUser
 #define SH_KEY_TYPE const char *
 #define SH_KEY name
-#define SH_HASH_KEY(tb, key) hash_string(key)
+#define SH_HASH_KEY(tb, key) presence_hint_hash(key)
 #define SH_EQUAL(tb, a, b) (strcmp(a, b) == 0)
 #define SH_SCOPE static inline
 #define SH_DEFINE
@@ -58,9 +60,12 @@ hash_string(const char *string)
 
 struct PresenceRosterRoom
 {
+	PresenceRoster *roster;
 	dlist_node	link;			/* in "recent" */
+	PresenceTime used;
+	Size		size;			/* of the context, as counted in the roster */
 	char	   *name;
-	MemoryContext context;		/* the roster's */
+	MemoryContext context;		/* everything of the room, this struct too */
 	members_hash *members;
 	users_hash *users;
 	int64		anonymous;
@@ -77,7 +82,7 @@ typedef struct RosterEntry
 #define SH_ELEMENT_TYPE RosterEntry
 #define SH_KEY_TYPE const char *
 #define SH_KEY name
-#define SH_HASH_KEY(tb, key) hash_string(key)
+#define SH_HASH_KEY(tb, key) presence_hint_hash(key)
 #define SH_EQUAL(tb, a, b) (strcmp(a, b) == 0)
 #define SH_SCOPE static inline
 #define SH_DEFINE
@@ -87,6 +92,7 @@ typedef struct RosterEntry
 struct PresenceRoster
 {
 	MemoryContext context;		/* everything but this struct */
+	Size		size;			/* of all rooms, in bytes */
 	rooms_hash *rooms;
 	dlist_head	recent;			/* rooms, the most recently used first */
 };
@@ -108,6 +114,7 @@ void
 presence_roster_clear(PresenceRoster *roster)
 {
 	MemoryContextReset(roster->context);
+	roster->size = 0;
 	roster->rooms = rooms_create(roster->context, 64, NULL);
 	dlist_init(&roster->recent);
 }
@@ -116,42 +123,48 @@ presence_roster_clear(PresenceRoster *roster)
 void
 presence_roster_forget(PresenceRoster *roster, PresenceRosterRoom *room)
 {
-	members_iterator mi;
-	users_iterator ui;
-	PresenceRosterMember *member;
-	RosterUser *user;
-
-	members_start_iterate(room->members, &mi);
-	while ((member = members_iterate(room->members, &mi)))
-	{
-		pfree(unconstify(char *, member->channel));
-		if (member->user)
-			pfree(member->user);
-	}
-	users_start_iterate(room->users, &ui);
-	while ((user = users_iterate(room->users, &ui)))
-		pfree(unconstify(char *, user->name));
-	members_destroy(room->members);
-	users_destroy(room->users);
-	rooms_delete(roster->rooms, room->name);
+	(void) rooms_delete(roster->rooms, room->name);
 	dlist_delete(&room->link);
-	pfree(room->name);
-	pfree(room);
+	roster->size -= room->size;
+	MemoryContextDelete(room->context);
 }
 
-/* Forget the rooms quiet for longest until the rest fits into a limit. */
+/*
+ * Forget the rooms quiet for longest until the rest fits into a limit, in bytes;
+ * the rest of all that was quiet for QUIET_TIME, where that does not.
+ */
 void
 presence_roster_trim(PresenceRoster *roster, Size limit)
 {
-	if (MemoryContextMemAllocated(roster->context, true) <= limit)
-		return;
+	PresenceTime quiet = presence_clock_now() - QUIET_TIME;
 
-	/* Freed memory stays with the context: half of the rooms go at once. */
-	for (uint32 n = roster->rooms->members / 2; n > 0; n--)
-		presence_roster_forget(roster, dlist_tail_element(PresenceRosterRoom, link,
-														  &roster->recent));
-	if (MemoryContextMemAllocated(roster->context, true) > limit * 2)
-		presence_roster_clear(roster);
+	while (roster->size > limit)
+	{
+		PresenceRosterRoom *room = dlist_tail_element(PresenceRosterRoom, link,
+													  &roster->recent);
+
+		if (room->used > quiet)
+			break;
+		presence_roster_forget(roster, room);
+	}
+}
+
+/* A room is in use. */
+static void
+note_use(PresenceRosterRoom *room)
+{
+	room->used = presence_clock_now();
+	dlist_move_head(&room->roster->recent, &room->link);
+}
+
+/* A room has taken memory. */
+static void
+note_size(PresenceRosterRoom *room)
+{
+	Size		size = MemoryContextMemAllocated(room->context, false);
+
+	room->roster->size += size - room->size;
+	room->size = size;
 }
 
 /* A room, or NULL when it is not on the roster. */
@@ -162,7 +175,7 @@ presence_roster_find(PresenceRoster *roster, const char *name)
 
 	if (entry == NULL)
 		return NULL;
-	dlist_move_head(&roster->recent, &entry->room->link);
+	note_use(entry->room);
 	return entry->room;
 }
 
@@ -170,17 +183,23 @@ presence_roster_find(PresenceRoster *roster, const char *name)
 PresenceRosterRoom *
 presence_roster_make(PresenceRoster *roster, const char *name)
 {
-	PresenceRosterRoom *room = MemoryContextAllocZero(roster->context,
+	MemoryContext context = AllocSetContextCreate(roster->context,
+												  "presence roster room",
+												  ALLOCSET_SMALL_SIZES);
+	PresenceRosterRoom *room = MemoryContextAllocZero(context,
 													  sizeof(PresenceRosterRoom));
 	bool		found;
 
-	room->name = MemoryContextStrdup(roster->context, name);
-	room->context = roster->context;
-	room->members = members_create(roster->context, 4, NULL);
-	room->users = users_create(roster->context, 4, NULL);
+	room->roster = roster;
+	room->context = context;
+	room->name = MemoryContextStrdup(context, name);
+	room->members = members_create(context, 2, NULL);
+	room->users = users_create(context, 2, NULL);
 	rooms_insert(roster->rooms, room->name, &found)->room = room;
 	Assert(!found);
 	dlist_push_head(&roster->recent, &room->link);
+	note_use(room);
+	note_size(room);
 	return room;
 }
 
@@ -242,13 +261,16 @@ presence_roster_join(PresenceRosterRoom *room, const char *channel, int64 id,
 {
 	PresenceRosterMember *member;
 	bool		found;
+	bool		first;
 
 	member = members_insert(room->members, channel, &found);
 	Assert(!found);
 	member->channel = MemoryContextStrdup(room->context, channel);
 	member->id = id;
 	member->user = user ? MemoryContextStrdup(room->context, user) : NULL;
-	return count_in(room, user);
+	first = count_in(room, user);
+	note_size(room);
+	return first;
 }
 
 /* A member leaves; whether it was its user's last connection. */
@@ -278,6 +300,7 @@ presence_roster_set_user(PresenceRosterRoom *room, PresenceRosterMember *member,
 	member->user = user ? MemoryContextStrdup(room->context, user) : NULL;
 	if (before)
 		pfree(before);
+	note_size(room);
 }
 
 /* Whether a user has a connection in a room. */

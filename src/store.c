@@ -41,6 +41,7 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/plancache.h"
 #include "utils/rel.h"
 #include "utils/relcache.h"
@@ -249,9 +250,8 @@ static Statement oldest = {
 	.whole = true
 };
 
-static Statement load_rooms = {
-	"SELECT p.id, p.room, p.channel_name, p.user_id, NULL::pg_catalog.jsonb,"
-	" p.joined_at, p.last_seen, p.ctid"
+static Statement members_of = {
+	"SELECT p.id, p.room, p.channel_name, p.user_id, p.last_seen"
 	" FROM presence.presences p WHERE p.room " EQ " ANY ($1)",
 	1, {TEXTARRAYOID}
 };
@@ -1236,11 +1236,63 @@ presence_store_oldest(void)
 	return last_seen;
 }
 
-/* All presences of rooms (text[]) in a snapshot, without their metas. */
-List *
-presence_store_load_rooms(Datum rooms, Snapshot snapshot)
+/* Visit the members that were fetched; "scratch" gets what is read of them. */
+static void
+visit_members(void (*visit) (void *arg, const PresenceRow *row), void *arg,
+			  MemoryContext scratch)
 {
-	return all_rows(run(&load_rooms, &rooms, NULL, snapshot, 0));
+	MemoryContext context = MemoryContextSwitchTo(scratch);
+
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		HeapTuple	tuple = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		PresenceRow row = {0};
+		bool		isnull;
+
+		row.id = DatumGetInt64(SPI_getbinval(tuple, desc, 1, &isnull));
+		row.room = result_text(tuple, 2);
+		row.channel = result_text(tuple, 3);
+		row.user = result_text(tuple, 4);
+		row.last_seen = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 5, &isnull));
+		visit(arg, &row);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	MemoryContextSwitchTo(context);
+	MemoryContextReset(scratch);
+}
+
+/*
+ * Visit all presences of rooms (text[]) in a snapshot, which also shows what
+ * the running transaction has done so far.  A row that is visited has neither
+ * meta nor joined_at, and is gone afterwards.
+ */
+void
+presence_store_each_member(Datum rooms, Snapshot snapshot,
+						   void (*visit) (void *arg, const PresenceRow *row),
+						   void *arg)
+{
+	MemoryContext context = CurrentMemoryContext;
+	MemoryContext scratch = AllocSetContextCreate(context, "presence members",
+												  ALLOCSET_DEFAULT_SIZES);
+	Portal		portal;
+
+	if (!has_plan(&members_of))
+		make_plan(&members_of);
+	CommandCounterIncrement();
+	PushCopiedSnapshot(snapshot);
+	UpdateActiveSnapshotCommandId();
+	portal = SPI_cursor_open(NULL, members_of.plan, &rooms, NULL, true);
+	do
+	{
+		SPI_cursor_fetch(portal, true, 1000);
+		visit_members(visit, arg, scratch);
+		CHECK_FOR_INTERRUPTS();
+	} while (SPI_processed > 0);
+	SPI_cursor_close(portal);
+	PopActiveSnapshot();
+	MemoryContextSwitchTo(context);
+	MemoryContextDelete(scratch);
 }
 
 /* The presences of pairs of room and channel (two text[]) in a snapshot. */

@@ -108,7 +108,10 @@ extern void presence_store_each_channel(void (*visit) (void *arg,
 										void *arg);
 extern TimestampTz presence_store_oldest(void);
 
-extern List *presence_store_load_rooms(Datum rooms, Snapshot snapshot);
+extern void presence_store_each_member(Datum rooms, Snapshot snapshot,
+									   void (*visit) (void *arg,
+													  const PresenceRow *row),
+									   void *arg);
 extern List *presence_store_look_up(Datum rooms, Datum channels,
 									Snapshot snapshot);
 extern bool presence_store_has_user(const char *room, const char *user,

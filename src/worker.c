@@ -89,9 +89,6 @@
 /* Bytes of hints announced in one transaction. */
 #define DELIVERY_BATCH (256 * 1024)
 
-/* Memory that the roster may take. */
-#define ROSTER_LIMIT ((Size) 64 * 1024 * 1024)
-
 /* When to try again what others stood in the way of; microseconds. */
 #define RETRY_DELAY (50 * 1000)
 
@@ -528,7 +525,7 @@ deliver(void)
 	pgstat_report_stat(true);
 	pgstat_report_activity(STATE_IDLE, NULL);
 	MemoryContextReset(worker.scratch);
-	presence_roster_trim(worker.roster, ROSTER_LIMIT);
+	presence_roster_trim(worker.roster, (Size) presence_roster_memory * 1024);
 }
 
 /* Whether there is something to deliver. */

@@ -1,0 +1,71 @@
+# Proves: the worker's memory of who was announced is bounded by a setting: quiet
+# rooms give theirs back, and a room in use is not read again for each change of
+# it, however small the bound.
+use strict;
+use warnings FATAL => 'all';
+
+use PostgreSQL::Test::Utils;
+use PresenceTest;
+use Test::More;
+
+my $node = new_node('roster', conf => q(
+presence.roster_memory = 64kB
+presence.max_age = 1h
+autovacuum = off
+));
+my $listener = listen_to($node);
+
+declare_test_functions($node);
+await_voice($node);
+
+# How many rooms the worker's memory contexts are of; 100 are listed at most.
+sub rooms_remembered
+{
+	my $from = -s $node->logfile;
+
+	value($node, 'SELECT pg_log_backend_memory_contexts(worker_pid) FROM presence.stats');
+	wait_until('the worker lists its memory', sub { log_slice($node, $from) =~ /Grand total/ })
+	  or BAIL_OUT('the worker does not list its memory');
+	return scalar(() = log_slice($node, $from) =~ /presence roster room:/g);
+}
+
+# How many presences have been read by now.
+sub reads
+{
+	return value($node, q{SELECT pg_stat_force_next_flush(); SELECT idx_tup_fetch + seq_tup_read
+		FROM pg_stat_user_tables WHERE relname = 'presences'}) =~ s/^\s+//r;
+}
+
+# Two rooms that are in use, each of them larger than the bound.
+my $members = 3000;
+value($node, qq{INSERT INTO presence.presences (room, channel_name, user_id)
+	SELECT r, 'c' || i, 'u' || i FROM generate_series(1, $members) i, unnest('{a,b}'::text[]) r});
+$listener->drain;
+my $before = reads();
+for my $i (1 .. 10)
+{
+	for my $room (qw(a b))
+	{
+		value($node, "SELECT presence_add('$room', 'late $i')");
+		is(($listener->drain)[0]{connections}, $members + $i, "join $i of room $room is counted");
+	}
+}
+cmp_ok(reads() - $before, '<', $members, 'a large room in use is not read again for each join');
+
+# Many small ones, used once.
+value($node, q{INSERT INTO presence.presences (room, channel_name)
+	SELECT 'r' || i % 200, 'd' || i FROM generate_series(1, 4000) i});
+$listener->drain;
+is(rooms_remembered(), 100, 'rooms in use are remembered past the bound');
+value($node, 'SELECT advance_clock(11000000)');
+value($node, q{SELECT presence_add('r7', 'late')});
+my ($event) = $listener->drain;
+is($event->{connections}, 21, 'one of them is used later');
+cmp_ok(rooms_remembered(), '<', 30, 'rooms that were quiet give their memory back');
+value($node, q{SELECT presence_remove('r8', 'd8')});
+($event) = $listener->drain;
+is("$event->{event} $event->{connections}", 'leave 19', 'a room that was forgotten is read again');
+
+$listener->quit;
+$node->stop;
+done_testing();

@@ -329,12 +329,24 @@ begin_delivery(void)
 	return GetActiveSnapshot();
 }
 
-/* Commit what begin_work() began. */
+/*
+ * Commit what begin_work() or begin_delivery() began.  A commit leaves the
+ * memory context of the whole session behind; whatever comes next is of this
+ * round and belongs to its scratch, which is kept.
+ */
 static void
-end_work(void)
+commit_work(void)
 {
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+	MemoryContextSwitchTo(worker.scratch);
+}
+
+/* The same, and all that was remembered for it is forgotten. */
+static void
+end_work(void)
+{
+	commit_work();
 	pgstat_report_stat(true);
 	pgstat_report_activity(STATE_IDLE, NULL);
 	MemoryContextReset(worker.scratch);
@@ -464,8 +476,7 @@ remember_gone(List *gone)
 	presence_store_connect();
 	presence_store_merge_last_seen(gone);
 	presence_store_finish();
-	PopActiveSnapshot();
-	CommitTransactionCommand();
+	commit_work();
 }
 
 /* The delivery has committed: tell numbers and queue.  Nothing here may fail. */
@@ -509,9 +520,8 @@ deliver(void)
 	if (!open && !resynced)
 		resync(&stamp);
 
-	PopActiveSnapshot();
 	HOLD_INTERRUPTS();
-	CommitTransactionCommand();
+	commit_work();
 	publish(&stamp, &state, &delivery);
 	RESUME_INTERRUPTS();
 
@@ -577,10 +587,8 @@ tell_state(PresenceTime now)
 
 /* Bury expired state, and announce what changed if it may go now. */
 static void
-tell_state_if_due(void)
+tell_state_if_due(PresenceTime now)
 {
-	PresenceTime now = presence_clock_now();
-
 	if (worker.database == NULL)
 		return;
 	presence_ephemeral_expire(now);
@@ -645,7 +653,6 @@ expire_due(PresenceTime now)
 	begin_work("removing expired presences");
 	expire_channels(channels, lag);
 	end_work();
-	MemoryContextSwitchTo(worker.scratch);
 	presence_expiry_settle(worker.expiry, now + RETRY_DELAY);
 }
 
@@ -758,7 +765,7 @@ prune_rooms_if_due(PresenceTime now)
  * what is in the queue is thrown away.
  */
 static void
-follow_mode(void)
+follow_mode(PresenceTime now)
 {
 	bool		open;
 
@@ -790,7 +797,7 @@ has_channels(void)
 
 /* Somebody is dropping the extension: wait for the outcome. */
 static void
-look_for_extension(void)
+look_for_extension(PresenceTime now)
 {
 	if (worker.database == NULL || !worker.database->doubtful)
 		return;
@@ -904,7 +911,7 @@ sleep_until(PresenceTime wake, uint32 wait_event)
  * will tell of them: all rooms have to be read again.
  */
 static void
-notice_revival(void)
+notice_revival(PresenceTime now)
 {
 	uint64		floor;
 
@@ -918,35 +925,47 @@ notice_revival(void)
 	worker.max_age = presence_max_age;
 }
 
+/*
+ * Do a part of a round, in memory of its own, and promise that the next one
+ * will not take long either.
+ */
+static void
+take_step(void (*step) (PresenceTime now))
+{
+	MemoryContextSwitchTo(worker.scratch);
+	MemoryContextReset(worker.scratch);
+	step(presence_clock_now());
+	promise_step();
+}
+
+/* Read the settings again if they have changed. */
+static void
+reload_if_asked(PresenceTime now)
+{
+	if (!ConfigReloadPending)
+		return;
+	ConfigReloadPending = false;
+	ProcessConfigFile(PGC_SIGHUP);
+	worker.next_rooms = 0;
+	worker.next_rows = 0;
+}
+
 /* Do all that is due. */
 static void
 do_round(void)
 {
-	PresenceTime now = presence_clock_now();
-
-	MemoryContextSwitchTo(worker.scratch);
-	MemoryContextReset(worker.scratch);
-	if (ConfigReloadPending)
-	{
-		ConfigReloadPending = false;
-		ProcessConfigFile(PGC_SIGHUP);
-		worker.next_rooms = 0;
-		worker.next_rows = 0;
-	}
-	look_for_extension();
-	follow_mode();
-	notice_revival();
-	deliver_if_due(now);
-	promise_step();
-	expire_rows(now);
-	promise_step();
-	expire_due(now);
-	promise_step();
-	enforce_rules_if_due(now);
-	audit_registry_if_due(now);
-	prune_rooms_if_due(now);
-	tell_state_if_due();
-	leave_if_idle(now);
+	take_step(reload_if_asked);
+	take_step(look_for_extension);
+	take_step(follow_mode);
+	take_step(notice_revival);
+	take_step(deliver_if_due);
+	take_step(expire_rows);
+	take_step(expire_due);
+	take_step(enforce_rules_if_due);
+	take_step(audit_registry_if_due);
+	take_step(prune_rooms_if_due);
+	take_step(tell_state_if_due);
+	take_step(leave_if_idle);
 }
 
 /*

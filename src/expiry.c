@@ -1,14 +1,28 @@
 /*-------------------------------------------------------------------------
  *
  * expiry.c
- *		Knows which channels of the registry die next, and when.
+ *		Knows which channels die next, and when.
  *
- * Looking at every entry costs milliseconds in a large registry, so it is done
- * rarely: a scan notes the channels that die within a horizon, a quarter of
- * max_age, sorted by deadline, and the earliest deadline beyond it.  Until
- * then nobody else can die: a heartbeat only puts a deadline off, and a new
- * channel has all of max_age before it.  In between only the noted channels
- * are looked at, each when it is due.
+ * Looking at every entry of the registry costs milliseconds in a large one, so
+ * it is done rarely: a scan notes the channels that die within a horizon, a
+ * quarter of max_age, sorted by deadline, and the earliest deadline beyond it.
+ * Until then nobody else can die: a heartbeat only puts a deadline off, and a
+ * new channel has all of max_age before it.  In between only the noted
+ * channels are looked at, each when it is due.
+ *
+ * The dead are taken in batches, whose parts are removed one at a time: those
+ * in "ranges" are still to be tried.  A part whose removal failed is halved
+ * until the one stands alone that cannot be removed.  What could not be removed, because somebody had locked
+ * its rows or because that raised an error, is put off, for longer each time,
+ * so that it is in nobody's way.
+ *
+ *	noted ─► batch ─► removed, or alive after all
+ *	           │ ▲
+ *	           ▼ │ when its pause is over
+ *	       late (locked, failed)
+ *
+ * A channel without an entry, which only its rows call dead, is offered to the
+ * batch by its name.
  *
  *-------------------------------------------------------------------------
  */
@@ -18,10 +32,33 @@
 #include "database.h"
 #include "expiry.h"
 #include "guc.h"
+#include "lib/pairingheap.h"
 #include "liveness.h"
+#include "miscadmin.h"
 #include "registry.h"
+#include "shmem.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+
+/* Channels removed in one transaction. */
+#define RANGE_SIZE 2000
+
+/* Parts of a batch that was found by its rows: finding them reads the table. */
+#define MAX_OFFERED 32
+
+/* Parts that wait while one is halved again and again. */
+#define MAX_HALVES 16
+
+StaticAssertDecl(RANGE_SIZE < 1 << (MAX_HALVES - 1), "a part can be halved to the end");
+
+/*
+ * How long a channel is put off at first, which doubles each time, and at most:
+ * one whose rows are locked, and one that cannot be removed; microseconds.
+ */
+#define LOCKED_PAUSE (50 * 1000)
+#define MAX_LOCKED_PAUSE (5 * 1000 * 1000)
+#define FAILED_PAUSE (INT64CONST(60) * USECS_PER_SEC)
+#define MAX_FAILED_PAUSE (INT64CONST(3600) * USECS_PER_SEC)
 
 typedef struct Deadline
 {
@@ -29,31 +66,218 @@ typedef struct Deadline
 	PresenceEntryRef ref;
 } Deadline;
 
+/* A dead channel that could not be removed. */
+typedef struct Late
+{
+	pairingheap_node node;		/* of "waiting" */
+	bool		waits;			/* else it is being tried */
+	PresenceName name;
+	PresenceEntryRef ref;		/* index 0: it has no entry */
+	PresenceTime seen;			/* its last sign of life */
+	PresenceTime time;			/* of the next try */
+	PresenceTime pause;			/* before that */
+} Late;
+
+typedef struct LateName
+{
+	PresenceName name;			/* key; its data is the Late's */
+	char		status;			/* for simplehash */
+	Late	   *late;
+} LateName;
+
+#define SH_PREFIX latenames
+#define SH_ELEMENT_TYPE LateName
+#define SH_KEY_TYPE PresenceName
+#define SH_KEY name
+#define SH_HASH_KEY(tb, key) (key).hash
+#define SH_EQUAL(tb, a, b) ((a).hash == (b).hash && (a).length == (b).length && \
+							memcmp((a).data, (b).data, (a).length) == 0)
+#define SH_SCOPE static inline
+#define SH_DEFINE
+#define SH_DECLARE
+#include "lib/simplehash.h"
+
+/* A channel of the batch. */
+typedef struct Doomed
+{
+	char	   *name;
+	PresenceEntryRef ref;		/* index 0: it has no entry */
+	PresenceTime seen;			/* its last sign of life */
+	PresenceTime time;			/* when it was due; 0: nobody knows */
+	bool		left;			/* still has rows that are too old */
+} Doomed;
+
+/* A part of the batch. */
+typedef struct Range
+{
+	int			from;
+	int			to;
+} Range;
+
 struct PresenceExpiry
 {
-	MemoryContext context;		/* of "noted" */
+	MemoryContext context;		/* of all but the batch */
 	Deadline   *noted;			/* sorted by time, from "done" on */
 	Size		nnoted;
 	Size		maxnoted;
 	Size		done;
-	Size		taken;			/* the last that were taken begin here */
 	PresenceTime horizon;		/* noted are those that die before */
 	PresenceTime next_scan;
 	PresenceTime earliest;		/* deadline beyond the horizon, while scanning */
+	PresenceTime scanned;		/* time of the last scan */
 	int			max_age;		/* setting at the last scan */
 	uint64		channels;		/* seen by the last scan */
+
+	pairingheap *waiting;		/* Late, by time */
+	latenames_hash *late;		/* those that wait, or are being tried */
+
+	MemoryContext names;		/* of the batch */
+	Doomed	   *batch;
+	int			nbatch;
+	int			maxbatch;
+	Range		ranges[MAX_OFFERED + MAX_HALVES];	/* the last is tried next */
+	int			nranges;
 };
+
+/* Order the late by time, the earliest first. */
+static int
+compare_late(const pairingheap_node *a, const pairingheap_node *b, void *arg)
+{
+	PresenceTime left = pairingheap_const_container(Late, node, a)->time;
+	PresenceTime right = pairingheap_const_container(Late, node, b)->time;
+
+	return (left < right) - (left > right);
+}
 
 /* Make a diary that begins with a scan. */
 PresenceExpiry *
 presence_expiry_create(MemoryContext context)
 {
-	PresenceExpiry *expiry = MemoryContextAllocZero(context, sizeof(PresenceExpiry));
+	MemoryContext own = AllocSetContextCreate(context, "presence expiry",
+											  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(own);
+	PresenceExpiry *expiry = palloc0(sizeof(PresenceExpiry));
 
-	expiry->context = context;
+	expiry->context = own;
 	expiry->maxnoted = 1024;
-	expiry->noted = MemoryContextAllocHuge(context, expiry->maxnoted * sizeof(Deadline));
+	expiry->noted = MemoryContextAllocHuge(own, expiry->maxnoted * sizeof(Deadline));
+	expiry->waiting = pairingheap_allocate(compare_late, NULL);
+	expiry->late = latenames_create(own, 16, NULL);
+	expiry->names = AllocSetContextCreate(own, "presence expiry names",
+										  ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(old);
 	return expiry;
+}
+
+/* The late channel of that name, or NULL. */
+static Late *
+find_late(PresenceExpiry *expiry, const char *channel, int length)
+{
+	LateName   *entry;
+
+	if (expiry->late->members == 0)
+		return NULL;
+	entry = latenames_lookup(expiry->late, presence_registry_name(channel, length));
+	return entry ? entry->late : NULL;
+}
+
+/* A late channel is not to be tried again. */
+static void
+forget_late(PresenceExpiry *expiry, Late *late)
+{
+	if (late->waits)
+		pairingheap_remove(expiry->waiting, &late->node);
+	latenames_delete(expiry->late, late->name);
+	pfree(unconstify(char *, late->name.data));
+	pfree(late);
+}
+
+/* The late channel of an item of the batch, which is made if there is none. */
+static Late *
+make_late(PresenceExpiry *expiry, const Doomed *doomed)
+{
+	int			length = strlen(doomed->name);
+	Late	   *late = find_late(expiry, doomed->name, length);
+	LateName   *entry;
+	bool		found;
+
+	if (late)
+		return late;
+	late = MemoryContextAllocZero(expiry->context, sizeof(Late));
+	late->name = presence_registry_name(MemoryContextStrdup(expiry->context, doomed->name),
+										length);
+	entry = latenames_insert(expiry->late, late->name, &found);
+	entry->late = late;
+	return late;
+}
+
+/* Put an item of the batch off; for how long. */
+static PresenceTime
+put_off(PresenceExpiry *expiry, const Doomed *doomed, PresenceTime now, bool failed)
+{
+	Late	   *late = make_late(expiry, doomed);
+	PresenceTime first = failed ? FAILED_PAUSE : LOCKED_PAUSE;
+	PresenceTime most = failed ? MAX_FAILED_PAUSE : MAX_LOCKED_PAUSE;
+
+	if (late->waits)
+		pairingheap_remove(expiry->waiting, &late->node);
+	late->ref = doomed->ref;
+	late->seen = doomed->seen;
+	late->pause = Min(Max(late->pause * 2, first), most);
+	late->time = now + late->pause;
+	late->waits = true;
+	pairingheap_add(expiry->waiting, &late->node);
+	return late->pause;
+}
+
+/* An item of the batch is settled. */
+static void
+let_go(PresenceExpiry *expiry, const Doomed *doomed)
+{
+	Late	   *late = find_late(expiry, doomed->name, strlen(doomed->name));
+
+	if (late)
+		forget_late(expiry, late);
+}
+
+/*
+ * Whether a dead channel is late already, rather than one that has lived again
+ * since it was put off.  "ref" is its entry, if it has one.
+ */
+static bool
+is_late(PresenceExpiry *expiry, const char *channel, int length,
+		PresenceEntryRef ref, PresenceTime seen)
+{
+	Late	   *late = find_late(expiry, channel, length);
+
+	if (late == NULL)
+		return false;
+	if (late->ref.index == 0)
+		late->ref = ref;
+	if (seen <= late->seen &&
+		(ref.index == 0 || (ref.index == late->ref.index &&
+							ref.generation == late->ref.generation)))
+		return true;
+	forget_late(expiry, late);
+	return false;
+}
+
+/* The same for an entry. */
+static bool
+entry_is_late(PresenceExpiry *expiry, PresenceEntryRef ref)
+{
+	PresenceTime seen;
+	char	   *name;
+	bool		late;
+
+	if (expiry->late->members == 0)
+		return false;
+	name = presence_registry_read(ref, &seen);
+	if (name == NULL)
+		return false;
+	late = is_late(expiry, name, strlen(name), ref, seen);
+	pfree(name);
+	return late;
 }
 
 /* Note an entry if it dies before the horizon. */
@@ -70,6 +294,8 @@ note_entry(void *arg, PresenceEntryRef ref, PresenceTime seen)
 		expiry->earliest = Min(expiry->earliest, deadline);
 		return;
 	}
+	if (deadline < expiry->scanned && entry_is_late(expiry, ref))
+		return;
 	if (expiry->nnoted == expiry->maxnoted)
 	{
 		expiry->maxnoted *= 2;
@@ -100,24 +326,50 @@ scan_registry(PresenceExpiry *expiry, PresenceTime now)
 	expiry->max_age = presence_max_age;
 	expiry->horizon = now + max_age / 4;
 	expiry->earliest = now + max_age;
+	expiry->scanned = now;
 	expiry->nnoted = 0;
 	expiry->done = 0;
-	expiry->taken = 0;
 	expiry->channels = 0;
 	presence_registry_scan(note_entry, expiry);
 	qsort(expiry->noted, expiry->nnoted, sizeof(Deadline), compare_deadlines);
 	expiry->next_scan = expiry->earliest;
 }
 
-/* When the next channel may die, or a scan is due. */
+/* When the next of those that could not be removed is to be tried again. */
+static PresenceTime
+next_late(PresenceExpiry *expiry)
+{
+	if (pairingheap_is_empty(expiry->waiting))
+		return PG_INT64_MAX / 2;
+	return pairingheap_container(Late, node,
+								 pairingheap_first(expiry->waiting))->time;
+}
+
+/* Whether part of a batch is still to be tried. */
+bool
+presence_expiry_is_busy(const PresenceExpiry *expiry)
+{
+	return expiry->nranges > 0;
+}
+
+/*
+ * When the next channel may die, or a scan is due.  Where there is no registry
+ * to scan, when one that could not be removed is to be tried again.
+ */
 PresenceTime
 presence_expiry_next(PresenceExpiry *expiry)
 {
+	PresenceTime next = next_late(expiry);
+
+	if (expiry->nranges > 0)
+		return 0;
+	if (!presence_shmem_ready())
+		return next;
 	if (expiry->max_age != presence_max_age)
 		return 0;
 	if (expiry->done < expiry->nnoted)
-		return Min(expiry->noted[expiry->done].time, expiry->next_scan);
-	return expiry->next_scan;
+		next = Min(next, expiry->noted[expiry->done].time);
+	return Min(next, expiry->next_scan);
 }
 
 /* How many channels the last scan saw. */
@@ -134,60 +386,254 @@ presence_expiry_rescan(PresenceExpiry *expiry)
 	expiry->next_scan = 0;
 }
 
+/* Begin another batch. */
+static void
+empty_batch(PresenceExpiry *expiry)
+{
+	Assert(expiry->nranges == 0);
+	MemoryContextReset(expiry->names);
+	expiry->maxbatch = RANGE_SIZE;
+	expiry->batch = MemoryContextAlloc(expiry->names, RANGE_SIZE * sizeof(Doomed));
+	expiry->nbatch = 0;
+}
+
+/* The next item of the batch, which has room for it. */
+static Doomed *
+next_doomed(PresenceExpiry *expiry)
+{
+	Range	   *range = &expiry->ranges[expiry->nranges - 1];
+
+	if (expiry->nbatch == expiry->maxbatch)
+	{
+		expiry->maxbatch *= 2;
+		expiry->batch = repalloc_huge(expiry->batch, expiry->maxbatch * sizeof(Doomed));
+	}
+	if (expiry->nranges == 0 || range->to - range->from == RANGE_SIZE)
+	{
+		range = &expiry->ranges[expiry->nranges++];
+		range->from = expiry->nbatch;
+	}
+	range->to = expiry->nbatch + 1;
+	return &expiry->batch[expiry->nbatch++];
+}
+
+/* Add a channel to the batch. */
+static void
+add_doomed(PresenceExpiry *expiry, const char *name, int length,
+		   PresenceEntryRef ref, PresenceTime seen, PresenceTime time)
+{
+	char	   *copy = MemoryContextAlloc(expiry->names, length + 1);
+	Doomed	   *doomed = next_doomed(expiry);
+
+	memcpy(copy, name, length);
+	copy[length] = '\0';
+	doomed->name = copy;
+	doomed->ref = ref;
+	doomed->seen = seen;
+	doomed->time = time;
+	doomed->left = false;
+}
+
 /*
- * The channels (text[]) that are due, at most so many; NULL: none.  "lag" gets
- * by how much the first of them is late.
+ * Add a channel that its rows call dead to the batch, which is not being tried
+ * yet; false: it is full.  One that was put off is left out.
  */
-ArrayType *
-presence_expiry_take(PresenceExpiry *expiry, PresenceTime now, int limit,
-					 PresenceTime *lag)
+bool
+presence_expiry_offer(PresenceExpiry *expiry, const char *channel, int length,
+					  PresenceTime seen)
+{
+	PresenceEntryRef none = {0, 0};
+
+	if (expiry->nranges == 0)
+		empty_batch(expiry);
+	if (expiry->nbatch == MAX_OFFERED * RANGE_SIZE)
+		return false;
+	if (!is_late(expiry, channel, length, none, seen))
+		add_doomed(expiry, channel, length, none, seen, 0);
+	return true;
+}
+
+/* Begin a batch with those that die now, in the order of their deadlines. */
+static void
+take_noted(PresenceExpiry *expiry, PresenceTime now)
 {
 	PresenceTime cutoff = presence_liveness_cutoff(now, presence_liveness_max_age());
-	Datum	   *names = palloc(limit * sizeof(Datum));
-	int			count = 0;
 
-	if (expiry->max_age != presence_max_age || expiry->next_scan <= now)
-		scan_registry(expiry, now);
-	*lag = 0;
-	expiry->taken = expiry->done;
-	while (count < limit && expiry->done < expiry->nnoted &&
+	while (expiry->nbatch < RANGE_SIZE && expiry->done < expiry->nnoted &&
 		   expiry->noted[expiry->done].time < now)
 	{
 		Deadline   *deadline = &expiry->noted[expiry->done++];
 		PresenceTime seen;
 		char	   *name = presence_registry_read(deadline->ref, &seen);
 
-		if (name == NULL || seen >= cutoff)
-			continue;
-		if (count == 0)
-			*lag = now - deadline->time;
-		names[count++] = CStringGetTextDatum(name);
+		if (name && seen < cutoff)
+			add_doomed(expiry, name, strlen(name), deadline->ref, seen, deadline->time);
+		if (name)
+			pfree(name);
+		CHECK_FOR_INTERRUPTS();
 	}
-	if (count == 0)
-		return NULL;
-	return construct_array(names, count, TEXTOID, -1, false, TYPALIGN_INT);
+}
+
+/* Begin a batch with those that are to be tried again. */
+static void
+take_late(PresenceExpiry *expiry, PresenceTime now)
+{
+	while (expiry->nbatch < RANGE_SIZE && next_late(expiry) <= now)
+	{
+		Late	   *late = pairingheap_container(Late, node,
+												 pairingheap_remove_first(expiry->waiting));
+
+		late->waits = false;
+		add_doomed(expiry, late->name.data, late->name.length, late->ref,
+				   late->seen, late->time);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/* Begin the next batch; those that die for the first time come first. */
+static void
+fill_batch(PresenceExpiry *expiry, PresenceTime now)
+{
+	empty_batch(expiry);
+	if (presence_shmem_ready() &&
+		(expiry->max_age != presence_max_age || expiry->next_scan <= now))
+		scan_registry(expiry, now);
+	take_noted(expiry, now);
+	if (expiry->nbatch == 0)
+		take_late(expiry, now);
+}
+
+/* Whether an item of the batch is dead, as far as the registry knows. */
+static bool
+is_dead(Doomed *doomed, PresenceTime cutoff)
+{
+	char	   *name;
+
+	if (doomed->ref.index == 0)
+		return true;
+	name = presence_registry_read(doomed->ref, &doomed->seen);
+	if (name == NULL)
+		return false;
+	pfree(name);
+	return doomed->seen < cutoff;
 }
 
 /*
- * Those taken last have been removed, or are to be taken again at that time:
- * somebody had locked their rows.  A diary made anew meanwhile has them all.
+ * The channels (text[]) that are to be removed now; NULL: none.  "lag" gets by
+ * how much the first of them is late.  Somebody has to say what became of them:
+ * presence_expiry_settle() or presence_expiry_fail().
+ */
+ArrayType *
+presence_expiry_take(PresenceExpiry *expiry, PresenceTime now, PresenceTime *lag)
+{
+	PresenceTime cutoff = presence_liveness_cutoff(now, presence_liveness_max_age());
+	Datum	   *names;
+	Range	   *range;
+	int			count = 0;
+
+	*lag = 0;
+	if (expiry->nranges == 0)
+		fill_batch(expiry, now);
+	if (expiry->nranges == 0)
+		return NULL;
+	range = &expiry->ranges[expiry->nranges - 1];
+	names = palloc((range->to - range->from) * sizeof(Datum));
+	for (int i = range->from; i < range->to; i++)
+	{
+		Doomed	   *doomed = &expiry->batch[i];
+
+		if (!is_dead(doomed, cutoff))
+			continue;
+		if (count == 0 && doomed->time != 0)
+			*lag = now - doomed->time;
+		names[count++] = CStringGetTextDatum(doomed->name);
+	}
+	if (count == 0)
+	{
+		presence_expiry_settle(expiry, now, NULL);
+		return NULL;
+	}
+	return construct_array(names, count, TEXTOID, -1, false, TYPALIGN_INT);
+}
+
+/* Order items of the batch by name. */
+static int
+compare_names(const void *a, const void *b)
+{
+	return strcmp(((const Doomed *) a)->name, ((const Doomed *) b)->name);
+}
+
+/* Mark the items of a range whose names are in an array (text[]). */
+static void
+mark_left(PresenceExpiry *expiry, const Range *range, ArrayType *left)
+{
+	Datum	   *datums;
+	int			count;
+
+	qsort(&expiry->batch[range->from], range->to - range->from, sizeof(Doomed),
+		  compare_names);
+	deconstruct_array(left, TEXTOID, -1, false, TYPALIGN_INT, &datums, NULL, &count);
+	for (int i = 0; i < count; i++)
+	{
+		Doomed		key = {0};
+		Doomed	   *doomed;
+
+		key.name = TextDatumGetCString(datums[i]);
+		doomed = bsearch(&key, &expiry->batch[range->from], range->to - range->from,
+						 sizeof(Doomed), compare_names);
+		if (doomed)
+			doomed->left = true;
+	}
+}
+
+/*
+ * Those taken last have been removed, but for the ones whose rows somebody had
+ * locked: those that are dead still, and, of those without entries, the ones
+ * that "left" (text[]) names.
  */
 void
-presence_expiry_settle(PresenceExpiry *expiry, PresenceTime when)
+presence_expiry_settle(PresenceExpiry *expiry, PresenceTime now, ArrayType *left)
 {
-	Size		end = expiry->done;
+	Range		range = expiry->ranges[expiry->nranges - 1];
 	PresenceTime cutoff = presence_liveness_cutoff(presence_clock_now(),
 												   presence_liveness_max_age());
 
-	for (Size i = end; i > expiry->taken; i--)
+	if (left)
+		mark_left(expiry, &range, left);
+	expiry->nranges--;
+	for (int i = range.from; i < range.to; i++)
 	{
-		PresenceEntryRef ref = expiry->noted[i - 1].ref;
-		PresenceTime seen;
+		Doomed	   *doomed = &expiry->batch[i];
 
-		if (presence_registry_read(ref, &seen) == NULL || seen >= cutoff)
-			continue;
-		expiry->done--;
-		expiry->noted[expiry->done].ref = ref;
-		expiry->noted[expiry->done].time = when;
+		if (doomed->left || (doomed->ref.index != 0 && is_dead(doomed, cutoff)))
+			(void) put_off(expiry, doomed, now, false);
+		else
+			let_go(expiry, doomed);
 	}
+}
+
+/*
+ * The removal of those taken last has failed.  More than one of them are
+ * halved.  One alone is put off, and its name is returned and for how long; for
+ * a short time where it may do "again" at once.
+ */
+const char *
+presence_expiry_fail(PresenceExpiry *expiry, PresenceTime now, bool again,
+					 PresenceTime *pause)
+{
+	Range	   *range = &expiry->ranges[expiry->nranges - 1];
+	int			middle = (range->from + range->to) / 2;
+
+	if (range->to - range->from > 1)
+	{
+		Assert(expiry->nranges < lengthof(expiry->ranges));
+		range[1].from = range->from;
+		range[1].to = middle;
+		range->from = middle;
+		expiry->nranges++;
+		return NULL;
+	}
+	expiry->nranges--;
+	*pause = put_off(expiry, &expiry->batch[range->from], now, !again);
+	return expiry->batch[range->from].name;
 }

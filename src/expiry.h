@@ -17,10 +17,18 @@ typedef struct PresenceExpiry PresenceExpiry;
 
 extern PresenceExpiry *presence_expiry_create(MemoryContext context);
 extern PresenceTime presence_expiry_next(PresenceExpiry *expiry);
-extern ArrayType *presence_expiry_take(PresenceExpiry *expiry, PresenceTime now,
-									   int limit, PresenceTime *lag);
-extern void presence_expiry_settle(PresenceExpiry *expiry, PresenceTime when);
 extern void presence_expiry_rescan(PresenceExpiry *expiry);
 extern uint64 presence_expiry_channels(const PresenceExpiry *expiry);
+
+extern bool presence_expiry_is_busy(const PresenceExpiry *expiry);
+extern bool presence_expiry_offer(PresenceExpiry *expiry, const char *channel,
+								  int length, PresenceTime seen);
+extern ArrayType *presence_expiry_take(PresenceExpiry *expiry, PresenceTime now,
+									   PresenceTime *lag);
+extern void presence_expiry_settle(PresenceExpiry *expiry, PresenceTime now,
+								   ArrayType *left);
+extern const char *presence_expiry_fail(PresenceExpiry *expiry,
+										PresenceTime now, bool again,
+										PresenceTime *pause);
 
 #endif							/* PRESENCE_EXPIRY_H */

@@ -695,17 +695,26 @@ presence_membership_expire(ArrayType *channels, int64 age)
 }
 
 /*
- * Remove all presences that were silent for longer than an age in microseconds;
- * how many went.  A last_seen that plain SQL, or a clock that was set back, has
- * put far into the future would keep a row alive until then: it counts as now.
+ * A last_seen that plain SQL, or a clock that was set back, has put far into the
+ * future would keep a row alive until then: it counts as now.
  */
-uint64
-presence_membership_prune(int64 age)
+void
+presence_membership_pull_back(void)
 {
 	TimestampTz wall = presence_clock_wall();
 
 	if (!registry_is_complete())
 		presence_store_pull_back(wall, wall + presence_liveness_max_age());
+}
+
+/*
+ * Remove all presences that were silent for longer than an age in microseconds;
+ * how many went.
+ */
+uint64
+presence_membership_prune(int64 age)
+{
+	presence_membership_pull_back();
 	return presence_membership_expire(presence_store_older(age), age);
 }
 

@@ -31,6 +31,7 @@ extern uint64 presence_membership_remove(List *rows, PresenceReason reason);
 extern PresenceLife presence_membership_beat(text *channel);
 extern bool presence_membership_touch(text *channel);
 extern uint64 presence_membership_expire(ArrayType *channels, int64 age);
+extern void presence_membership_pull_back(void);
 extern uint64 presence_membership_prune(int64 age);
 extern uint64 presence_membership_prune_rooms(void);
 

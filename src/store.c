@@ -237,6 +237,20 @@ static Statement pull_back = {
 	.whole = true
 };
 
+static Statement each_older = {
+	"SELECT p.channel_name, p.last_seen FROM presence.presences p"
+	" WHERE presence.is_older(p.channel_name, p.last_seen, $1)",
+	1, {INT8OID},
+	.whole = true
+};
+
+static Statement older_among = {
+	"SELECT pg_catalog.array_agg(DISTINCT p.channel_name) FROM presence.presences p"
+	" WHERE p.channel_name " EQ " ANY ($1)"
+	" AND presence.is_older(p.channel_name, p.last_seen, $2)",
+	2, {TEXTARRAYOID, INT8OID}
+};
+
 static Statement each_channel = {
 	"SELECT p.channel_name, pg_catalog.max(p.last_seen) FROM presence.presences p"
 	" GROUP BY p.channel_name",
@@ -244,9 +258,10 @@ static Statement each_channel = {
 	.whole = true
 };
 
-static Statement oldest = {
-	"SELECT pg_catalog.min(p.last_seen) FROM presence.presences p",
-	0,
+static Statement oldest_living = {
+	"SELECT pg_catalog.min(p.last_seen) FROM presence.presences p"
+	" WHERE NOT presence.is_older(p.channel_name, p.last_seen, $1)",
+	1, {INT8OID},
 	.whole = true
 };
 
@@ -1188,48 +1203,84 @@ presence_store_pull_back(TimestampTz now, TimestampTz limit)
 	(void) run(&pull_back, values, NULL, InvalidSnapshot, 0);
 }
 
-/* Visit every channel with the newest last_seen of its rows. */
-void
-presence_store_each_channel(void (*visit) (void *arg, const char *channel,
-										   int length, TimestampTz last_seen),
-							void *arg)
+/* Those of the channels (text[]) that have rows older than an age; NULL: none. */
+ArrayType *
+presence_store_older_among(ArrayType *channels, int64 age)
+{
+	Datum		values[] = {PointerGetDatum(channels), Int64GetDatum(age)};
+
+	(void) run(&older_among, values, NULL, InvalidSnapshot, 0);
+	return one_array();
+}
+
+/* Visit what was fetched from a portal; false: the visitor has had enough. */
+static bool
+visit_channels(PresenceChannelVisitor visit, void *arg)
+{
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		HeapTuple	tuple = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		bool		isnull;
+		text	   *channel = DatumGetTextPP(SPI_getbinval(tuple, desc, 1, &isnull));
+		Datum		seen = SPI_getbinval(tuple, desc, 2, &isnull);
+
+		if (!visit(arg, VARDATA_ANY(channel), VARSIZE_ANY_EXHDR(channel),
+				   DatumGetTimestampTz(seen)))
+			return false;
+	}
+	return true;
+}
+
+/* Visit the channels that a statement finds; false: not to the end. */
+static bool
+each(Statement *statement, Datum *values, PresenceChannelVisitor visit, void *arg)
 {
 	MemoryContext context = CurrentMemoryContext;
-	Portal		portal = SPI_cursor_open(NULL, get_plan(&each_channel),
-										 NULL, NULL, true);
+	Portal		portal = SPI_cursor_open(NULL, get_plan(statement),
+										 values, NULL, true);
+	bool		more = true;
+	bool		goes_on = true;
 
-	for (;;)
+	while (more && goes_on)
 	{
 		SPI_cursor_fetch(portal, true, 10000);
-		if (SPI_processed == 0)
-			break;
-		for (uint64 i = 0; i < SPI_processed; i++)
-		{
-			HeapTuple	tuple = SPI_tuptable->vals[i];
-			TupleDesc	desc = SPI_tuptable->tupdesc;
-			bool		isnull;
-			text	   *channel = DatumGetTextPP(SPI_getbinval(tuple, desc, 1, &isnull));
-			Datum		seen = SPI_getbinval(tuple, desc, 2, &isnull);
-
-			visit(arg, VARDATA_ANY(channel), VARSIZE_ANY_EXHDR(channel),
-				  DatumGetTimestampTz(seen));
-		}
+		more = SPI_processed > 0;
+		goes_on = visit_channels(visit, arg);
 		SPI_freetuptable(SPI_tuptable);
 		CHECK_FOR_INTERRUPTS();
 	}
 	SPI_cursor_close(portal);
 	MemoryContextSwitchTo(context);
+	return goes_on;
 }
 
-/* The oldest last_seen of all rows; DT_NOEND where there is none. */
-TimestampTz
-presence_store_oldest(void)
+/* Visit every channel with the newest last_seen of its rows. */
+void
+presence_store_each_channel(PresenceChannelVisitor visit, void *arg)
 {
+	(void) each(&each_channel, NULL, visit, arg);
+}
+
+/* Visit channels by their rows that are older than an age; false: not all. */
+bool
+presence_store_each_older(int64 age, PresenceChannelVisitor visit, void *arg)
+{
+	Datum		value = Int64GetDatum(age);
+
+	return each(&each_older, &value, visit, arg);
+}
+
+/* The oldest last_seen of rows no older than an age; DT_NOEND: there is none. */
+TimestampTz
+presence_store_oldest_living(int64 age)
+{
+	Datum		value = Int64GetDatum(age);
 	TimestampTz last_seen;
 	bool		isnull;
 	Datum		datum;
 
-	(void) run(&oldest, NULL, NULL, InvalidSnapshot, 0);
+	(void) run(&oldest_living, &value, NULL, InvalidSnapshot, 0);
 	datum = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 	last_seen = isnull ? DT_NOEND : DatumGetTimestampTz(datum);
 	SPI_freetuptable(SPI_tuptable);

@@ -64,6 +64,10 @@ typedef struct PresenceSession
 	int			context;
 } PresenceSession;
 
+/* Looks at a channel with a last_seen; false: it has seen enough. */
+typedef bool (*PresenceChannelVisitor) (void *arg, const char *channel,
+										int length, TimestampTz last_seen);
+
 extern void presence_store_connect(void);
 extern void presence_store_finish(void);
 extern bool presence_store_is_there(void);
@@ -101,12 +105,11 @@ extern uint64 presence_store_beat(Datum channel, TimestampTz now,
 extern ArrayType *presence_store_remaining(Datum channels);
 extern ArrayType *presence_store_older(int64 age);
 extern void presence_store_pull_back(TimestampTz now, TimestampTz limit);
-extern void presence_store_each_channel(void (*visit) (void *arg,
-													   const char *channel,
-													   int length,
-													   TimestampTz last_seen),
-										void *arg);
-extern TimestampTz presence_store_oldest(void);
+extern ArrayType *presence_store_older_among(ArrayType *channels, int64 age);
+extern void presence_store_each_channel(PresenceChannelVisitor visit, void *arg);
+extern bool presence_store_each_older(int64 age, PresenceChannelVisitor visit,
+									  void *arg);
+extern TimestampTz presence_store_oldest_living(int64 age);
 
 extern void presence_store_each_member(Datum rooms, Snapshot snapshot,
 									   void (*visit) (void *arg,

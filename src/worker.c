@@ -26,6 +26,10 @@
  * queue as it was.  What the worker remembers, it can build again: the roster
  * from the tables, the deadlines from the registry.
  *
+ * Not so where users' triggers, constraints and locks may make removals fail.
+ * There "rescue" says who deals with the error once the main loop has rolled
+ * the transaction back, so that one row costs the others nothing.
+ *
  * Without shared memory there is no queue and no registry; the worker then
  * only removes what the rows call dead.
  *
@@ -71,9 +75,6 @@
 #include "utils/timestamp.h"
 #include "worker.h"
 
-/* Channels removed in one transaction. */
-#define EXPIRY_BATCH 2000
-
 /*
  * How long a death may wait for others, so that they are removed and told
  * together; microseconds.
@@ -104,12 +105,19 @@
 /* Above this the worker waits for the listeners to read. */
 #define MAX_QUEUE_USAGE 0.5
 
+/* Channels that could not be removed and are named in the log, a minute. */
+#define MAX_COMPLAINTS 10
+
+/* Deals with an error of what the worker was trying. */
+typedef void (*WorkerRescue) (const ErrorData *error);
+
 typedef struct Worker
 {
 	PresenceDatabase *database; /* NULL without shared memory */
 	Oid			extension;
 	bool		leaving;		/* ends by its own will */
 	MemoryContext scratch;		/* reset each round */
+	WorkerRescue rescue;		/* NULL: an error ends the worker */
 	PresenceRoster *roster;
 	PresenceBacklog *backlog;	/* what was read of the queue and not told */
 	PresenceQueuePosition position; /* behind that */
@@ -120,11 +128,14 @@ typedef struct Worker
 	PresenceTime next_rooms;	/* when to remove empty rooms */
 	PresenceTime next_rows;		/* when to look at rows without entries */
 	PresenceTime next_rules;	/* when to apply changed rules again */
+	PresenceTime rules_pause;	/* after errors of that */
 	PresenceTime next_audit;	/* when to look for rows without entries */
 	PresenceTime idle_since;	/* 0: not idle */
 	TimeoutId	tick;			/* calls promise_step() while at work */
 	int			max_age;		/* setting in the last round */
 	uint64		adds;			/* counted in this database at the last scan */
+	int			complaints;		/* of channels that could not be removed ... */
+	PresenceTime complaints_since;	/* ... since then */
 } Worker;
 
 static Worker worker;
@@ -340,16 +351,24 @@ commit_work(void)
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(worker.scratch);
+	worker.rescue = NULL;
 }
 
-/* The same, and all that was remembered for it is forgotten. */
+/* A step that has done something is over, and its memory with it. */
+static void
+end_step(void)
+{
+	pgstat_report_stat(true);
+	pgstat_report_activity(STATE_IDLE, NULL);
+	MemoryContextReset(worker.scratch);
+}
+
+/* Both. */
 static void
 end_work(void)
 {
 	commit_work();
-	pgstat_report_stat(true);
-	pgstat_report_activity(STATE_IDLE, NULL);
-	MemoryContextReset(worker.scratch);
+	end_step();
 }
 
 /* Wait until all that the snapshot shows is in the queue; false: in vain. */
@@ -603,6 +622,37 @@ tell_state_if_due(PresenceTime now)
 	worker.next_state = now + (PresenceTime) presence_notify_interval * 1000;
 }
 
+/* Whether an error was the work of others, so that the same may do later. */
+static bool
+is_passing(const ErrorData *error)
+{
+	return error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
+		error->sqlerrcode == ERRCODE_QUERY_CANCELED ||
+		ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_TRANSACTION_ROLLBACK;
+}
+
+/* Rules could not be applied: say so once, and try again later. */
+static void
+rescue_rules(const ErrorData *error)
+{
+	PresenceTime now = presence_clock_now();
+
+	worker.next_rules = now + RETRY_DELAY;
+	if (is_passing(error))
+		return;
+	if (worker.rules_pause == 0)
+		ereport(LOG,
+				(errcode(error->sqlerrcode),
+				 errmsg("could not apply bans and deletions of rooms to those who entered meanwhile: %s",
+						error->message),
+				 error->detail ? errdetail_internal("%s", error->detail) : 0,
+				 errhint("The worker tries again, at least once a minute."),
+				 error->context ? errcontext("%s", error->context) : 0));
+	worker.rules_pause = Min(Max(worker.rules_pause * 2, 1 * USECS_PER_SEC),
+							 60 * USECS_PER_SEC);
+	worker.next_rules = now + worker.rules_pause;
+}
+
 /* Apply rules that changed while somebody entered; others may be in the way. */
 static void
 enforce_rules_if_due(PresenceTime now)
@@ -611,53 +661,98 @@ enforce_rules_if_due(PresenceTime now)
 
 	if (!presence_enforce_is_wanted() || now < worker.next_rules)
 		return;
+	worker.rescue = rescue_rules;
 	begin_work("applying changed rules of rooms");
 	presence_store_connect();
 	done = presence_enforce_run();
 	presence_store_finish();
 	end_work();
+	worker.rules_pause = 0;
 	if (done)
 		presence_enforce_finish();
 	else
 		worker.next_rules = now + RETRY_DELAY;
 }
 
-/* Remove channels (text[]) that were silent for max_age. */
-static void
-expire_channels(ArrayType *channels, PresenceTime lag)
+/* Whether every channel with rows is in the registry. */
+static bool
+is_loaded(void)
 {
-	uint64		removed;
-
-	presence_store_connect();
-	removed = presence_membership_expire(channels, presence_liveness_max_age());
-
-	presence_store_finish();
-	if (removed > 0)
-		presence_database_set(worker.database, PRESENCE_LAST_EXPIRY_LAG, (uint64) lag);
+	return worker.database && pg_atomic_read_u32(&worker.database->loaded) == 1;
 }
 
-/* Remove the channels of the registry that are due. */
+/* Say which channel cannot be removed, and why; not of thousands at once. */
+static void
+complain(const char *channel, PresenceTime pause, const ErrorData *error)
+{
+	PresenceTime now = presence_clock_now();
+
+	if (now > worker.complaints_since + 60 * USECS_PER_SEC)
+	{
+		worker.complaints_since = now;
+		worker.complaints = 0;
+	}
+	if (worker.complaints++ >= MAX_COMPLAINTS)
+		return;
+	ereport(LOG,
+			(errcode(error->sqlerrcode),
+			 errmsg("could not remove the expired presences of channel \"%s\": %s",
+					channel, error->message),
+			 error->detail ? errdetail_internal("%s", error->detail) : 0,
+			 errhint("Other channels expire in time. This one is tried again after %d seconds, then less and less often.",
+					 (int) (pause / USECS_PER_SEC)),
+			 error->context ? errcontext("%s", error->context) : 0));
+}
+
+/*
+ * The removal of a batch has failed.  Where that was only because of what
+ * others did at the same time, it may be tried again soon.
+ */
+static void
+rescue_expiry(const ErrorData *error)
+{
+	bool		again = is_passing(error);
+	PresenceTime pause;
+	const char *channel = presence_expiry_fail(worker.expiry, presence_clock_now(),
+											   again, &pause);
+
+	if (channel && !again)
+		complain(channel, pause, error);
+}
+
+/* Remove the channels that are due, as many as one transaction should. */
 static void
 expire_due(PresenceTime now)
 {
 	ArrayType  *channels;
+	ArrayType  *left = NULL;
+	PresenceTime max_age = presence_liveness_max_age();
 	PresenceTime lag;
+	uint64		removed;
 
-	if (worker.database == NULL ||
-		now < presence_expiry_next(worker.expiry) + EXPIRY_PATIENCE)
+	if (now < presence_expiry_next(worker.expiry) + EXPIRY_PATIENCE)
 		return;
-	worker.adds = presence_database_count(worker.database, PRESENCE_ADDS);
-	channels = presence_expiry_take(worker.expiry, now, EXPIRY_BATCH, &lag);
+	if (worker.database)
+		worker.adds = presence_database_count(worker.database, PRESENCE_ADDS);
+	channels = presence_expiry_take(worker.expiry, now, &lag);
 	if (channels == NULL)
 		return;
+	worker.rescue = rescue_expiry;
 	begin_work("removing expired presences");
-	expire_channels(channels, lag);
-	end_work();
-	presence_expiry_settle(worker.expiry, now + RETRY_DELAY);
+	presence_store_connect();
+	removed = presence_membership_expire(channels, max_age);
+	if (!is_loaded())
+		left = presence_store_older_among(channels, max_age);
+	presence_store_finish();
+	commit_work();
+	if (removed > 0)
+		presence_database_set(worker.database, PRESENCE_LAST_EXPIRY_LAG, (uint64) lag);
+	presence_expiry_settle(worker.expiry, now, left);
+	end_step();
 }
 
 /* Give a channel of the table an entry. */
-static void
+static bool
 load_channel(void *arg, const char *channel, int length, TimestampTz last_seen)
 {
 	bool	   *complete = arg;
@@ -667,6 +762,7 @@ load_channel(void *arg, const char *channel, int length, TimestampTz last_seen)
 	if (presence_registry_load(&name, presence_clock_from_timestamp(last_seen),
 							   0, &changes) == PRESENCE_LIFE_FULL)
 		*complete = false;
+	return true;
 }
 
 /*
@@ -692,32 +788,38 @@ load_registry(void)
 	presence_expiry_rescan(worker.expiry);
 }
 
-/* Whether every channel with rows is in the registry. */
+/* Have a channel removed that its rows call dead. */
 static bool
-is_loaded(void)
+offer_channel(void *arg, const char *channel, int length, TimestampTz last_seen)
 {
-	return worker.database && pg_atomic_read_u32(&worker.database->loaded) == 1;
+	return presence_expiry_offer(worker.expiry, channel, length,
+								 presence_clock_from_timestamp(last_seen));
 }
 
 /*
- * Remove channels without entries by their rows: all of them without shared
- * memory, those that found no room otherwise; those get entries as room comes.
+ * Look for channels without entries that their rows call dead: all of them
+ * without shared memory, those that found no room otherwise; those get entries
+ * as room comes.
  */
 static void
-expire_rows(PresenceTime now)
+search_rows(PresenceTime now)
 {
 	PresenceTime max_age = presence_liveness_max_age();
 	TimestampTz oldest = DT_NOEND;
+	bool		complete;
 
-	if (is_loaded() || now < worker.next_rows)
+	if (is_loaded() || now < worker.next_rows || presence_expiry_is_busy(worker.expiry))
 		return;
-	begin_work("removing expired presences");
+	begin_work("looking for expired presences");
 	presence_store_connect();
-	(void) presence_membership_prune(max_age);
+	presence_membership_pull_back();
+	complete = presence_store_each_older(max_age, offer_channel, NULL);
 	if (worker.database == NULL)
-		oldest = presence_store_oldest();
+		oldest = presence_store_oldest_living(max_age);
 	presence_store_finish();
 	end_work();
+	if (!complete)
+		return;
 	worker.next_rows = now + max_age / 4;
 	if (worker.database)
 		load_registry();
@@ -832,9 +934,9 @@ next_wake(PresenceTime now)
 {
 	PresenceTime wake = now + presence_liveness_max_age();
 
+	wake = Min(wake, presence_expiry_next(worker.expiry) + EXPIRY_PATIENCE);
 	if (worker.database)
 	{
-		wake = Min(wake, presence_expiry_next(worker.expiry) + EXPIRY_PATIENCE);
 		if (has_news())
 			wake = Min(wake, Max(worker.next_delivery, now));
 		wake = Min(wake, presence_ephemeral_next_expiry());
@@ -959,13 +1061,61 @@ do_round(void)
 	take_step(follow_mode);
 	take_step(notice_revival);
 	take_step(deliver_if_due);
-	take_step(expire_rows);
+	take_step(search_rows);
 	take_step(expire_due);
 	take_step(enforce_rules_if_due);
 	take_step(audit_registry_if_due);
 	take_step(prune_rooms_if_due);
 	take_step(tell_state_if_due);
 	take_step(leave_if_idle);
+}
+
+/*
+ * An error has come up to the main loop.  Where somebody can deal with it the
+ * transaction is rolled back, and the next round begins; otherwise it ends the
+ * worker.
+ */
+static void
+recover(void)
+{
+	WorkerRescue rescue = worker.rescue;
+	ErrorData  *error;
+
+	error_context_stack = NULL;
+	HOLD_INTERRUPTS();
+	worker.rescue = NULL;
+	if (rescue == NULL)
+	{
+		EmitErrorReport();
+		proc_exit(1);
+	}
+	disable_all_timeouts(false);
+	QueryCancelPending = false;
+	MemoryContextSwitchTo(worker.scratch);
+	error = CopyErrorData();
+	FlushErrorState();
+	AbortCurrentTransaction();
+	start_ticking();
+	MemoryContextSwitchTo(worker.scratch);
+	rescue(error);
+	end_step();
+	RESUME_INTERRUPTS();
+}
+
+/* Do what is due, for ever. */
+static void
+run(uint32 wait_event)
+{
+	sigjmp_buf	handler;
+
+	if (sigsetjmp(handler, 1) != 0)
+		recover();
+	PG_exception_stack = &handler;
+	for (;;)
+	{
+		do_round();
+		sleep_until(next_wake(presence_clock_now()), wait_event);
+	}
 }
 
 /*
@@ -1037,9 +1187,5 @@ presence_worker_main(Datum database)
 		presence_enforce_all();
 	worker.tick = RegisterTimeout(USER_TIMEOUT, promise_step);
 	start_ticking();
-	for (;;)
-	{
-		do_round();
-		sleep_until(next_wake(presence_clock_now()), wait_event);
-	}
+	run(wait_event);
 }

@@ -142,6 +142,7 @@ typedef struct Capture
 	PresenceTime death;			/* when one whose rows beat would have died */
 	uint32		losses;			/* the resync was owed for so many losses */
 	bool		truncated;		/* the table was truncated */
+	bool		created;		/* the extension was created */
 	int			counts[PRESENCE_NCOUNTERS];
 	CapturedMoment *moments;	/* the last holds now */
 	int			nmoments;
@@ -721,6 +722,7 @@ presence_capture_truncate(PG_FUNCTION_ARGS)
 		/* Nobody was announced, but entries of an earlier table may be left. */
 		(void) capture_context();
 		capture.truncated = true;
+		capture.created = true;
 	}
 	else
 		presence_capture_note(presence_hint_make(PRESENCE_HINT_RESYNC, 0, fields));
@@ -963,6 +965,8 @@ after_commit(void)
 		queue_hints(presence_database_mine());
 	if (capture.death != 0)
 		tell_revival(presence_database_mine());
+	if (capture.created)
+		presence_database_want_worker(presence_database_mine());
 	forget_capture();
 }
 

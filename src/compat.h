@@ -15,7 +15,10 @@
 
 #include "catalog/dependency.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_database.h"
+#include "miscadmin.h"
 #include "storage/proc.h"
+#include "utils/acl.h"
 #include "utils/backend_status.h"
 #include "utils/wait_event.h"
 
@@ -45,6 +48,22 @@ presence_compat_backend_status(int index)
 	return &pgstat_fetch_stat_local_beentry(index)->backendStatus;
 #endif
 }
+
+/* 16 has one function that knows the owners of all objects. */
+static inline bool
+presence_compat_owns_database(Oid database)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(DatabaseRelationId, database, GetUserId());
+#else
+	return pg_database_ownercheck(database, GetUserId());
+#endif
+}
+
+/* Minor versions of 2023 name the mark of a database half dropped. */
+#ifndef DATCONNLIMIT_INVALID_DB
+#define DATCONNLIMIT_INVALID_DB -2
+#endif
 
 /* 17 wants the relation, not its oid, whose identity column is meant. */
 #if PG_VERSION_NUM >= 170000

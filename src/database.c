@@ -56,7 +56,7 @@ init_slot(PresenceDatabase *slot, Oid oid)
 	slot->worker_pid = 0;
 	slot->worker_latch = NULL;
 	slot->wanted = false;
-	slot->hold_pid = 0;
+	slot->holds = 0;
 	slot->doubtful = false;
 	slot->failures = 0;
 	slot->retry_at = 0;
@@ -117,6 +117,21 @@ presence_database_find(Oid oid)
 	return NULL;
 }
 
+/* The same, taking a free one; NULL when all are taken.  The lock is held. */
+static PresenceDatabase *
+find_or_take(Oid oid)
+{
+	PresenceDatabase *slot = presence_database_find(oid);
+
+	if (slot == NULL)
+	{
+		slot = presence_database_find(InvalidOid);
+		if (slot)
+			init_slot(slot, oid);
+	}
+	return slot;
+}
+
 /* The slot of a database, taking a free one; NULL when all are taken. */
 PresenceDatabase *
 presence_database_get(Oid oid)
@@ -126,13 +141,7 @@ presence_database_get(Oid oid)
 	if (slot)
 		return slot;
 	LWLockAcquire(control_lock, LW_EXCLUSIVE);
-	slot = presence_database_find(oid);
-	if (slot == NULL)
-	{
-		slot = presence_database_find(InvalidOid);
-		if (slot)
-			init_slot(slot, oid);
-	}
+	slot = find_or_take(oid);
 	LWLockRelease(control_lock);
 	return slot;
 }
@@ -172,6 +181,17 @@ presence_database_forget(Oid oid)
 	slot = presence_database_find(oid);
 	if (slot && slot->worker_state == PRESENCE_WORKER_NONE)
 		init_slot(slot, InvalidOid);
+	LWLockRelease(control_lock);
+}
+
+/* Free a slot, unless somebody has come to want a worker there. */
+void
+presence_database_release(PresenceDatabase *database)
+{
+	LWLockAcquire(control_lock, LW_EXCLUSIVE);
+	if (!database->wanted && database->holds == 0 &&
+		database->worker_state == PRESENCE_WORKER_NONE)
+		init_slot(database, InvalidOid);
 	LWLockRelease(control_lock);
 }
 
@@ -254,6 +274,24 @@ presence_database_want_worker(PresenceDatabase *database)
 		database->wanted = true;
 	LWLockRelease(control_lock);
 	presence_database_wake_launcher();
+}
+
+/*
+ * Have a worker look into a database of which nothing may be known yet; false:
+ * all slots are taken.  May be called while a transaction commits, too.
+ */
+bool
+presence_database_want_look(Oid oid)
+{
+	PresenceDatabase *slot;
+
+	LWLockAcquire(control_lock, LW_EXCLUSIVE);
+	slot = find_or_take(oid);
+	if (slot && slot->worker_state == PRESENCE_WORKER_NONE)
+		slot->wanted = true;
+	LWLockRelease(control_lock);
+	presence_database_wake_launcher();
+	return slot != NULL;
 }
 
 /* Let all presences live on for a full max_age once recovery has ended. */

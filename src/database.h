@@ -62,7 +62,7 @@ typedef struct PresenceDatabase
 	int			worker_pid;
 	Latch	   *worker_latch;	/* lies in a PGPROC, so it never dangles */
 	bool		wanted;
-	int			hold_pid;		/* who keeps the worker away; 0: nobody */
+	int			holds;			/* statements that keep the worker away */
 	bool		doubtful;		/* the extension may go: the worker is to look */
 	int			failures;		/* ends of the worker by error in a row */
 	PresenceTime retry_at;		/* no start before */
@@ -92,6 +92,7 @@ extern PresenceDatabase *presence_database_mine(void);
 extern PresenceDatabase *presence_database_at(int index);
 extern int	presence_database_index(const PresenceDatabase *database);
 extern void presence_database_forget(Oid oid);
+extern void presence_database_release(PresenceDatabase *database);
 extern uint64 presence_database_epoch(void);
 extern LWLock *presence_database_lock(void);
 
@@ -107,6 +108,7 @@ extern void presence_database_set_launcher(Latch *latch);
 extern void presence_database_wake_launcher(void);
 extern void presence_database_wake_worker(PresenceDatabase *database);
 extern void presence_database_want_worker(PresenceDatabase *database);
+extern bool presence_database_want_look(Oid oid);
 
 extern PresenceTime presence_database_floor(void);
 extern void presence_database_raise_floor(PresenceDatabase *database,

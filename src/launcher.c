@@ -12,11 +12,14 @@
  *	NONE -> (wanted) -> STARTING -> (the worker claims the slot) -> RUNNING
  *	RUNNING -> (the worker leaves) -> NONE
  *	STARTING -> (the worker ended before) -> NONE, wanted again later
+ *	STARTING -> (held off before it claimed the slot) -> NONE, still wanted
  *
  * A worker that ended by an error, or that could not be started because
  * max_worker_processes is exhausted, is tried again after a pause that
  * doubles.  While it cannot be started its queue is closed, and transactions
- * announce their changes themselves.
+ * announce their changes themselves.  A database in which nothing has happened
+ * is given up instead where its worker cannot start, and the slot of one that
+ * turns out not to have the extension is freed for others.
  *
  * The launcher is connected to no database and holds no lock while it waits.
  *
@@ -43,7 +46,6 @@
 #include "shmem.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
-#include "storage/procarray.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -57,10 +59,22 @@
 /* First pause before a worker is tried again; microseconds. */
 #define FIRST_PAUSE (100 * 1000)
 
-/* How often holders and pauses are looked after; milliseconds. */
+/* How often pauses are looked after; milliseconds. */
 #define CHECK_INTERVAL 1000
 
+/*
+ * How long a worker that an earlier launcher asked for may take to come to its
+ * slot; microseconds.
+ */
+#define ORPHAN_PATIENCE (5 * 1000 * 1000)
+
+/* Starts after which a database in which nothing happened is given up. */
+#define MAX_LOOKS 3
+
 static BackgroundWorkerHandle *handles[PRESENCE_MAX_DATABASES];
+
+/* Since when a slot is seen starting without a handle; 0: it is not. */
+static PresenceTime orphaned_since[PRESENCE_MAX_DATABASES];
 
 /* Databases to look into once; oids. */
 static List *probes = NIL;
@@ -100,7 +114,8 @@ list_databases(void)
 	{
 		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
 
-		if (form->datallowconn)
+		CHECK_FOR_INTERRUPTS();
+		if (form->datallowconn && form->datconnlimit != DATCONNLIMIT_INVALID_DB)
 			probes = lappend_oid(probes, form->oid);
 	}
 	MemoryContextSwitchTo(old);
@@ -137,11 +152,9 @@ claim_start(PresenceDatabase *database)
 	bool		claimed;
 
 	LWLockAcquire(presence_database_lock(), LW_EXCLUSIVE);
-	if (database->hold_pid != 0 && BackendPidGetProc(database->hold_pid) == NULL)
-		database->hold_pid = 0;
 	claimed = OidIsValid(database->oid) && database->wanted &&
 		database->worker_state == PRESENCE_WORKER_NONE &&
-		database->hold_pid == 0 && presence_clock_now() >= database->retry_at;
+		database->holds == 0 && presence_clock_now() >= database->retry_at;
 	if (claimed)
 		database->worker_state = PRESENCE_WORKER_STARTING;
 	LWLockRelease(presence_database_lock());
@@ -171,6 +184,8 @@ start_worker(PresenceDatabase *database)
 	BackgroundWorker description;
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 
+	if (handles[index])
+		pfree(handles[index]);	/* of one that has left and ends now */
 	presence_worker_describe(&description, database->oid);
 	if (!RegisterDynamicBackgroundWorker(&description, &handles[index]))
 	{
@@ -199,6 +214,47 @@ forget_database(PresenceDatabase *database)
 	presence_database_forget(oid);
 }
 
+/* Whether nothing is known to have happened in a database. */
+static bool
+is_unused(PresenceDatabase *database)
+{
+	return pg_atomic_read_u64(&database->seq[PRESENCE_VOICE_CHANGED]) == 0 &&
+		presence_database_count(database, PRESENCE_ADDS) == 0 &&
+		presence_queue_is_empty(database) &&
+		presence_registry_count(database->oid) == 0 &&
+		presence_ephemeral_is_empty(database->oid);
+}
+
+/* Stop looking into a database that lets no worker in. */
+static void
+give_up_look(PresenceDatabase *database)
+{
+	LWLockAcquire(presence_database_lock(), LW_EXCLUSIVE);
+	database->wanted = false;
+	LWLockRelease(presence_database_lock());
+}
+
+/*
+ * A launcher that was terminated took along what it knew of the workers that
+ * it had asked for.  Their slots are given up if none comes.
+ */
+static void
+look_after_orphan(PresenceDatabase *database)
+{
+	PresenceTime *since = &orphaned_since[presence_database_index(database)];
+
+	if (handles[presence_database_index(database)] != NULL ||
+		database->worker_state != PRESENCE_WORKER_STARTING)
+		*since = 0;
+	else if (*since == 0)
+		*since = presence_clock_now();
+	else if (presence_clock_now() > *since + ORPHAN_PATIENCE)
+	{
+		*since = 0;
+		give_up_start(database);
+	}
+}
+
 /* A worker has ended: clear up if it never came to its slot. */
 static void
 clear_up(PresenceDatabase *database)
@@ -216,6 +272,8 @@ clear_up(PresenceDatabase *database)
 	give_up_start(database);
 	if (!database_exists(database->oid))
 		forget_database(database);
+	else if (database->failures >= MAX_LOOKS && is_unused(database))
+		give_up_look(database);
 }
 
 /* Whether a slot holds nothing worth keeping. */
@@ -224,11 +282,7 @@ is_void(PresenceDatabase *database)
 {
 	return OidIsValid(database->oid) && !database->wanted &&
 		database->worker_state == PRESENCE_WORKER_NONE &&
-		database->hold_pid == 0 &&
-		pg_atomic_read_u64(&database->seq[PRESENCE_VOICE_CHANGED]) == 0 &&
-		presence_database_count(database, PRESENCE_ADDS) == 0 &&
-		presence_registry_count(database->oid) == 0 &&
-		presence_ephemeral_is_empty(database->oid);
+		database->holds == 0 && is_unused(database);
 }
 
 /* Look into the next databases, a few at a time. */
@@ -242,11 +296,8 @@ probe_databases(void)
 			starting++;
 	while (probes != NIL && starting < MAX_PROBES)
 	{
-		PresenceDatabase *database = presence_database_get(linitial_oid(probes));
-
-		if (database == NULL)
+		if (!presence_database_want_look(linitial_oid(probes)))
 			return;
-		presence_database_want_worker(database);
 		probes = list_delete_first(probes);
 		starting++;
 	}
@@ -263,6 +314,7 @@ look_after_databases(void)
 		if (!OidIsValid(database->oid))
 			continue;
 		clear_up(database);
+		look_after_orphan(database);
 		if (claim_start(database))
 			start_worker(database);
 	}
@@ -274,7 +326,7 @@ free_void_slots(void)
 {
 	for (int i = 0; i < PRESENCE_MAX_DATABASES; i++)
 		if (handles[i] == NULL && is_void(presence_database_at(i)))
-			presence_database_forget(presence_database_at(i)->oid);
+			presence_database_release(presence_database_at(i));
 }
 
 /* Tell the others that the launcher is gone. */
@@ -307,10 +359,9 @@ presence_launcher_main(Datum arg)
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
 		}
+		free_void_slots();
 		probe_databases();
 		look_after_databases();
-		if (probes == NIL)
-			free_void_slots();
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 CHECK_INTERVAL, wait_event);
 		ResetLatch(MyLatch);

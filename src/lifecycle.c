@@ -5,14 +5,18 @@
  *
  * DROP DATABASE, ALTER DATABASE RENAME and SET TABLESPACE, and CREATE
  * DATABASE for its template, fail while anybody is connected.  Before such a
- * statement runs, the worker of the database is asked to leave: "hold_pid" in
- * its slot names the process that holds it off, and the launcher starts none
- * until that is cleared, or the process is gone.
+ * statement runs, the worker of the database is asked to leave: "holds" in its
+ * slot counts the statements that hold it off, and the launcher starts none
+ * until that is zero.  A process that ends in between takes its hold back.  Who
+ * has no right to the statement sends nobody away.
  *
  *	statement                   commits                    fails
  *	DROP DATABASE               slot, entries, queue go    worker comes back
  *	RENAME, SET TABLESPACE      worker comes back          worker comes back
  *	CREATE DATABASE ... TEMPLATE  worker of the template comes back either way
+ *
+ * The rows of the template are copied.  So when CREATE DATABASE has committed a
+ * worker looks into the new database once.
  *
  * DROP EXTENSION, in whatever way, has the worker look for the extension.  It
  * waits for the lock that the statement holds, and leaves if that commits.
@@ -22,11 +26,14 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "access/htup_details.h"
 #include "catalog/objectaccess.h"
+#include "catalog/pg_database.h"
 #include "catalog/pg_extension.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "commands/extension.h"
+#include "compat.h"
 #include "database.h"
 #include "ephemeral.h"
 #include "lifecycle.h"
@@ -38,6 +45,7 @@
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "tcop/utility.h"
+#include "utils/syscache.h"
 
 /* How long to wait for a worker to leave; microseconds. */
 #define LEAVE_TIMEOUT (10 * 1000 * 1000)
@@ -47,6 +55,10 @@ static object_access_hook_type prev_object_access = NULL;
 
 /* The database that this process holds its worker off; for its exit. */
 static PresenceDatabase *held = NULL;
+static Oid	held_oid;
+
+/* The database that the running transaction has created. */
+static Oid	created = InvalidOid;
 
 /* The template that CREATE DATABASE copies. */
 static const char *
@@ -97,14 +109,44 @@ needed_database(Node *stmt)
 	}
 }
 
+/* Whether a database is for everybody to copy who may create databases. */
+static bool
+is_template(Oid database)
+{
+	HeapTuple	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database));
+	bool		answer;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	answer = ((Form_pg_database) GETSTRUCT(tuple))->datistemplate;
+	ReleaseSysCache(tuple);
+	return answer;
+}
+
+/*
+ * Whether the caller has the rights without which the statement fails, as
+ * PostgreSQL asks for them.
+ */
+static bool
+may_run(Node *stmt, Oid database)
+{
+	if (IsA(stmt, CreatedbStmt))
+		return have_createdb_privilege() &&
+			(is_template(database) || presence_compat_owns_database(database));
+	if (IsA(stmt, RenameStmt) && !have_createdb_privilege())
+		return false;
+	return presence_compat_owns_database(database);
+}
+
 /* Keep the worker away from now on, and ask the one that runs to leave. */
 static void
 hold_off(PresenceDatabase *database)
 {
 	LWLockAcquire(presence_database_lock(), LW_EXCLUSIVE);
-	database->hold_pid = MyProcPid;
-	LWLockRelease(presence_database_lock());
+	database->holds++;
 	held = database;
+	held_oid = database->oid;
+	LWLockRelease(presence_database_lock());
 	presence_database_wake_worker(database);
 }
 
@@ -116,10 +158,10 @@ let_back(void)
 
 	if (database == NULL)
 		return;
-	held = NULL;
 	LWLockAcquire(presence_database_lock(), LW_EXCLUSIVE);
-	if (database->hold_pid == MyProcPid)
-		database->hold_pid = 0;
+	held = NULL;
+	if (database->oid == held_oid)
+		database->holds--;		/* else it is gone, and its slot another's */
 	LWLockRelease(presence_database_lock());
 	presence_database_wake_launcher();
 }
@@ -149,6 +191,8 @@ wait_until_gone(PresenceDatabase *database)
 static void
 forget(PresenceDatabase *database, Oid oid)
 {
+	if (database->oid != oid)
+		return;					/* the launcher has done it already */
 	presence_queue_reset(database);
 	presence_registry_clear(oid);
 	presence_ephemeral_clear(oid);
@@ -201,7 +245,7 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 		get_database_oid(name, true) : InvalidOid;
 	PresenceDatabase *database = OidIsValid(oid) ? presence_database_find(oid) : NULL;
 
-	if (database && held == NULL)
+	if (database && held == NULL && may_run(pstmt->utilityStmt, oid))
 		process_alone(database, pstmt, query, read_only_tree, context, params,
 					  env, dest, qc);
 	else if (prev_process_utility)
@@ -212,13 +256,25 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 								env, dest, qc);
 }
 
-/* Look at what is being dropped. */
+/* A database has been created: have it looked into once others can see it. */
+static void
+follow_transaction(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_COMMIT && OidIsValid(created))
+		(void) presence_database_want_look(created);
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT)
+		created = InvalidOid;
+}
+
+/* Look at what is being created and dropped. */
 static void
 object_access(ObjectAccessType access, Oid class, Oid object, int column,
 			  void *arg)
 {
 	if (prev_object_access)
 		prev_object_access(access, class, object, column, arg);
+	if (access == OAT_POST_CREATE && class == DatabaseRelationId)
+		created = object;
 	if (access != OAT_DROP || class != ExtensionRelationId ||
 		get_extension_oid("presence", true) != object)
 		return;
@@ -237,4 +293,5 @@ presence_lifecycle_install(void)
 	object_access_hook = object_access;
 	prev_process_utility = ProcessUtility_hook;
 	ProcessUtility_hook = process_utility;
+	RegisterXactCallback(follow_transaction, NULL);
 }

@@ -116,6 +116,8 @@ typedef struct Worker
 	PresenceDatabase *database; /* NULL without shared memory */
 	Oid			extension;
 	bool		leaving;		/* ends by its own will */
+	bool		gone;			/* so is the extension */
+	bool		needed;			/* but it has come back: another worker is to come */
 	MemoryContext scratch;		/* reset each round */
 	WorkerRescue rescue;		/* NULL: an error ends the worker */
 	PresenceRoster *roster;
@@ -189,7 +191,8 @@ release_slot(int code, Datum arg)
 			presence_clock_now() + (PresenceTime) 100000 * (1 << Min(database->failures, 8));
 	}
 	LWLockRelease(presence_database_lock());
-	if (worker.leaving && (presence_registry_count(MyDatabaseId) > 0 ||
+	if (worker.gone ? worker.needed :
+		worker.leaving && (presence_registry_count(MyDatabaseId) > 0 ||
 						   !presence_ephemeral_is_empty(MyDatabaseId) ||
 						   !presence_queue_is_empty(database)))
 		presence_database_want_worker(database);
@@ -206,13 +209,19 @@ claim_slot(void)
 	if (database == NULL)
 		return false;
 	LWLockAcquire(presence_database_lock(), LW_EXCLUSIVE);
-	claimed = database->worker_pid == 0 && database->hold_pid == 0;
+	claimed = database->worker_pid == 0 && database->holds == 0;
 	if (claimed)
 	{
 		database->worker_state = PRESENCE_WORKER_RUNNING;
 		database->worker_pid = MyProcPid;
 		database->worker_latch = MyLatch;
 		database->wanted = false;
+	}
+	else if (database->worker_state == PRESENCE_WORKER_STARTING)
+	{
+		/* Held off, which is no failure: it is started again after that. */
+		database->worker_state = PRESENCE_WORKER_NONE;
+		database->wanted = true;
 	}
 	LWLockRelease(presence_database_lock());
 	if (claimed)
@@ -259,17 +268,28 @@ leave(void)
 /*
  * The extension is gone, and with it all that was to be told.  Should it come
  * back, listeners are to forget whom they know.
+ *
+ * Somebody may have created it again and added presences just before they were
+ * swept away with the rest.  Whoever did so has committed by then, and is seen
+ * by a second look: another worker is to begin with the rows, and listeners are
+ * to read them.
  */
 static void
 leave_for_good(void)
 {
 	AbortCurrentTransaction();
+	worker.gone = true;
 	if (worker.database)
 	{
+		pg_atomic_write_u32(&worker.database->loaded, 0);
 		presence_queue_reset(worker.database);
-		presence_queue_owe_resync(worker.database);
 		presence_registry_clear(MyDatabaseId);
 		presence_ephemeral_clear(MyDatabaseId);
+		StartTransactionCommand();
+		worker.needed = OidIsValid(get_extension_oid("presence", true));
+		CommitTransactionCommand();
+		if (worker.needed || OidIsValid(worker.extension))
+			presence_queue_owe_resync(worker.database);
 	}
 	leave();
 }
@@ -914,7 +934,7 @@ leave_if_idle(PresenceTime now)
 {
 	if (worker.database == NULL)
 		return;
-	if (worker.database->hold_pid != 0)
+	if (worker.database->holds > 0)
 		leave();
 	if (has_channels() || !is_loaded() ||
 		!presence_queue_is_empty(worker.database) ||
@@ -1119,36 +1139,59 @@ run(uint32 wait_event)
 }
 
 /*
- * Take the lock that the only worker of a database holds for its session
- * where there is no shared memory; false: another one has it.  It is a user
- * lock because those alone are released when an idle process is terminated.
+ * The lock that the only worker of a database holds for its session where there
+ * is no shared memory.  It is a user lock because those alone are released when
+ * an idle process is terminated.
  */
-static bool
-lock_out_others(LOCKTAG *tag, Oid extension)
+static LOCKTAG
+lock_of_worker(Oid extension)
 {
-	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, ExtensionRelationId, extension, 1);
-	tag->locktag_lockmethodid = USER_LOCKMETHOD;
-	return LockAcquire(tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, ExtensionRelationId, extension, 1);
+	tag.locktag_lockmethodid = USER_LOCKMETHOD;
+	return tag;
+}
+
+/* Whether a worker has it; those who ask do not see each other. */
+static bool
+is_locked_out(const LOCKTAG *tag)
+{
+	if (LockAcquire(tag, ShareLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
+		return true;
+	LockRelease(tag, ShareLock, true);
+	return false;
+}
+
+/* Take it, past those who only ask; false: another worker has it. */
+static bool
+lock_out_others(Oid extension)
+{
+	LOCKTAG		tag = lock_of_worker(extension);
+
+	while (LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
+	{
+		if (is_locked_out(&tag))
+			return false;
+		CHECK_FOR_INTERRUPTS();
+		pg_usleep(1000);
+	}
+	return true;
 }
 
 /* Whether a worker runs in this database; for servers without shared memory. */
 bool
 presence_worker_runs_alone(void)
 {
-	LOCKTAG		tag;
+	LOCKTAG		tag = lock_of_worker(get_extension_oid("presence", false));
 
-	if (!lock_out_others(&tag, get_extension_oid("presence", false)))
-		return true;
-	LockRelease(&tag, ExclusiveLock, true);
-	return false;
+	return is_locked_out(&tag);
 }
 
 /* Make this the only worker of the database. */
 static void
 become_the_worker(void)
 {
-	LOCKTAG		tag;
-
 	if (presence_shmem_ready())
 	{
 		if (!claim_slot())
@@ -1159,7 +1202,7 @@ become_the_worker(void)
 		return;
 	}
 	begin_work("starting");
-	if (!lock_out_others(&tag, worker.extension))
+	if (!lock_out_others(worker.extension))
 		proc_exit(0);
 	end_work();
 }

@@ -11,6 +11,7 @@ use Time::HiRes qw(time);
 my $node = new_node('life', conf => q(
 allow_in_place_tablespaces = on
 presence.worker_idle_timeout = 0
+presence.max_age = 10min
 ));
 
 my $patience = $PostgreSQL::Test::Utils::timeout_default;
@@ -205,6 +206,7 @@ is_served('two', 'nor its work');
 # whether it is idle, or its extension gone, once in a while.
 value($node, q{ALTER SYSTEM SET presence.max_age = '3s'});
 $node->reload;
+value($node, q{SELECT presence_add('r', 'c')}, 'ext');
 ok(await_worker('ext'), 'there is a worker');
 promptly('DROP EXTENSION CASCADE', 'DROP EXTENSION presence CASCADE', 'ext');
 ok(await_no_worker('ext'), 'the worker leaves with the extension');

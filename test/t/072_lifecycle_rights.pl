@@ -1,0 +1,98 @@
+# Proves: only who may run a statement on a database sends its worker away; a
+# start that was held off is no failure; CREATE EXTENSION and CREATE DATABASE
+# bring a worker where there is something to do for it.
+use strict;
+use warnings FATAL => 'all';
+
+use PostgreSQL::Test::Utils;
+use PresenceTest;
+use Test::More;
+
+my $node = new_node('rights', conf => qq(
+presence.worker_idle_timeout = 0
+presence.max_age = 10min
+max_worker_processes = 16
+));
+
+# The pid of the worker of a database.
+sub worker_of
+{
+	my ($db) = @_;
+
+	return value($node, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'presence worker' AND datname = '$db'");
+}
+
+# What an attempt says.
+sub error_of
+{
+	my ($user, $sql, $db) = @_;
+	my ($status, $out, $err) = $node->psql($db // 'postgres', $sql, extra_params => [ '-U', $user ]);
+
+	return $status == 0 ? 'none' : $err;
+}
+
+#
+# Rights
+#
+
+$node->safe_psql('postgres', q{
+	CREATE ROLE mallory LOGIN;
+	CREATE ROLE maker LOGIN CREATEDB;
+	CREATE ROLE boss LOGIN CREATEDB;
+});
+value($node, 'CREATE DATABASE prod OWNER boss');
+value($node, 'CREATE EXTENSION presence', 'prod');
+value($node, q{SELECT presence_add('r', 'c')}, 'prod');
+my $worker = wait_until('a worker', sub { worker_of('prod') });
+
+for my $user ('mallory', 'maker')
+{
+	for my $sql ('DROP DATABASE prod', 'DROP DATABASE prod WITH (FORCE)', 'ALTER DATABASE prod RENAME TO other',
+		'ALTER DATABASE prod SET TABLESPACE pg_default', 'CREATE DATABASE other TEMPLATE prod')
+	{
+		like(error_of($user, $sql), qr/must be owner|permission denied/, "$user may not: $sql");
+	}
+}
+is(worker_of('prod'), $worker, 'the worker did not notice');
+is(error_of('boss', 'ALTER DATABASE prod RENAME TO prod2'), 'none', 'the owner may, and the worker is not in the way');
+is(error_of('boss', 'ALTER DATABASE prod2 RENAME TO prod'), 'none', 'again');
+ok(wait_until('the worker', sub { worker_of('prod') }), 'it comes back');
+
+# Whoever may run it and fails holds the worker off for that time only.
+for my $i (1 .. 20)
+{
+	error_of($node->safe_psql('postgres', 'SELECT current_user'), 'DROP DATABASE prod', 'prod');
+}
+ok(wait_until('the worker', sub { worker_of('prod') }), 'it comes back after many that failed');
+
+#
+# CREATE EXTENSION
+#
+
+value($node, 'CREATE DATABASE fresh');
+value($node, 'BEGIN; CREATE EXTENSION presence; ROLLBACK', 'fresh');
+is(value($node, q{SELECT count(*) FROM pg_extension WHERE extname = 'presence'}, 'fresh'), 0, 'rolled back');
+value($node, 'CREATE EXTENSION presence', 'fresh');
+ok(wait_until('a worker speaks', sub { value($node, 'SELECT mode FROM presence.stats', 'fresh') eq 'worker' }),
+	'CREATE EXTENSION starts a worker');
+my $listener = listen_to($node, 'fresh');
+value($node, q{SELECT presence_add('r', 'first')}, 'fresh');
+my $event = $listener->wait_for('the first join', sub { $_[0]->{event} eq 'join' });
+is($event->{seq}, 1, 'so the first event has a number');
+$listener->quit;
+
+#
+# A copy
+#
+
+value($node, q{SELECT presence_add('r', 'original')}, 'fresh');
+value($node, 'CREATE DATABASE copy TEMPLATE fresh');
+is(value($node, 'SELECT count(*) FROM presence.presences', 'copy'), 2, 'rows are copied');
+$node->safe_psql('postgres', "ALTER SYSTEM SET presence.max_age = '2s'");
+$node->reload;
+ok(wait_until('they are gone', sub { value($node, 'SELECT count(*) FROM presence.presences', 'copy') == 0 }),
+	'those whom CREATE DATABASE copied expire');
+ok(wait_until('no worker without extension', sub { worker_of('postgres') && !worker_of('template1') }), 'others have none');
+
+$node->stop;
+done_testing();

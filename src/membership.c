@@ -43,8 +43,14 @@
 #define MAX_ATTEMPTS 1000
 #define MAX_HINDERED_ATTEMPTS 10
 
-/* How long prune_rooms may hold up those who enter; milliseconds. */
+/* How long prune_rooms tries to find a moment without anybody entering; ms. */
 #define ROOMS_LOCK_TIMEOUT 20
+
+/* Rooms that it removes while it keeps those who enter out. */
+#define MAX_ROOMS_A_CALL 10000
+
+/* Blocks of a table from which old rows are removed at once. */
+#define BLOCKS_AT_ONCE 32
 
 /* Whether every channel with rows is known to be in the registry. */
 static bool
@@ -718,20 +724,95 @@ presence_membership_prune(int64 age)
 	return presence_membership_expire(presence_store_older(age), age);
 }
 
-/* Remove empty rooms; how many.  None while somebody stays in the way. */
+/* Since when the rows of a table of the past are kept. */
+static TimestampTz
+oldest_kept(PresencePast past)
+{
+	int			seconds = past == PRESENCE_PAST_ADMISSIONS ?
+		presence_join_rate_window : presence_keep_last_seen;
+
+	if (past == PRESENCE_PAST_LAST_SEEN && seconds == 0)
+		return DT_NOBEGIN;
+	return GetCurrentTimestamp() - (int64) seconds * USECS_PER_SEC;
+}
+
+/*
+ * Remove old rows from a part of a table, which begins with a block; where the
+ * next part begins, 0: this was the last.
+ */
+BlockNumber
+presence_membership_forget(PresencePast past, BlockNumber from)
+{
+	bool		admissions = past == PRESENCE_PAST_ADMISSIONS;
+	BlockNumber blocks = presence_store_blocks(admissions ? "admissions" : "user_last_seen");
+	BlockNumber to = from + BLOCKS_AT_ONCE;
+
+	if (from < blocks && admissions)
+		presence_store_forget_admissions(from, to, oldest_kept(past));
+	else if (from < blocks)
+		presence_store_forget_last_seen(from, to, oldest_kept(past));
+	return to < blocks ? to : 0;
+}
+
+/* Remove old rows from all tables of the past. */
+static void
+forget_all(void)
+{
+	for (PresencePast past = 0; past < PRESENCE_NPASTS; past++)
+	{
+		BlockNumber from = 0;
+
+		do
+		{
+			from = presence_membership_forget(past, from);
+			CHECK_FOR_INTERRUPTS();
+		} while (from != 0);
+	}
+}
+
+/* Arrays (text[]) of empty rooms, no more of them than one call removes. */
+static List *
+find_empty_rooms(void)
+{
+	List	   *found = NIL;
+	text	   *after = cstring_to_text("");
+	int			count = 0;
+
+	while (after && count < MAX_ROOMS_A_CALL)
+	{
+		ArrayType  *rooms = presence_store_empty_rooms(after,
+													   Min(PRESENCE_ROOMS_AT_ONCE, MAX_ROOMS_A_CALL - count),
+													   &after);
+
+		if (rooms)
+		{
+			found = lappend(found, rooms);
+			count += ArrayGetNItems(ARR_NDIM(rooms), ARR_DIMS(rooms));
+		}
+		CHECK_FOR_INTERRUPTS();
+	}
+	return found;
+}
+
+/*
+ * Remove empty rooms, as many as may be while others are kept out until the
+ * transaction ends, and what is old; how many rooms.  None while somebody stays
+ * in the way.
+ */
 uint64
 presence_membership_prune_rooms(void)
 {
-	PresenceDatabase *database = presence_database_mine();
+	List	   *found;
+	ListCell   *lc;
+	uint64		count = 0;
 
-	presence_store_forget_admissions(GetCurrentTimestamp() -
-									 (int64) presence_join_rate_window * USECS_PER_SEC);
-	if (database == NULL || pg_atomic_exchange_u32(&database->last_seen_rows, 0) != 0)
-		presence_store_fold_last_seen();
+	forget_all();
 	if (!presence_admission_worker_enforces())
 		presence_store_restore_rooms((Datum) 0);
-	if (presence_store_count_empty_rooms() == 0 ||
-		!presence_store_try_lock("rooms", ROOMS_LOCK_TIMEOUT))
+	found = find_empty_rooms();
+	if (found == NIL || !presence_store_try_lock("rooms", ROOMS_LOCK_TIMEOUT))
 		return 0;
-	return presence_store_delete_empty_rooms();
+	foreach(lc, found)
+		count += presence_store_delete_empty_rooms(lfirst(lc));
+	return count;
 }

@@ -15,6 +15,17 @@
 #include "store.h"
 #include "utils/array.h"
 
+/* Rooms that are looked at at once, to remove the empty ones. */
+#define PRESENCE_ROOMS_AT_ONCE 1000
+
+/* Tables whose old rows are removed. */
+typedef enum PresencePast
+{
+	PRESENCE_PAST_LAST_SEEN,
+	PRESENCE_PAST_ADMISSIONS,
+	PRESENCE_NPASTS
+} PresencePast;
+
 /* Who wants to enter; user and meta may be NULL. */
 typedef struct PresenceEntrant
 {
@@ -33,6 +44,7 @@ extern bool presence_membership_touch(text *channel);
 extern uint64 presence_membership_expire(ArrayType *channels, int64 age);
 extern void presence_membership_pull_back(void);
 extern uint64 presence_membership_prune(int64 age);
+extern BlockNumber presence_membership_forget(PresencePast past, BlockNumber from);
 extern uint64 presence_membership_prune_rooms(void);
 
 #endif							/* PRESENCE_MEMBERSHIP_H */

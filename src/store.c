@@ -34,8 +34,8 @@
 #include "hint.h"
 #include "miscadmin.h"
 #include "optimizer/cost.h"
+#include "storage/bufmgr.h"
 #include "storage/lmgr.h"
-#include "storage/proc.h"
 #include "store.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -91,18 +91,26 @@ static Statement insert_room = {
 	1, {TEXTOID}
 };
 
-static Statement empty_room_exists = {
-	"SELECT 1 FROM presence.rooms r"
-	" WHERE NOT r.persistent AND NOT r.private AND NOT EXISTS ("
-	"SELECT FROM presence.presences p WHERE p.room " EQ " r.name)",
-	0
+/*
+ * Looks at the next rooms by name, and asks of each whether anybody is there:
+ * OFFSET 0 keeps that from becoming a look at all presences.
+ */
+#define IS_EMPTY(room) \
+	"NOT EXISTS (SELECT FROM presence.presences p WHERE p.room " EQ " " room " OFFSET 0)"
+
+static Statement empty_rooms = {
+	"SELECT pg_catalog.max(r.name),"
+	" pg_catalog.array_agg(r.name) FILTER (WHERE r.ends AND " IS_EMPTY("r.name") ")"
+	" FROM (SELECT x.name, NOT x.persistent AND NOT x.private AS ends"
+	" FROM presence.rooms x WHERE x.name OPERATOR(pg_catalog.>) $1"
+	" ORDER BY x.name LIMIT $2) r",
+	2, {TEXTOID, INT8OID}
 };
 
 static Statement delete_empty_rooms = {
-	"DELETE FROM presence.rooms r"
-	" WHERE NOT r.persistent AND NOT r.private AND NOT EXISTS ("
-	"SELECT FROM presence.presences p WHERE p.room " EQ " r.name)",
-	0
+	"DELETE FROM presence.rooms r WHERE r.name " EQ " ANY ($1)"
+	" AND NOT r.persistent AND NOT r.private AND " IS_EMPTY("r.name"),
+	1, {TEXTARRAYOID}
 };
 
 static Statement insert_presence = {
@@ -323,15 +331,22 @@ static Statement merge_last_seen = {
 	2, {TEXTARRAYOID, TIMESTAMPTZARRAYOID}
 };
 
-/* Removes all but the newest of each user that nobody has locked. */
-static Statement fold_last_seen = {
+/* The rows of some blocks of a table. */
+#define IN_BLOCKS(alias) \
+	alias ".ctid " GE " $1 AND " alias ".ctid " LT " $2"
+
+/*
+ * Removes, of the rows in some blocks, all that are too old and all but the
+ * newest of each user, except those that somebody has locked.
+ */
+static Statement forget_last_seen = {
 	"DELETE FROM presence.user_last_seen s USING ("
-	"SELECT x.ctid AS tid FROM presence.user_last_seen x WHERE EXISTS ("
+	"SELECT x.ctid AS tid FROM presence.user_last_seen x WHERE " IN_BLOCKS("x")
+	" AND (x.last_seen " LT " $3 OR EXISTS ("
 	"SELECT FROM presence.user_last_seen y WHERE y.user_id " EQ " x.user_id"
-	" AND ROW(y.last_seen, y.ctid) OPERATOR(pg_catalog.>) ROW(x.last_seen, x.ctid))"
+	" AND ROW(y.last_seen, y.ctid) OPERATOR(pg_catalog.>) ROW(x.last_seen, x.ctid) OFFSET 0))"
 	" FOR UPDATE SKIP LOCKED) l WHERE s.ctid " EQ " l.tid",
-	0,
-	.whole = true
+	3, {TIDOID, TIDOID, TIMESTAMPTZOID}
 };
 
 static Statement is_banned = {
@@ -416,9 +431,8 @@ static Statement note_admission = {
 };
 
 static Statement forget_admissions = {
-	"DELETE FROM presence.admissions a WHERE a.admitted_at " LT " $1",
-	1, {TIMESTAMPTZOID},
-	.whole = true
+	"DELETE FROM presence.admissions a WHERE " IN_BLOCKS("a") " AND a.admitted_at " LT " $3",
+	3, {TIDOID, TIDOID, TIMESTAMPTZOID}
 };
 
 static Statement invite = {
@@ -824,48 +838,30 @@ presence_store_table(const char *name)
 
 /*
  * Wait at most so long for every transaction that is changing a table; whether
- * they have ended, and others are kept out until this one ends.  A timed-out
- * wait is undone with its subtransaction, so that it stands in nobody's way.
+ * they have ended, and others are kept out until this one ends.  It is asked
+ * again and again rather than waited for: nobody queues behind who waits, and
+ * there is no error that would have to be caught.
  */
 bool
 presence_store_try_lock(const char *name, int timeout_ms)
 {
 	Oid			table = presence_store_table(name);
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	int			before = LockTimeout;
-	volatile bool locked = true;
 
-	if (ConditionalLockRelationOid(table, ShareRowExclusiveLock))
-		return true;
-
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
+	for (int waited = 0; waited < timeout_ms; waited++)
 	{
-		LockTimeout = timeout_ms;
-		LockRelationOid(table, ShareRowExclusiveLock);
-		LockTimeout = before;
-		ReleaseCurrentSubTransaction();
+		if (ConditionalLockRelationOid(table, ShareRowExclusiveLock))
+			return true;
+		CHECK_FOR_INTERRUPTS();
+		pg_usleep(1000);
 	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
+	return false;
+}
 
-		LockTimeout = before;
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
-			PG_RE_THROW();
-		FlushErrorState();
-		FreeErrorData(error);
-		RollbackAndReleaseCurrentSubTransaction();
-		locked = false;
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	return locked;
+/* Keep those who enter out until the transaction ends, waiting for the others. */
+void
+presence_store_lock_rooms(void)
+{
+	LockRelationOid(presence_store_table("rooms"), ShareRowExclusiveLock);
 }
 
 /* Read a room's rules by a query; false: no such room. */
@@ -975,21 +971,40 @@ presence_store_enter_room(Datum room)
 	return rules;
 }
 
-/* Whether any room could be removed; looks without a lock. */
-uint64
-presence_store_count_empty_rooms(void)
+/*
+ * Look at the rooms that follow a name, at most so many, without a lock: those
+ * that are empty (text[], or NULL).  "last" gets the last one looked at; NULL:
+ * there are no more.
+ */
+ArrayType *
+presence_store_empty_rooms(text *after, int limit, text **last)
 {
-	return any_rows(run(&empty_room_exists, NULL, NULL, InvalidSnapshot, 1));
+	Datum		values[] = {PointerGetDatum(after), Int64GetDatum(limit)};
+	ArrayType  *rooms = NULL;
+	bool		isnull;
+	Datum		datum;
+
+	(void) run_newest(&empty_rooms, values, NULL);
+	datum = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	*last = isnull ? NULL : DatumGetTextPCopy(datum);
+	datum = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull);
+	if (!isnull)
+		rooms = DatumGetArrayTypePCopy(datum);
+	SPI_freetuptable(SPI_tuptable);
+	return rooms;
 }
 
 /*
- * Remove empty rooms.  The caller holds the lock that keeps others out; the
- * newest snapshot is used even where the transaction has an older one.
+ * Remove those of the rooms (text[]) that are empty; how many.  The caller holds
+ * the lock that keeps others out; the newest snapshot is used even where the
+ * transaction has an older one.
  */
 uint64
-presence_store_delete_empty_rooms(void)
+presence_store_delete_empty_rooms(ArrayType *rooms)
 {
-	return run_newest(&delete_empty_rooms, NULL, NULL);
+	Datum		value = PointerGetDatum(rooms);
+
+	return run_newest(&delete_empty_rooms, &value, NULL);
 }
 
 /* Insert a presence; false: the pair exists.  "nulls" speaks of user, meta. */
@@ -1434,11 +1449,42 @@ presence_store_merge_last_seen(List *seen)
 	run_last_seen(&merge_last_seen, seen);
 }
 
-/* Remove the rows of users who have newer ones. */
-void
-presence_store_fold_last_seen(void)
+/* How many blocks a table has. */
+BlockNumber
+presence_store_blocks(const char *name)
 {
-	(void) run(&fold_last_seen, NULL, NULL, InvalidSnapshot, 0);
+	Relation	relation = table_open(presence_store_table(name), AccessShareLock);
+	BlockNumber blocks = RelationGetNumberOfBlocks(relation);
+
+	table_close(relation, NoLock);
+	return blocks;
+}
+
+/* Run a statement on the rows of some blocks, with a time. */
+static void
+run_in_blocks(Statement *statement, BlockNumber from, BlockNumber to,
+			  TimestampTz before)
+{
+	ItemPointerData first;
+	ItemPointerData end;
+	Datum		values[3];
+
+	ItemPointerSet(&first, from, 0);
+	ItemPointerSet(&end, to, 0);
+	values[0] = PointerGetDatum(&first);
+	values[1] = PointerGetDatum(&end);
+	values[2] = TimestampTzGetDatum(before);
+	(void) run(statement, values, NULL, InvalidSnapshot, 0);
+}
+
+/*
+ * Remove rows that say when users were last seen from some blocks: those from
+ * before a time, and those of users who have newer ones.
+ */
+void
+presence_store_forget_last_seen(BlockNumber from, BlockNumber to, TimestampTz before)
+{
+	run_in_blocks(&forget_last_seen, from, to, before);
 }
 
 /* The one bigint that a statement answers. */
@@ -1535,13 +1581,11 @@ presence_store_note_admission(Datum room, Datum user)
 	(void) run(&note_admission, values, NULL, InvalidSnapshot, 0);
 }
 
-/* Forget admissions before a time. */
+/* Remove admissions before a time from some blocks. */
 void
-presence_store_forget_admissions(TimestampTz before)
+presence_store_forget_admissions(BlockNumber from, BlockNumber to, TimestampTz before)
 {
-	Datum		value = TimestampTzGetDatum(before);
-
-	(void) run(&forget_admissions, &value, NULL, InvalidSnapshot, 0);
+	run_in_blocks(&forget_admissions, from, to, before);
 }
 
 /* Invite a user to a room; false: invited already. */

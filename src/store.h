@@ -12,6 +12,7 @@
 
 #include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
+#include "storage/block.h"
 #include "storage/itemptr.h"
 #include "storage/lockdefs.h"
 #include "utils/array.h"
@@ -78,8 +79,10 @@ extern void presence_store_become_caller(PresenceSession session);
 extern Oid	presence_store_table(const char *name);
 extern bool presence_store_try_lock(const char *table, int timeout_ms);
 extern PresenceRoomRules presence_store_enter_room(Datum room);
-extern uint64 presence_store_count_empty_rooms(void);
-extern uint64 presence_store_delete_empty_rooms(void);
+extern void presence_store_lock_rooms(void);
+extern ArrayType *presence_store_empty_rooms(text *after, int limit, text **last);
+extern uint64 presence_store_delete_empty_rooms(ArrayType *rooms);
+extern BlockNumber presence_store_blocks(const char *name);
 
 extern bool presence_store_insert(Datum room, Datum channel, Datum user,
 								  Datum meta, const char *nulls,
@@ -122,7 +125,8 @@ extern bool presence_store_has_user(const char *room, const char *user,
 extern List *presence_store_people(Datum users, Snapshot snapshot);
 extern void presence_store_add_last_seen(List *seen);
 extern void presence_store_merge_last_seen(List *seen);
-extern void presence_store_fold_last_seen(void);
+extern void presence_store_forget_last_seen(BlockNumber from, BlockNumber to,
+											TimestampTz before);
 
 extern bool presence_store_is_banned(Datum room, Datum user);
 extern List *presence_store_lock_banned(Datum users, int limit);
@@ -133,7 +137,8 @@ extern uint64 presence_store_count_live(Datum room, int limit);
 extern uint64 presence_store_count_admissions(Datum room, Datum user,
 											  TimestampTz since);
 extern void presence_store_note_admission(Datum room, Datum user);
-extern void presence_store_forget_admissions(TimestampTz before);
+extern void presence_store_forget_admissions(BlockNumber from, BlockNumber to,
+											 TimestampTz before);
 extern bool presence_store_invite(Datum room, Datum user);
 extern bool presence_store_uninvite(Datum room, Datum user);
 extern void presence_store_ban(Datum room, Datum user, Datum until,

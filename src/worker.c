@@ -87,6 +87,12 @@
  */
 #define AUDIT_INTERVAL (INT64CONST(3600) * USECS_PER_SEC)
 
+/* How often chores are done where empty rooms are to stay; seconds. */
+#define CHORES_INTERVAL 3600
+
+/* How long those who enter may wait behind the worker for others; ms. */
+#define ROOMS_LOCK_TIMEOUT "20"
+
 /* Bytes of hints announced in one transaction. */
 #define DELIVERY_BATCH (256 * 1024)
 
@@ -111,6 +117,26 @@
 /* Deals with an error of what the worker was trying. */
 typedef void (*WorkerRescue) (const ErrorData *error);
 
+/* What is done now and then, a part at a time. */
+typedef enum Chore
+{
+	CHORE_ROOMS,				/* remove empty rooms */
+	CHORE_LAST_SEEN,			/* forget who was last seen long ago */
+	CHORE_ADMISSIONS,			/* forget who was admitted a while ago */
+	NCHORES
+} Chore;
+
+typedef struct WorkerChores
+{
+	PresenceTime next;			/* part of them; 0: nobody has said when */
+	PresenceTime pause;			/* while others are in the way */
+	Chore		chore;
+	BlockNumber block;			/* where its next part begins ... */
+	char		room[PRESENCE_MAX_NAME_BYTES + 1];	/* ... after which room */
+	char		reached[PRESENCE_MAX_NAME_BYTES + 1];	/* by the part under way */
+	int			nrooms;			/* looked at in a part */
+} WorkerChores;
+
 typedef struct Worker
 {
 	PresenceDatabase *database; /* NULL without shared memory */
@@ -127,7 +153,7 @@ typedef struct Worker
 	PresenceTime last_delivery;
 	PresenceTime next_delivery; /* not before */
 	PresenceTime next_state;	/* no short-lived state is announced before */
-	PresenceTime next_rooms;	/* when to remove empty rooms */
+	WorkerChores chores;
 	PresenceTime next_rows;		/* when to look at rows without entries */
 	PresenceTime next_rules;	/* when to apply changed rules again */
 	PresenceTime rules_pause;	/* after errors of that */
@@ -860,22 +886,185 @@ audit_registry_if_due(PresenceTime now)
 	worker.next_audit = now + AUDIT_INTERVAL;
 }
 
-/* Remove empty rooms when it is time. */
-static void
-prune_rooms_if_due(PresenceTime now)
+/* How often the chores are done. */
+static PresenceTime
+chores_interval(void)
 {
-	if (presence_prune_rooms_interval == 0)
+	int			seconds = presence_prune_rooms_interval > 0 ?
+		presence_prune_rooms_interval : CHORES_INTERVAL;
+
+	return (PresenceTime) seconds * USECS_PER_SEC;
+}
+
+/* Go on with the next chore, or wait for the next time. */
+static void
+end_chore(void)
+{
+	WorkerChores *chores = &worker.chores;
+	PresenceTime now = presence_clock_now();
+
+	chores->chore = (chores->chore + 1) % NCHORES;
+	chores->next = chores->chore == 0 ? now + chores_interval() : now;
+	chores->pause = 0;
+	chores->block = 0;
+	chores->room[0] = '\0';
+	chores->nrooms = PRESENCE_ROOMS_AT_ONCE;
+}
+
+/* A part of a chore is done; the others come first for as long as it took. */
+static void
+rest_from_chore(PresenceTime began)
+{
+	PresenceTime now = presence_clock_now();
+
+	worker.chores.next = now + (now - began);
+	worker.chores.pause = 0;
+}
+
+/* A chore could not be done; it is left until the next time. */
+static void
+rescue_chore(const ErrorData *error)
+{
+	if (is_passing(error))
+	{
+		worker.chores.next = presence_clock_now() + USECS_PER_SEC;
 		return;
-	if (worker.next_rooms == 0)
-		worker.next_rooms = now + (PresenceTime) presence_prune_rooms_interval * USECS_PER_SEC;
-	if (now < worker.next_rooms)
-		return;
+	}
+	ereport(LOG,
+			(errcode(error->sqlerrcode),
+			 errmsg("could not remove old rows of presence: %s", error->message),
+			 error->detail ? errdetail_internal("%s", error->detail) : 0,
+			 error->context ? errcontext("%s", error->context) : 0));
+	if (worker.database)
+		pg_atomic_write_u32(&worker.database->last_seen_rows, 1);
+	end_chore();
+}
+
+/* Rooms could not be removed for one that cannot; it is left where it is. */
+static void
+leave_room(const ErrorData *error)
+{
+	WorkerChores *chores = &worker.chores;
+
+	ereport(LOG,
+			(errcode(error->sqlerrcode),
+			 errmsg("could not remove the empty room \"%s\": %s", chores->reached,
+					error->message),
+			 error->detail ? errdetail_internal("%s", error->detail) : 0,
+			 errhint("Make it persistent if it is to stay."),
+			 error->context ? errcontext("%s", error->context) : 0));
+	strlcpy(chores->room, chores->reached, sizeof(chores->room));
+}
+
+/*
+ * Rooms could not be removed.  While somebody who enters stays in the way they
+ * are tried again, less and less often.  Of rooms that cannot be removed fewer
+ * are tried, until one stands alone.
+ */
+static void
+rescue_rooms(const ErrorData *error)
+{
+	WorkerChores *chores = &worker.chores;
+
+	if (is_passing(error))
+	{
+		chores->pause = Min(Max(chores->pause * 2, USECS_PER_SEC), 60 * USECS_PER_SEC);
+		chores->next = presence_clock_now() + chores->pause;
+		ereport(DEBUG1,
+				(errmsg_internal("empty rooms are not removed now: %s", error->message)));
+	}
+	else if (chores->reached[0] == '\0')
+		rescue_chore(error);
+	else if (chores->nrooms > 1)
+		chores->nrooms /= 2;
+	else
+		leave_room(error);
+}
+
+/*
+ * Remove the empty ones among the next rooms.  Those who enter wait while that
+ * is done, and a moment before: for those whom the worker waits for.
+ */
+static void
+prune_some_rooms(PresenceTime now)
+{
+	WorkerChores *chores = &worker.chores;
+	ArrayType  *rooms;
+	text	   *last;
+
+	chores->reached[0] = '\0';
+	worker.rescue = rescue_rooms;
 	begin_work("removing empty rooms");
 	presence_store_connect();
-	(void) presence_membership_prune_rooms();
+	rooms = presence_store_empty_rooms(cstring_to_text(chores->room),
+									   chores->nrooms, &last);
+	if (last)
+		text_to_cstring_buffer(last, chores->reached, sizeof(chores->reached));
+	if (rooms)
+	{
+		(void) set_config_option("lock_timeout", ROOMS_LOCK_TIMEOUT, PGC_SUSET,
+								 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+		presence_store_lock_rooms();
+		(void) presence_store_delete_empty_rooms(rooms);
+	}
 	presence_store_finish();
 	end_work();
-	worker.next_rooms = now + (PresenceTime) presence_prune_rooms_interval * USECS_PER_SEC;
+	strlcpy(chores->room, chores->reached, sizeof(chores->room));
+	chores->nrooms = Min(chores->nrooms * 2, PRESENCE_ROOMS_AT_ONCE);
+	rest_from_chore(now);
+	if (last == NULL)
+		end_chore();
+}
+
+/* Remove the old rows of a part of a table. */
+static void
+forget_some(PresencePast past, PresenceTime now)
+{
+	worker.rescue = rescue_chore;
+	begin_work("removing old rows");
+	presence_store_connect();
+	worker.chores.block = presence_membership_forget(past, worker.chores.block);
+	presence_store_finish();
+	end_work();
+	rest_from_chore(now);
+	if (worker.chores.block == 0)
+		end_chore();
+}
+
+/*
+ * Whether the table of who was last seen can be passed over: nothing gets too
+ * old there, and no user has several rows.
+ */
+static bool
+spares_last_seen(void)
+{
+	return worker.chores.block == 0 && worker.database &&
+		pg_atomic_exchange_u32(&worker.database->last_seen_rows, 0) == 0 &&
+		presence_keep_last_seen == 0;
+}
+
+/* Do a part of what is to be done now and then. */
+static void
+do_chores_if_due(PresenceTime now)
+{
+	WorkerChores *chores = &worker.chores;
+
+	if (chores->next == 0)
+	{
+		chores->chore = NCHORES - 1;
+		end_chore();
+	}
+	if (now < chores->next)
+		return;
+	if (chores->chore == CHORE_ROOMS && presence_prune_rooms_interval == 0)
+		end_chore();
+	if (chores->chore == CHORE_LAST_SEEN && spares_last_seen())
+		end_chore();
+	if (chores->chore == CHORE_ROOMS)
+		prune_some_rooms(now);
+	else
+		forget_some(chores->chore == CHORE_ADMISSIONS ? PRESENCE_PAST_ADMISSIONS :
+					PRESENCE_PAST_LAST_SEEN, now);
 }
 
 /*
@@ -970,8 +1159,8 @@ next_wake(PresenceTime now)
 		wake = Min(wake, worker.next_rows);
 	if (presence_enforce_is_wanted())
 		wake = Min(wake, Max(worker.next_rules, now));
-	if (worker.next_rooms != 0)
-		wake = Min(wake, worker.next_rooms);
+	if (worker.chores.next != 0)
+		wake = Min(wake, worker.chores.next);
 	return wake;
 }
 
@@ -1068,7 +1257,7 @@ reload_if_asked(PresenceTime now)
 		return;
 	ConfigReloadPending = false;
 	ProcessConfigFile(PGC_SIGHUP);
-	worker.next_rooms = 0;
+	worker.chores.next = 0;
 	worker.next_rows = 0;
 }
 
@@ -1085,7 +1274,7 @@ do_round(void)
 	take_step(expire_due);
 	take_step(enforce_rules_if_due);
 	take_step(audit_registry_if_due);
-	take_step(prune_rooms_if_due);
+	take_step(do_chores_if_due);
 	take_step(tell_state_if_due);
 	take_step(leave_if_idle);
 }

@@ -64,7 +64,7 @@ CREATE FUNCTION prune_rooms()
 	RETURNS bigint
 	LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION prune_rooms() IS
-	'removes empty rooms that are not persistent; returns how many';
+	'removes empty rooms that are not persistent, at most 10,000 of them, and what presence.keep_last_seen lets go; returns how many rooms';
 
 -- 5. Reads ----------------------------------------------------------------
 

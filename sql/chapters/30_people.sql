@@ -29,7 +29,7 @@ ALTER TABLE presence.user_last_seen REPLICA IDENTITY FULL; -- a publication of a
 CREATE INDEX user_last_seen_user_id ON presence.user_last_seen (user_id);
 
 COMMENT ON TABLE presence.user_last_seen IS
-	'when users whose connections went were last seen; of several rows of a user the newest counts, prune_rooms removes the others';
+	'when users whose connections went were last seen; of several rows of a user the newest counts; the worker and prune_rooms remove the others, and those older than presence.keep_last_seen';
 COMMENT ON INDEX presence.user_last_seen_user_id IS 'finds when a user was last seen';
 COMMENT ON COLUMN presence.user_last_seen.user_id IS 'the user';
 COMMENT ON COLUMN presence.user_last_seen.last_seen IS 'a last sign of life of the connections that went';

@@ -258,9 +258,13 @@ claim_slot(void)
 	return claimed;
 }
 
-/* Settings that must not depend on the database's or the owner's. */
+/*
+ * Settings that must not depend on the database's or the owner's.  A user's
+ * trigger may change them for the session, so they are looked at again after
+ * every transaction that has written; "source" must not give way to that.
+ */
 static void
-pin_settings(void)
+pin_settings(GucSource source)
 {
 	static const char *const settings[][2] = {
 		{"search_path", "pg_catalog"},
@@ -280,7 +284,9 @@ pin_settings(void)
 	};
 
 	for (int i = 0; i < lengthof(settings); i++)
-		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+		if (source == PGC_S_OVERRIDE ||
+			strcmp(GetConfigOption(settings[i][0], false, false), settings[i][1]) != 0)
+			SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, source);
 }
 
 /* End the worker by its own will. */
@@ -394,10 +400,14 @@ begin_delivery(void)
 static void
 commit_work(void)
 {
+	bool		wrote = TransactionIdIsValid(GetTopTransactionIdIfAny());
+
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(worker.scratch);
 	worker.rescue = NULL;
+	if (wrote)
+		pin_settings(PGC_S_SESSION);
 }
 
 /* A step that has done something is over, and its memory with it. */
@@ -1406,7 +1416,7 @@ presence_worker_main(Datum database)
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(database), InvalidOid, 0);
-	pin_settings();
+	pin_settings(PGC_S_OVERRIDE);
 	wait_event = presence_compat_wait_event("PresenceWorkerMain");
 
 	worker.scratch = AllocSetContextCreate(TopMemoryContext, "presence worker scratch",

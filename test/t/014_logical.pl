@@ -1,5 +1,5 @@
 # Proves: changes of presences that logical replication applies are announced
-# like any others.
+# like any others, and expire where nobody beats for them.
 use strict;
 use warnings FATAL => 'all';
 
@@ -58,6 +58,19 @@ is(value($node, q{SELECT presence_touch('remote')}, 'there'), 'f', 'nobody is le
 value($node, q{BEGIN; SELECT presence_add('r', 'never'); ROLLBACK; SELECT presence_add('r', 'at last')});
 ok(heard('join', 'at last'), 'and so on');
 is(scalar(grep { $_->{added} && $_->{added}{channel_name} eq 'never' } $listener->events), 0, 'without what was rolled back');
+
+# Heartbeats are not replicated: in two thirds of max_age, twice, only the origin beats.
+declare_test_functions($node);
+foreach (1, 2)
+{
+	value($node, q{SELECT advance_clock(667 * setting::bigint) FROM pg_settings WHERE name = 'presence.max_age'});
+	is(value($node, q{SELECT presence_touch('at last')}), 't', 'the origin beats');
+}
+# the worker, asleep until a deadline of before, need not come first
+value($node, 'SELECT prune_presences()', 'there');
+ok($event = heard('leave', 'at last'), 'a follower for whom nobody beats lets it go');
+is($event->{reason}, 'expired', 'as expired');
+is(value($node, q{SELECT presence_count('r')}), 1, 'the origin keeps it');
 $listener->clear;
 value($node, q{TRUNCATE presence.presences});
 ok($listener->wait_for('resync', sub { $_[0]->{event} eq 'resync' }), 'a replicated TRUNCATE is a resync');

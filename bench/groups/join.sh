@@ -31,11 +31,38 @@ join_on() { # disk, goal against bare, against peer
 	stop_listener
 }
 
+# The same by a role that does not wait for its flush.
+hasty_joins() { # clients, rooms, script
+	empty_tables
+	PGOPTIONS='-c synchronous_commit=off' tps "$1" "$3" -D rooms="$2"
+}
+
+# The same into a table that a crash empties.
+unlogged_joins() { # clients, rooms, script
+	empty_tables
+	psql_quietly -c "ALTER TABLE presence.presences SET UNLOGGED"
+	tps "$1" "$3" -D rooms="$2"
+	psql_quietly -c "TRUNCATE presence.presences" -c "ALTER TABLE presence.presences SET LOGGED"
+}
+
+# What the wait for the flush costs, and what the log costs.
+contest_flush() { # disk
+	local clients
+
+	for clients in 1 64; do
+		contest "on=joins $clients 1 add" "off=hasty_joins $clients 1 add"
+		row_of join "add, $clients clients, one room, $1, synchronous_commit off" off "on" on
+	done
+	contest "on=joins 64 1 add" "unlogged=unlogged_joins 64 1 add"
+	row_of join "add, 64 clients, one room, $1, table unlogged" unlogged "logged" on
+}
+
 group_join() {
 	bench_server join </dev/null
 	join_on "disk as it is" "" ""
 	stop_server join
 	LD_PRELOAD=$CLIENTS/slow_flush.so bench_server join_slow </dev/null
 	join_on "flush + 1 ms" 0.9 15
+	contest_flush "flush + 1 ms"
 	stop_server join_slow
 }

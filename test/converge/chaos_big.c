@@ -18,7 +18,7 @@
 #define CHUNK 5000
 
 /* Names of the channels from %d to %d, as names.c has them, and users for them. */
-#define CHANNEL "CASE mod(i, 8) WHEN 7 THEN repeat('0', 250) || ' ' || i ELSE 'channel ' || i END"
+#define CHANNEL "CASE mod(i, 8) WHEN 7 THEN repeat('0', 254 - length(i::text)) || ' ' || i ELSE 'channel ' || i END"
 #define SLICE_OF_CHANNELS "ARRAY(SELECT " CHANNEL " FROM generate_series(%d, %d) i ORDER BY i)"
 #define SLICE_OF_USERS "ARRAY(SELECT CASE WHEN mod(i, 5) > 0 THEN 'user ' || 3 * mod(i, 8) END" \
 	" FROM generate_series(%d, %d) i ORDER BY i)"
@@ -30,7 +30,7 @@ typedef struct Slice
 	int			to;
 } Slice;
 
-static bool filled;
+static int	filled;				/* channels below this have come once */
 static Slice silent;			/* left to die */
 
 static Slice
@@ -105,25 +105,28 @@ trickle(PGconn *conn, Random *random)
 	}
 }
 
-/* Everybody comes, chunk by chunk; who has come beats meanwhile. */
+/* Everybody comes, chunk by chunk, who has come beats meanwhile; all may rest. */
 static void
 fill(PGconn *conn)
 {
-	for (int from = 0; from < big_room_size && !atomic_load(&finished); from += CHUNK)
+	while (filled < big_room_size && !atomic_load(&paused) && !atomic_load(&finished))
 	{
-		enter(conn, (Slice) {from, Min(from + CHUNK, big_room_size)});
-		if (from / CHUNK % 4 == 3)
-			beat(conn, (Slice) {0, from});
+		Slice		chunk = {filled, Min(filled + CHUNK, big_room_size)};
+
+		enter(conn, chunk);
+		if (filled / CHUNK % 4 == 3)
+			beat(conn, (Slice) {0, filled});
+		filled = chunk.to;
 	}
-	filled = true;
 }
 
 /* What happens in the room within a moment. */
 void
 chaos_crowd(PGconn *conn, Random *random)
 {
-	if (!filled || random_below(random, 40) == 0)
-		fill(conn);
+	if (random_below(random, 40) == 0)
+		filled = 0;
+	fill(conn);
 	if (random_below(random, 4) == 0)
 		silent = pick_slice(random, big_room_size / 20 + 1);
 	beat(conn, (Slice) {0, silent.from});

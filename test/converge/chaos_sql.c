@@ -71,47 +71,58 @@ make_channels(void)
 }
 
 /*
- * The bursts, of rooms $1 and channels $2.  Each changes thousands of presences
+ * The bursts, of rooms $1 and channels $2, or $3 times.  Each changes thousands of presences
  * or some of them thousands of times.
  */
 static const char *const bursts[] = {
 	/* all come */
 	"SELECT count(presence_add(r, c, CASE WHEN random() < 0.5 THEN 'user 0' END))"
-	" FROM unnest($1::text[]) r, unnest($2::text[]) c",
+	" FROM unnest($1::text[]) r, unnest($2::text[]) c WHERE $3::int > 0",
 	/* all go and come again */
 	"WITH gone AS (DELETE FROM presence.presences WHERE room = ANY ($1) AND channel_name = ANY ($2)"
 	" RETURNING 1) SELECT count(presence_add(r, c)) FROM (SELECT count(*) FROM gone) g,"
-	" unnest($1::text[]) r, unnest($2::text[]) c",
+	" unnest($1::text[]) r, unnest($2::text[]) c WHERE $3::int > 0",
 	/* all are changed, by one statement */
 	"UPDATE presence.presences SET user_id = CASE WHEN user_id IS NULL THEN 'user ' || 3 * (id % 8) END,"
-	" meta = jsonb_build_object('v', 1000000000 + id) WHERE room = ANY ($1) AND channel_name = ANY ($2)",
+	" meta = jsonb_build_object('v', 1000000000 + id) WHERE room = ANY ($1) AND channel_name = ANY ($2) AND $3::int > 0",
 	/* one is changed thousands of times, also its user */
 	"SELECT count(presence_update(r, c, jsonb_build_object('v', 2000000000 + i))), count(presence_add(r, c, 'user ' || 3 * (i % 8)))"
-	" FROM (SELECT ($1::text[])[1] AS r, ($2::text[])[1] AS c) s, generate_series(1, 2000) i",
+	" FROM (SELECT ($1::text[])[1] AS r, ($2::text[])[1] AS c) s, generate_series(1, $3::int) i",
 	/* one comes and goes thousands of times */
 	"SELECT count(presence_add(r, c)), count(presence_remove(r, c))"
-	" FROM (SELECT ($1::text[])[1] AS r, ($2::text[])[2] AS c) s, generate_series(1, 1500) i",
+	" FROM (SELECT ($1::text[])[1] AS r, ($2::text[])[2] AS c) s, generate_series(1, $3::int) i",
 	/* all go */
-	"SELECT presence_leave_all_many($2), $1::text[] IS NULL"
+	"SELECT presence_leave_all_many($2), $1::text[] IS NULL, $3::int"
 };
 
 /* Thousands of subtransactions, a part of them rolled back. */
 static const char *const subtransactions =
-"DO $$ BEGIN FOR i IN 1..1000 LOOP BEGIN"
+"DO $$ BEGIN FOR i IN 1..500 LOOP BEGIN"
 " PERFORM presence_add('room ' || 4 * (i % 4), 'channel ' || i % 7, NULL, jsonb_build_object('v', 3000000000 + i));"
 " IF i % 3 = 0 THEN PERFORM presence_remove('room ' || 4 * (i % 4), 'channel ' || i % 5); END IF;"
 " IF i % 2 = 0 THEN RAISE division_by_zero; END IF;"
 " EXCEPTION WHEN division_by_zero THEN NULL; END; END LOOP; END $$";
 
-/* A transaction of one to three bursts, some of which do not come to be. */
+/*
+ * A transaction of one to three bursts, some of which do not come to be.  A slow
+ * server gets smaller ones: they are not to hold up all others for minutes.
+ */
 void
 chaos_burst(PGconn *conn, Random *random)
 {
-	const char *values[2] = {make_rooms(random, 1 + random_below(random, ROOMS)), make_channels()};
+	static int	most_rooms = ROOMS;
+	static int	times = 2000;
+	const char *rooms = make_rooms(random, 1 + random_below(random, most_rooms));
+	char		number[12];
+	const char *values[3] = {rooms, make_channels(), number};
 	int			count = 1 + random_below(random, 3);
+	double		began;
+	double		taken;
 	bool		good;
 
+	snprintf(number, sizeof(number), "%d", times);
 	chaos_wait(chaos_between(random, 0.05, 0.4));
+	began = now_seconds();
 	good = chaos_run(conn, "BEGIN");
 	for (int i = 0; i < count && good; i++)
 	{
@@ -120,11 +131,14 @@ chaos_burst(PGconn *conn, Random *random)
 		if (random_below(random, 6) == 0)
 			good = chaos_run(conn, "SAVEPOINT burst");
 		if (which == 6)
-			good = good && chaos_run(conn, subtransactions);
+			good = good && chaos_run_with(conn, subtransactions, 0, NULL);
 		else
-			good = good && chaos_run_with(conn, bursts[which], 2, values);
+			good = good && chaos_run_with(conn, bursts[which], 3, values);
 	}
 	chaos_run(conn, good && random_below(random, 6) ? "COMMIT" : "ROLLBACK");
+	taken = now_seconds() - began;
+	most_rooms = taken > 4 ? Max(most_rooms / 2, 1) : Min(most_rooms + 1, ROOMS);
+	times = taken > 4 ? Max(times / 2, 100) : Min(times + 200, 5000);
 }
 
 /*

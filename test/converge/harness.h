@@ -85,6 +85,7 @@ extern Listener *listeners[];
 extern void quiet_beat(void);
 extern bool quiet_converge(bool empty);
 extern int	quiet_points(void);
+extern void quiet_show_sessions(void);
 extern void quiet_end(void);
 
 /* chaos.c */

@@ -163,7 +163,9 @@ pause_all(void)
 	{
 		if (now_seconds() > deadline)
 		{
-			fail("a writer does not come back from its statement");
+			fail("%d of %d writers and chaos do not come back from their statements",
+				 options.writers + 1 - atomic_load(&resting), options.writers + 1);
+			quiet_show_sessions();
 			return false;
 		}
 		quiet_beat();

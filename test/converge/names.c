@@ -13,6 +13,9 @@
 
 #include "names.h"
 
+/* Characters that presence allows. */
+#define LONGEST_NAME 255
+
 int			big_room_size;
 
 /* How many channels a room may have. */
@@ -37,7 +40,7 @@ const char *
 name_channel(int channel, char *buffer)
 {
 	if (channel % 8 == 7)
-		snprintf(buffer, NAME_SIZE, "%0250d %d", 0, channel);
+		snprintf(buffer, NAME_SIZE, "%0*d %d", LONGEST_NAME - 1 - snprintf(NULL, 0, "%d", channel), 0, channel);
 	else
 		snprintf(buffer, NAME_SIZE, "channel %d", channel);
 	return buffer;

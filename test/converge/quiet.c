@@ -228,6 +228,18 @@ quiet_converge(bool empty)
 	return false;
 }
 
+/* Say what every session does. */
+void
+quiet_show_sessions(void)
+{
+	PGresult   *result = ask("SELECT concat_ws(' | ', pid, backend_type, application_name, state, wait_event_type, wait_event,"
+							 " pg_blocking_pids(pid), now() - query_start, left(query, 300)) FROM pg_stat_activity");
+
+	for (int i = 0; i < PQntuples(result); i++)
+		printf("#   %s\n", PQgetvalue(result, i, 0));
+	PQclear(result);
+}
+
 /* How many times all was quiet and every copy was the table. */
 int
 quiet_points(void)

@@ -28,6 +28,7 @@
 #include "access/xact.h"
 #include "access/htup_details.h"
 #include "catalog/objectaccess.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_extension.h"
 #include "commands/dbcommands.h"
@@ -124,6 +125,26 @@ is_template(Oid database)
 }
 
 /*
+ * Whether the caller may create databases.  Not all minor versions of 15 let
+ * extensions ask PostgreSQL's own function.
+ */
+static bool
+may_create_databases(void)
+{
+	HeapTuple	tuple;
+	bool		answer;
+
+	if (superuser())
+		return true;
+	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	answer = ((Form_pg_authid) GETSTRUCT(tuple))->rolcreatedb;
+	ReleaseSysCache(tuple);
+	return answer;
+}
+
+/*
  * Whether the caller has the rights without which the statement fails, as
  * PostgreSQL asks for them.
  */
@@ -131,9 +152,9 @@ static bool
 may_run(Node *stmt, Oid database)
 {
 	if (IsA(stmt, CreatedbStmt))
-		return have_createdb_privilege() &&
+		return may_create_databases() &&
 			(is_template(database) || presence_compat_owns_database(database));
-	if (IsA(stmt, RenameStmt) && !have_createdb_privilege())
+	if (IsA(stmt, RenameStmt) && !may_create_databases())
 		return false;
 	return presence_compat_owns_database(database);
 }

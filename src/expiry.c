@@ -73,7 +73,7 @@ typedef struct Late
 	bool		waits;			/* else it is being tried */
 	PresenceName name;
 	PresenceEntryRef ref;		/* index 0: it has no entry */
-	PresenceTime seen;			/* its last sign of life */
+	int64		seen;			/* its last sign of life, as in Doomed */
 	PresenceTime time;			/* of the next try */
 	PresenceTime pause;			/* before that */
 } Late;
@@ -102,7 +102,8 @@ typedef struct Doomed
 {
 	char	   *name;
 	PresenceEntryRef ref;		/* index 0: it has no entry */
-	PresenceTime seen;			/* its last sign of life */
+	int64		seen;			/* its last sign of life: PresenceTime of the
+								 * entry, or TimestampTz of the row */
 	PresenceTime time;			/* when it was due; 0: nobody knows */
 	bool		left;			/* still has rows that are too old */
 } Doomed;
@@ -246,17 +247,20 @@ let_go(PresenceExpiry *expiry, const Doomed *doomed)
  */
 static bool
 is_late(PresenceExpiry *expiry, const char *channel, int length,
-		PresenceEntryRef ref, PresenceTime seen)
+		PresenceEntryRef ref, int64 seen)
 {
 	Late	   *late = find_late(expiry, channel, length);
 
 	if (late == NULL)
 		return false;
-	if (late->ref.index == 0)
-		late->ref = ref;
-	if (seen <= late->seen &&
-		(ref.index == 0 || (ref.index == late->ref.index &&
-							ref.generation == late->ref.generation)))
+	if (late->ref.index == 0 && ref.index != 0)
+	{
+		late->ref = ref;		/* it has got one meanwhile */
+		late->seen = seen;
+		return true;
+	}
+	if (ref.index == late->ref.index && ref.generation == late->ref.generation &&
+		seen <= late->seen)
 		return true;
 	forget_late(expiry, late);
 	return false;
@@ -420,7 +424,7 @@ next_doomed(PresenceExpiry *expiry)
 /* Add a channel to the batch. */
 static void
 add_doomed(PresenceExpiry *expiry, const char *name, int length,
-		   PresenceEntryRef ref, PresenceTime seen, PresenceTime time)
+		   PresenceEntryRef ref, int64 seen, PresenceTime time)
 {
 	char	   *copy = MemoryContextAlloc(expiry->names, length + 1);
 	Doomed	   *doomed = next_doomed(expiry);
@@ -436,11 +440,12 @@ add_doomed(PresenceExpiry *expiry, const char *name, int length,
 
 /*
  * Add a channel that its rows call dead to the batch, which is not being tried
- * yet; false: it is full.  One that was put off is left out.
+ * yet; false: it is full.  One that was put off is left out.  "seen" is what the
+ * row says: to convert it would give another time each time.
  */
 bool
 presence_expiry_offer(PresenceExpiry *expiry, const char *channel, int length,
-					  PresenceTime seen)
+					  TimestampTz seen)
 {
 	PresenceEntryRef none = {0, 0};
 

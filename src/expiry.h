@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "clock.h"
+#include "datatype/timestamp.h"
 #include "utils/array.h"
 
 typedef struct PresenceExpiry PresenceExpiry;
@@ -22,7 +23,7 @@ extern uint64 presence_expiry_channels(const PresenceExpiry *expiry);
 
 extern bool presence_expiry_is_busy(const PresenceExpiry *expiry);
 extern bool presence_expiry_offer(PresenceExpiry *expiry, const char *channel,
-								  int length, PresenceTime seen);
+								  int length, TimestampTz seen);
 extern ArrayType *presence_expiry_take(PresenceExpiry *expiry, PresenceTime now,
 									   PresenceTime *lag);
 extern void presence_expiry_settle(PresenceExpiry *expiry, PresenceTime now,

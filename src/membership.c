@@ -701,8 +701,8 @@ presence_membership_expire(ArrayType *channels, int64 age)
 }
 
 /*
- * A last_seen that plain SQL, or a clock that was set back, has put far into the
- * future would keep a row alive until then: it counts as now.
+ * A last_seen that plain SQL, or a clock that was set back, has put far into
+ * the future would keep a row alive until then: it counts as now.
  */
 void
 presence_membership_pull_back(void)

@@ -155,6 +155,7 @@ typedef struct Worker
 	PresenceTime next_state;	/* no short-lived state is announced before */
 	WorkerChores chores;
 	PresenceTime next_rows;		/* when to look at rows without entries */
+	PresenceTime next_future;	/* when to look at rows of the future */
 	PresenceTime next_rules;	/* when to apply changed rules again */
 	PresenceTime rules_pause;	/* after errors of that */
 	PresenceTime next_audit;	/* when to look for rows without entries */
@@ -327,8 +328,8 @@ leave_for_good(void)
 }
 
 /*
- * The extension was dropped and created again: nothing remembered is sure, and
- * listeners have to read all rooms again.
+ * The extension was dropped and created again, or may have been while no worker
+ * ran: nothing remembered is sure, and listeners have to read all rooms again.
  */
 static void
 adopt_extension(Oid extension)
@@ -362,10 +363,10 @@ begin_transaction(const char *what)
 	}
 	if (!OidIsValid(extension))
 		leave_for_good();
-	if (!OidIsValid(worker.extension))
-		worker.extension = extension;
-	else if (extension != worker.extension)
+	if (OidIsValid(worker.extension) ? extension != worker.extension :
+		worker.database && worker.database->doubtful)
 		adopt_extension(extension);
+	worker.extension = extension;
 	SetUserIdAndSecContext(presence_store_owner(), SECURITY_NOFORCE_RLS);
 	MemoryContextSwitchTo(worker.scratch);
 }
@@ -848,8 +849,35 @@ load_registry(void)
 static bool
 offer_channel(void *arg, const char *channel, int length, TimestampTz last_seen)
 {
-	return presence_expiry_offer(worker.expiry, channel, length,
-								 presence_clock_from_timestamp(last_seen));
+	return presence_expiry_offer(worker.expiry, channel, length, last_seen);
+}
+
+/* Rows of the future could not be corrected; the others do not wait for them. */
+static void
+rescue_future(const ErrorData *error)
+{
+	worker.next_future = presence_clock_now() + AUDIT_INTERVAL;
+	ereport(LOG,
+			(errcode(error->sqlerrcode),
+			 errmsg("could not correct presences whose last_seen lies in the future: %s",
+					error->message),
+			 error->detail ? errdetail_internal("%s", error->detail) : 0,
+			 error->context ? errcontext("%s", error->context) : 0));
+}
+
+/* Correct rows that only their last_seen keeps alive. */
+static void
+correct_future(PresenceTime now)
+{
+	if (now < worker.next_future)
+		return;
+	worker.next_future = now + presence_liveness_max_age() / 4;
+	worker.rescue = rescue_future;
+	begin_work("correcting presences of the future");
+	presence_store_connect();
+	presence_membership_pull_back();
+	presence_store_finish();
+	end_work();
 }
 
 /*
@@ -866,9 +894,9 @@ search_rows(PresenceTime now)
 
 	if (is_loaded() || now < worker.next_rows || presence_expiry_is_busy(worker.expiry))
 		return;
+	correct_future(now);
 	begin_work("looking for expired presences");
 	presence_store_connect();
-	presence_membership_pull_back();
 	complete = presence_store_each_older(max_age, offer_channel, NULL);
 	if (worker.database == NULL)
 		oldest = presence_store_oldest_living(max_age);
@@ -1314,10 +1342,10 @@ recover(void)
 	error = CopyErrorData();
 	FlushErrorState();
 	AbortCurrentTransaction();
-	start_ticking();
 	MemoryContextSwitchTo(worker.scratch);
 	rescue(error);
 	end_step();
+	start_ticking();
 	RESUME_INTERRUPTS();
 }
 

@@ -220,5 +220,4 @@ chaos_drop_extension(PGconn *conn, Random *random)
 	else if (chaos_run(conn, "DROP EXTENSION presence"))
 		chaos_wait(random_below(random, 2) ? 0 : chaos_between(random, 0.01, 1.5));
 	create_extension(conn);
-	chaos_run(conn, "SELECT presence_add('room 0', 'channel 0')");
 }

@@ -12,6 +12,7 @@ my $node = new_node('rights', conf => qq(
 presence.worker_idle_timeout = 0
 presence.max_age = 10min
 max_worker_processes = 16
+log_min_messages = debug1
 ));
 
 # The pid of the worker of a database.
@@ -92,7 +93,27 @@ $node->safe_psql('postgres', "ALTER SYSTEM SET presence.max_age = '2s'");
 $node->reload;
 ok(wait_until('they are gone', sub { value($node, 'SELECT count(*) FROM presence.presences', 'copy') == 0 }),
 	'those whom CREATE DATABASE copied expire');
-ok(wait_until('no worker without extension', sub { worker_of('postgres') && !worker_of('template1') }), 'others have none');
+
+#
+# Databases without the extension are looked into once
+#
+
+# How often a worker was asked for.
+sub looks_into
+{
+	my ($oid) = @_;
+
+	return scalar(() = log_slice($node) =~ /\bregistering background worker "presence worker for database $oid"/g);
+}
+
+value($node, 'CREATE DATABASE plain');
+my $oid = value($node, q{SELECT oid FROM pg_database WHERE datname = 'plain'});
+ok(wait_until('somebody looks', sub { looks_into($oid) > 0 }), 'somebody looks into a new database');
+value($node, 'CREATE DATABASE other');
+my $other = value($node, q{SELECT oid FROM pg_database WHERE datname = 'other'});
+ok(wait_until('somebody looks there', sub { looks_into($other) > 0 && worker_of('other') eq '' }), 'and into the next');
+is(looks_into($oid), 1, 'once');
+is(looks_into(value($node, q{SELECT oid FROM pg_database WHERE datname = 'template1'})), 1, 'as into those that were there');
 
 $node->stop;
 done_testing();

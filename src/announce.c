@@ -197,8 +197,10 @@ look_up(Turn *turn, List *rooms, List *channels)
 														 row->room, row->channel);
 
 		CHECK_FOR_INTERRUPTS();
-		if (subject)
-			subject->turn.row = row;
+		if (subject == NULL)
+			continue;
+		touch(turn, subject);	/* it may be another one than was looked for */
+		subject->turn.row = row;
 	}
 }
 

@@ -1449,6 +1449,21 @@ presence_store_merge_last_seen(List *seen)
 	run_last_seen(&merge_last_seen, seen);
 }
 
+/*
+ * Have deferred constraints and triggers fire now, while what they raise can be
+ * caught, and not at the commit.
+ */
+void
+presence_store_check_constraints(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	if (SPI_execute("SET CONSTRAINTS ALL IMMEDIATE", false, 0) < 0)
+		elog(ERROR, "SPI failed for SET CONSTRAINTS: %s",
+			 SPI_result_code_string(SPI_result));
+	MemoryContextSwitchTo(context);
+}
+
 /* How many blocks a table has. */
 BlockNumber
 presence_store_blocks(const char *name)

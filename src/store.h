@@ -125,6 +125,7 @@ extern bool presence_store_has_user(const char *room, const char *user,
 extern List *presence_store_people(Datum users, Snapshot snapshot);
 extern void presence_store_add_last_seen(List *seen);
 extern void presence_store_merge_last_seen(List *seen);
+extern void presence_store_check_constraints(void);
 extern void presence_store_forget_last_seen(BlockNumber from, BlockNumber to,
 											TimestampTz before);
 

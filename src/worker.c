@@ -20,7 +20,8 @@
  * What was announced is dropped from the queue, and the number of the last
  * event published, only once the NOTIFY has committed, with nothing between
  * that could fail: so nothing is lost, and nothing gets two numbers.  That
- * transaction writes no row: it neither flushes WAL nor waits for a standby.
+ * transaction writes no row but when users who went were last seen, and never
+ * waits for WAL to be flushed or for a standby.
  *
  * An error ends the worker; the launcher starts another one, which finds the
  * queue as it was.  What the worker remembers, it can build again: the roster
@@ -105,6 +106,9 @@
 /* A worker at work that is not heard of for so long was stopped; microseconds. */
 #define STEP_LIMIT (2 * 1000 * 1000)
 
+/* How often the same failure is logged at most; microseconds. */
+#define COMPLAINT_INTERVAL (60 * USECS_PER_SEC)
+
 /* How often it lets hear of itself meanwhile; milliseconds. */
 #define TICK_INTERVAL 250
 
@@ -160,6 +164,7 @@ typedef struct Worker
 	PresenceTime rules_pause;	/* after errors of that */
 	PresenceTime next_audit;	/* when to look for rows without entries */
 	PresenceTime idle_since;	/* 0: not idle */
+	PresenceTime next_complaint;	/* no failure is logged again before */
 	TimeoutId	tick;			/* calls promise_step() while at work */
 	int			max_age;		/* setting in the last round */
 	uint64		adds;			/* counted in this database at the last scan */
@@ -175,7 +180,6 @@ typedef struct Delivery
 	int			nhints;			/* told, of the backlog */
 	Size		bytes;			/* that these have in the queue */
 	List	   *covered;		/* hints that wait, by where they lie there */
-	List	   *gone;			/* PresenceLastSeen of users who went offline */
 } Delivery;
 
 /* Describe a worker of a database to the postmaster. */
@@ -393,6 +397,16 @@ begin_delivery(void)
 	return GetActiveSnapshot();
 }
 
+/* What follows the commit of work that did or did not write. */
+static void
+leave_work(bool wrote)
+{
+	MemoryContextSwitchTo(worker.scratch);
+	worker.rescue = NULL;
+	if (wrote)
+		pin_settings(PGC_S_SESSION);
+}
+
 /*
  * Commit what begin_work() or begin_delivery() began.  A commit leaves the
  * memory context of the whole session behind; whatever comes next is of this
@@ -405,10 +419,7 @@ commit_work(void)
 
 	PopActiveSnapshot();
 	CommitTransactionCommand();
-	MemoryContextSwitchTo(worker.scratch);
-	worker.rescue = NULL;
-	if (wrote)
-		pin_settings(PGC_S_SESSION);
+	leave_work(wrote);
 }
 
 /* A step that has done something is over, and its memory with it. */
@@ -518,12 +529,77 @@ resync(PresenceStamp *stamp)
 	presence_notify_resync(stamp);
 }
 
+/* Write down when users were last seen. */
+static void
+write_last_seen(List *gone)
+{
+	presence_store_connect();
+	presence_store_merge_last_seen(gone);
+	presence_store_check_constraints();
+	presence_store_finish();
+}
+
+/* Log that this failed, now and then. */
+static void
+complain_of_last_seen(const ErrorData *error)
+{
+	PresenceTime now = presence_clock_now();
+
+	if (now < worker.next_complaint)
+		return;
+	worker.next_complaint = now + COMPLAINT_INTERVAL;
+	ereport(WARNING,
+			(errcode(error->sqlerrcode),
+			 errmsg("could not remember when users were last seen: %s", error->message),
+			 errhint("Look at the triggers and constraints of presence.user_last_seen.")));
+}
+
+/*
+ * Remember when users who have gone offline were last seen, so that who hears of
+ * it and reads finds that: in the transaction that tells it, which waits for no
+ * disk; a crash of the server may take it back.  What somebody has put on that
+ * table may fail: that is undone, and the events go out all the same.
+ */
+static void
+remember_gone(List *gone)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+
+	(void) set_config_option("synchronous_commit", "off", PGC_SUSET, PGC_S_SESSION,
+							 GUC_ACTION_LOCAL, true, 0, false);
+	BeginInternalSubTransaction(NULL);
+	PG_TRY();
+	{
+		MemoryContextSwitchTo(context);
+		write_last_seen(gone);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+			PG_RE_THROW();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		complain_of_last_seen(error);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+}
+
 /* Announce the hints of this turn. */
 static void
 announce_turn(Snapshot snapshot, PresenceStamp *stamp, Delivery *delivery)
 {
 	PresenceWaiting **now;
 	List	   *events;
+	List	   *gone;
 
 	presence_backlog_know(worker.backlog, snapshot);
 	if (presence_backlog_take_resyncs(worker.backlog))
@@ -535,24 +611,12 @@ announce_turn(Snapshot snapshot, PresenceStamp *stamp, Delivery *delivery)
 	qsort(now, delivery->nhints, sizeof(PresenceWaiting *), compare_tickets);
 	presence_store_connect();
 	events = presence_announce(worker.roster, worker.backlog, now,
-							   delivery->nhints, snapshot, &delivery->gone);
+							   delivery->nhints, snapshot, &gone);
 	presence_notify_events(events, stamp);
 	presence_store_finish();
+	if (gone != NIL)
+		remember_gone(gone);
 	delivery->covered = presence_backlog_covered(worker.backlog);
-}
-
-/*
- * Remember when users who have gone offline were last seen: in a transaction
- * of its own, for it writes.
- */
-static void
-remember_gone(List *gone)
-{
-	begin_work("remembering who was last seen");
-	presence_store_connect();
-	presence_store_merge_last_seen(gone);
-	presence_store_finish();
-	commit_work();
 }
 
 /* The delivery has committed: tell numbers and queue.  Nothing here may fail. */
@@ -580,6 +644,7 @@ deliver(void)
 	PresenceQueueState state;
 	Delivery	delivery = {0};
 	bool		resynced;
+	bool		wrote;
 	bool		open = presence_queue_is_open(worker.database);
 
 	snapshot = begin_delivery();
@@ -596,18 +661,19 @@ deliver(void)
 	if (!open && !resynced)
 		resync(&stamp);
 
+	wrote = TransactionIdIsValid(GetTopTransactionIdIfAny());
+	PopActiveSnapshot();
 	HOLD_INTERRUPTS();
-	commit_work();
+	CommitTransactionCommand();
 	publish(&stamp, &state, &delivery);
 	RESUME_INTERRUPTS();
+	leave_work(wrote);
 
 	presence_backlog_drop(worker.backlog, delivery.nhints);
 	worker.last_delivery = presence_clock_now();
 	presence_database_set(worker.database, PRESENCE_LAST_DRAIN,
 						  (uint64) GetCurrentTimestamp());
 	worker.database->failures = 0;
-	if (delivery.gone != NIL)
-		remember_gone(delivery.gone);
 	pgstat_report_stat(true);
 	pgstat_report_activity(STATE_IDLE, NULL);
 	MemoryContextReset(worker.scratch);

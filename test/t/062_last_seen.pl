@@ -1,0 +1,78 @@
+# Proves: who hears that a user went offline and reads finds when the user was
+# last seen, and what somebody has put on that table does not hold events up.
+use strict;
+use warnings FATAL => 'all';
+
+use PostgreSQL::Test::Utils;
+use PresenceTest;
+use Test::More;
+
+my $node = new_node('last_seen');
+my $listener = listen_to($node, undef, 'presence_status');
+
+await_voice($node);
+
+# Events told so far of a user, each with the last_seen that can be read.
+sub offline_of
+{
+	my ($user) = @_;
+
+	return grep { $_->{user_id} eq $user && $_->{status} eq 'offline' } $listener->events;
+}
+
+# The last_seen that can be read, as events write it.
+sub last_seen
+{
+	my ($user) = @_;
+
+	return value($node, qq{SELECT to_char(last_seen AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')
+		FROM presence_status('$user')});
+}
+
+# A lock holds up whoever writes the table, so nothing is told that cannot be read.
+value($node, q{SELECT presence_add('r', 'a', 'ann')});
+$listener->wait_for('ann online', sub { $_[0]->{user_id} eq 'ann' });
+my $locker = session($node);
+$locker->query_safe('BEGIN');
+$locker->query_safe('LOCK TABLE presence.user_last_seen IN SHARE MODE');
+value($node, q{SELECT presence_leave_all('a')});
+wait_until('the worker waits', sub {
+		value($node, q{SELECT count(*) FROM pg_locks l JOIN presence.stats s ON s.worker_pid = l.pid WHERE NOT l.granted}) == 1;
+	});
+is(scalar(offline_of('ann')), 0, 'nothing is told before it can be read');
+$locker->query_safe('COMMIT');
+my $event = $listener->wait_for('ann offline', sub { $_[0]->{user_id} eq 'ann' && $_[0]->{status} eq 'offline' });
+ok($event, 'then it is told');
+is(last_seen('ann'), $event->{last_seen}, 'and is what can be read');
+
+# Somebody's trigger and deferred constraint on the table.
+my $pid = value($node, 'SELECT worker_pid FROM presence.stats');
+value($node, q{
+	CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not here'; END $$;
+	CREATE TRIGGER refuse BEFORE INSERT ON presence.user_last_seen FOR EACH ROW EXECUTE FUNCTION refuse();
+	ALTER TABLE presence.user_last_seen ENABLE ALWAYS TRIGGER refuse;
+	SELECT presence_add('r', 'b', 'bob')});
+value($node, q{SELECT presence_leave_all('b')});
+ok($listener->wait_for('bob offline', sub { $_[0]->{user_id} eq 'bob' && $_[0]->{status} eq 'offline' }),
+	'a trigger that raises an error does not keep events back');
+value($node, q{
+	DROP TRIGGER refuse ON presence.user_last_seen;
+	CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON presence.user_last_seen
+		DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse();
+	ALTER TABLE presence.user_last_seen ENABLE ALWAYS TRIGGER refuse;
+	SELECT presence_add('r', 'c', 'cat')});
+value($node, q{SELECT presence_leave_all('c')});
+ok($listener->wait_for('cat offline', sub { $_[0]->{user_id} eq 'cat' && $_[0]->{status} eq 'offline' }),
+	'nor does one at the end of the transaction');
+is(value($node, 'SELECT worker_pid FROM presence.stats'), $pid, 'the worker has lived through it');
+is(() = log_slice($node) =~ /could not remember when users were last seen: not here/g, 1, 'and has said so once');
+value($node, 'DROP TRIGGER refuse ON presence.user_last_seen');
+value($node, q{SELECT presence_add('r', 'd', 'dan')});
+value($node, q{SELECT presence_leave_all('d')});
+$event = $listener->wait_for('dan offline', sub { $_[0]->{user_id} eq 'dan' && $_[0]->{status} eq 'offline' });
+is(last_seen('dan'), $event->{last_seen}, 'without it all is as before');
+
+$locker->quit;
+$listener->quit;
+$node->stop;
+done_testing();

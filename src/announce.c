@@ -38,7 +38,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 
-/* Presences looked up by one statement. */
+/* Presences, or users, looked up by one statement. */
 #define LOOK_UP_BATCH 10000
 
 /* What happens to one room. */
@@ -928,23 +928,39 @@ status_event(const TurnUser *user, int64 later, PresencePerson *person,
 	return event;
 }
 
-/* The statuses that are news; "gone" gets those who went offline. */
-static List *
-collect_statuses(Turn *turn, List **gone)
+/*
+ * The connections of users (as names) to count, as a bigint[]: with more of
+ * them nothing that is told would be different.
+ */
+static Datum
+connections_to_count(Turn *turn, List *names)
 {
-	List	   *names = NIL;
-	List	   *events = NIL;
-	turnusers_iterator iterator;
-	TurnUser   *user;
+	Datum	   *most = palloc(list_length(names) * sizeof(Datum));
 	ListCell   *lc;
 
-	turnusers_start_iterate(turn->users, &iterator);
-	while ((user = turnusers_iterate(turn->users, &iterator)))
-		if (user->change != 0 || user->chose || user->left)
-			names = lappend(names, unconstify(char *, user->name));
-	if (names == NIL)
-		return NIL;
-	foreach(lc, presence_store_people(text_array(names), turn->snapshot))
+	foreach(lc, names)
+	{
+		const char *name = lfirst(lc);
+		int64		change = turnusers_lookup(turn->users, name)->change;
+		int64		later = presence_backlog_of_user(turn->backlog, name);
+
+		most[foreach_current_index(lc)] = Int64GetDatum((change < 0 ? -change : change) +
+														(later < 0 ? -later : later) + 1);
+	}
+	return PointerGetDatum(construct_array(most, list_length(names), INT8OID,
+										   sizeof(int64), FLOAT8PASSBYVAL,
+										   TYPALIGN_DOUBLE));
+}
+
+/* Append the statuses of users (as names) that are news. */
+static List *
+add_statuses(Turn *turn, List *events, List *names, List **gone)
+{
+	ListCell   *lc;
+
+	foreach(lc, presence_store_people(text_array(names),
+									  connections_to_count(turn, names),
+									  turn->snapshot))
 	{
 		PresencePerson *person = lfirst(lc);
 		PresenceEvent *event;
@@ -953,11 +969,34 @@ collect_statuses(Turn *turn, List **gone)
 		event = status_event(turnusers_lookup(turn->users, person->user),
 							 presence_backlog_of_user(turn->backlog, person->user),
 							 person, gone);
-
 		if (event)
 			events = lappend(events, event);
 	}
 	return events;
+}
+
+/* The statuses that are news; "gone" gets those who went offline. */
+static List *
+collect_statuses(Turn *turn, List **gone)
+{
+	List	   *names = NIL;
+	List	   *events = NIL;
+	turnusers_iterator iterator;
+	TurnUser   *user;
+
+	turnusers_start_iterate(turn->users, &iterator);
+	while ((user = turnusers_iterate(turn->users, &iterator)))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (user->change == 0 && !user->chose && !user->left)
+			continue;
+		names = lappend(names, unconstify(char *, user->name));
+		if (list_length(names) < LOOK_UP_BATCH)
+			continue;
+		events = add_statuses(turn, events, names, gone);
+		names = NIL;
+	}
+	return names == NIL ? events : add_statuses(turn, events, names, gone);
 }
 
 /* The user whose last connection in the room an event takes away. */

@@ -79,6 +79,7 @@ typedef struct Statement
 	CachedPlanSource *source;	/* of that plan */
 	int			generation;		/* of what make_plan() made of it */
 	bool		whole;			/* reads a whole table */
+	bool		few;			/* stops after a few of many: makes no bitmap */
 } Statement;
 
 static Statement get_room = {
@@ -300,12 +301,13 @@ static Statement people = {
 	" CASE WHEN pe.chosen_status " EQ " 'offline' THEN pe.chosen_at"
 	" ELSE (SELECT pg_catalog.max(s.last_seen) FROM presence.user_last_seen s"
 	" WHERE s.user_id " EQ " u.user_id) END,"
-	" (SELECT pg_catalog.count(*) FROM presence.presences p"
-	" WHERE p.user_id " EQ " u.user_id)"
-	" FROM pg_catalog.unnest($1) AS u (user_id)"
+	" (SELECT pg_catalog.count(*) FROM (SELECT FROM presence.presences p"
+	" WHERE p.user_id " EQ " u.user_id LIMIT u.most) c)"
+	" FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS u (user_id, most)"
 	" LEFT JOIN LATERAL (SELECT pe.chosen_status, pe.custom_message, pe.chosen_at"
 	" FROM presence.people pe WHERE pe.user_id " EQ " u.user_id OFFSET 0) pe ON true",
-	1, {TEXTARRAYOID}
+	2, {TEXTARRAYOID, INT8ARRAYOID},
+	.few = true
 };
 
 #define NEWEST_OF_EACH \
@@ -551,6 +553,12 @@ static const PlannerSwitches index_switches = {
 	.nestloop = true
 };
 
+/* The same for who stops early, before a bitmap of all would be of use. */
+static const PlannerSwitches few_switches = {
+	.indexscan = true,
+	.nestloop = true
+};
+
 /* What the planner may use now. */
 static PlannerSwitches
 get_switches(void)
@@ -641,7 +649,7 @@ make_plan(Statement *statement)
 	PG_TRY();
 	{
 		if (!statement->whole)
-			set_switches(&index_switches);
+			set_switches(statement->few ? &few_switches : &index_switches);
 		ReleaseCachedPlan(SPI_plan_get_cached_plan(plan), CurrentResourceOwner);
 	}
 	PG_FINALLY();
@@ -1381,11 +1389,15 @@ presence_store_has_user(const char *room, const char *user, Snapshot snapshot)
 	return count > 0;
 }
 
-/* The users (text[]), as a snapshot shows them. */
+/*
+ * The users (text[]), as a snapshot shows them; the connections of each are
+ * counted up to the number in "most" (bigint[]) and no further.
+ */
 List *
-presence_store_people(Datum users, Snapshot snapshot)
+presence_store_people(Datum users, Datum most, Snapshot snapshot)
 {
-	uint64		count = run(&people, &users, NULL, snapshot, 0);
+	Datum		values[] = {users, most};
+	uint64		count = run(&people, values, NULL, snapshot, 0);
 	List	   *result = NIL;
 
 	for (uint64 i = 0; i < count; i++)

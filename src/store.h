@@ -47,7 +47,7 @@ typedef struct PresencePerson
 	const char *status;			/* effective; the announcer fills it in */
 	char	   *chosen_status;	/* NULL: none */
 	char	   *custom_message; /* NULL: none */
-	int64		connections;	/* rows, in all rooms */
+	int64		connections;	/* rows, in all rooms, counted up to a limit */
 	TimestampTz last_seen;		/* DT_NOBEGIN: not known; of the invisible:
 								 * when they chose to be */
 } PresencePerson;
@@ -122,7 +122,8 @@ extern List *presence_store_look_up(Datum rooms, Datum channels,
 									Snapshot snapshot);
 extern bool presence_store_has_user(const char *room, const char *user,
 									Snapshot snapshot);
-extern List *presence_store_people(Datum users, Snapshot snapshot);
+extern List *presence_store_people(Datum users, Datum most,
+								   Snapshot snapshot);
 extern void presence_store_add_last_seen(List *seen);
 extern void presence_store_merge_last_seen(List *seen);
 extern void presence_store_check_constraints(void);

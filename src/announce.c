@@ -22,6 +22,10 @@
  * Whether a user is online anywhere is counted in the table, less what is to
  * be told later; the events of this turn tell what it was before.
  *
+ * Dead presences that nobody has removed yet are found where a room is loaded.
+ * They count for nothing, as for readers.  That they left is told when they are
+ * removed, or before their user joins.
+ *
  * A turn costs what its hints cost, and the rooms that it loads.  Transactions
  * announce with this, too, in their own commit, so every loop over hints, rows
  * or events can be interrupted.
@@ -34,7 +38,9 @@
 #include "catalog/pg_type.h"
 #include "clock.h"
 #include "guc.h"
+#include "liveness.h"
 #include "miscadmin.h"
+#include "shmem.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 
@@ -92,6 +98,7 @@ typedef struct Turn
 	PresenceRoster *roster;
 	PresenceBacklog *backlog;
 	Snapshot	snapshot;
+	PresenceTime cutoff;		/* a last sign of life before it means death */
 	turnrooms_hash *rooms;
 	turnusers_hash *users;
 	List	   *subjects;		/* PresenceSubject that this turn touches */
@@ -399,7 +406,7 @@ undo_departures(TurnRoom *room, dlist_head *subjects)
 			continue;
 		user = presence_hint_text(subject->leave->hint, PRESENCE_FIELD_USER);
 		(void) presence_roster_join(room->room, channel, subject->key.id,
-									first_user(subject, user));
+									first_user(subject, user), false);
 	}
 }
 
@@ -426,7 +433,10 @@ load_member(void *arg, const PresenceRow *row)
 	Turn	   *turn = arg;
 	TurnRoom   *room = turnrooms_lookup(turn->rooms, row->room);
 
-	(void) presence_roster_join(room->room, row->channel, row->id, row->user);
+	bool		dead = !presence_liveness_is_live(row->channel, strlen(row->channel),
+												  row->last_seen, turn->cutoff);
+
+	(void) presence_roster_join(room->room, row->channel, row->id, row->user, dead);
 }
 
 /* Load the rooms that the roster does not have. */
@@ -517,6 +527,53 @@ tell_leave(Turn *turn, TurnRoom *room, PresenceRosterMember *member,
 	subject->turn.told = NULL;
 }
 
+/* The presence of a dead member, as the table or the hint that it left has it. */
+static PresenceRow *
+row_of_dead(Turn *turn, TurnRoom *room, const PresenceRosterMember *member)
+{
+	PresenceSubject *subject = presence_backlog_find(turn->backlog, member->id,
+													 room->name, member->channel);
+	PresenceRow *row;
+	ListCell   *lc;
+
+	if (subject && subject->leave)
+		return row_of_leave(subject->leave->hint);
+	foreach(lc, presence_store_look_up(text_array(list_make1(unconstify(char *, room->name))),
+									   text_array(list_make1(unconstify(char *, member->channel))),
+									   turn->snapshot))
+		if (((PresenceRow *) lfirst(lc))->id == member->id)
+			return lfirst(lc);
+	row = palloc0(sizeof(PresenceRow));
+	row->id = member->id;
+	row->room = unconstify(char *, room->name);
+	row->channel = pstrdup(member->channel);
+	return row;
+}
+
+/*
+ * A user comes whose presences in the room are all dead, and whom nobody sees
+ * there: they leave first, and not again when somebody removes them.
+ */
+static void
+tell_dead(Turn *turn, TurnRoom *room, const char *user)
+{
+	PresenceRosterMember *member;
+
+	while ((member = presence_roster_next_dead(room->room, user)))
+	{
+		PresenceRow *row = row_of_dead(turn, room, member);
+		bool		last;
+		PresenceEvent *event;
+
+		CHECK_FOR_INTERRUPTS();
+		row->user = pstrdup(user);
+		last = presence_roster_leave(room->room, member);
+		event = add_event(turn, room, PRESENCE_EVENT_LEAVE, row);
+		event->reason = PRESENCE_REASON_EXPIRED;
+		event->user_left = last;
+	}
+}
+
 /*
  * A join is not told, so its leave must not be either: not now, and not by
  * whoever builds the roster anew and finds that hint still waiting.
@@ -578,6 +635,7 @@ tell_join(Turn *turn, TurnRoom *room, const PresenceWaiting *waiting)
 	PresenceRosterMember *member = presence_roster_member(room->room,
 														  subject->key.channel);
 	PresenceEvent *event;
+	const char *user;
 	bool		first;
 
 	if (row == NULL && !hint->announced)
@@ -587,9 +645,11 @@ tell_join(Turn *turn, TurnRoom *room, const PresenceWaiting *waiting)
 	}
 	if (member && !clear_place(turn, room, member, subject))
 		return;
+	user = row ? row->user : presence_hint_text(hint, PRESENCE_FIELD_USER);
+	if (!hint->announced)
+		tell_dead(turn, room, user);
 	first = presence_roster_join(room->room, subject->key.channel, hint->id,
-								 row ? row->user :
-								 presence_hint_text(hint, PRESENCE_FIELD_USER));
+								 user, false);
 	if (hint->announced)
 		return;
 	count_user(turn, row->user, 1);
@@ -617,6 +677,11 @@ tell_update(Turn *turn, TurnRoom *room, PresenceRosterMember *member,
 
 	if (!hint->announced && (row == NULL || subject->turn.updated))
 		return;
+	if (changed && !hint->announced)
+	{
+		tell_dead(turn, room, user);
+		member = presence_roster_member(room->room, subject->key.channel);
+	}
 	if (changed)
 		presence_roster_set_user(room->room, member, user, &joined, &left);
 	if (hint->announced)
@@ -893,13 +958,25 @@ is_invisible(const PresencePerson *person)
 	return person->chosen_status && strcmp(person->chosen_status, "offline") == 0;
 }
 
+/*
+ * How many connections a user has with what is told by now.  Those that have
+ * died go with their removal, which follows soon: but without shared memory
+ * maybe never, so there they are gone already.
+ */
+static int64
+connections_now(const PresencePerson *person, int64 later)
+{
+	return (presence_shmem_ready() ? person->connections : person->living) - later;
+}
+
 /* Tell the status of a user if it is news. */
 static PresenceEvent *
 status_event(const TurnUser *user, int64 later, PresencePerson *person,
 			 List **gone)
 {
-	int64		now = person->connections - later;
-	int64		before = now - user->change;
+	int64		now = connections_now(person, later);
+	bool		were_dead = person->living - later - user->change <= 0;
+	int64		before = now > 0 && were_dead ? 0 : now - user->change;
 	const char *chosen_before = user->chose ? user->chosen_before : person->chosen_status;
 	const char *message_before = user->chose ? user->message_before : person->custom_message;
 	bool		hidden;
@@ -1020,6 +1097,8 @@ presence_announce(PresenceRoster *roster, PresenceBacklog *backlog,
 	Turn		turn = {roster, backlog, snapshot};
 	List	   *events;
 
+	turn.cutoff = presence_liveness_cutoff(presence_clock_now(),
+										   presence_liveness_max_age());
 	turn.rooms = turnrooms_create(CurrentMemoryContext, 64, NULL);
 	turn.users = turnusers_create(CurrentMemoryContext, 64, NULL);
 	*gone = NIL;

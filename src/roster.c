@@ -13,6 +13,10 @@
  * moment ago: reading a large room again for each of its changes would cost far
  * more than its memory.
  *
+ * A room that is read may hold dead presences that nobody has removed yet, and
+ * that listeners know.  They are members, too, so that their leave can be told,
+ * but they are not counted, as nobody who reads the room sees them.
+ *
  * A transaction that announces its changes itself makes a roster for the
  * moment.
  *
@@ -22,6 +26,7 @@
 
 #include "clock.h"
 #include "hint.h"
+#include "nodes/pg_list.h"
 #include "roster.h"
 #include "utils/memutils.h"
 
@@ -33,7 +38,9 @@ typedef struct RosterUser
 {
 	const char *name;			/* key */
 	char		status;			/* for simplehash */
-	int64		connections;
+	int64		connections;	/* that live */
+	int64		dead;
+	List	   *dead_channels;	/* of these, and maybe of others */
 } RosterUser;
 
 #define SH_PREFIX members
@@ -68,7 +75,9 @@ struct PresenceRosterRoom
 	MemoryContext context;		/* everything of the room, this struct too */
 	members_hash *members;
 	users_hash *users;
-	int64		anonymous;
+	int64		anonymous;		/* that live */
+	int64		dead;			/* members */
+	int64		absent;			/* users with dead connections only */
 };
 
 typedef struct RosterEntry
@@ -210,54 +219,78 @@ presence_roster_member(PresenceRosterRoom *room, const char *channel)
 	return members_lookup(room->members, channel);
 }
 
-/* Count a connection of a user in; whether it is the first. */
-static bool
-count_in(PresenceRosterRoom *room, const char *name)
+/* Find or make a user of a room. */
+static RosterUser *
+get_user(PresenceRosterRoom *room, const char *name)
 {
-	RosterUser *user;
 	bool		found;
+	RosterUser *user = users_insert(room->users, name, &found);
 
-	if (name == NULL)
-	{
-		room->anonymous++;
-		return false;
-	}
-	user = users_insert(room->users, name, &found);
-	if (!found)
-	{
-		user->name = MemoryContextStrdup(room->context, name);
-		user->connections = 0;
-	}
-	user->connections++;
-	return !found;
+	if (found)
+		return user;
+	user->name = MemoryContextStrdup(room->context, name);
+	user->connections = 0;
+	user->dead = 0;
+	user->dead_channels = NIL;
+	room->absent++;
+	return user;
 }
 
-/* Count a connection of a user out; whether it was the last. */
-static bool
-count_out(PresenceRosterRoom *room, const char *name)
+/* Count a connection of a user in or out; a user without any is forgotten. */
+static void
+count_user(PresenceRosterRoom *room, const char *name, bool dead, int change)
 {
-	RosterUser *user;
+	RosterUser *user = get_user(room, name);
+	bool		was_absent = user->connections == 0;
 	char	   *copy;
 
+	if (dead)
+		user->dead += change;
+	else
+		user->connections += change;
+	room->absent += (user->connections == 0) - was_absent;
+	if (user->connections > 0 || user->dead > 0)
+		return;
+	copy = unconstify(char *, user->name);
+	list_free_deep(user->dead_channels);
+	users_delete_item(room->users, user);
+	room->absent--;
+	pfree(copy);
+}
+
+/* Count a connection in or out; whether its user comes or goes with it. */
+static bool
+count(PresenceRosterRoom *room, const char *name, bool dead, int change)
+{
+	bool		is_in;
+
+	if (dead)
+		room->dead += change;
 	if (name == NULL)
 	{
-		room->anonymous--;
+		room->anonymous += dead ? 0 : change;
 		return false;
 	}
-	user = users_lookup(room->users, name);
-	Assert(user != NULL);
-	if (--user->connections > 0)
-		return false;
-	copy = unconstify(char *, user->name);
-	users_delete_item(room->users, user);
-	pfree(copy);
-	return true;
+	is_in = users_lookup(room->users, name) != NULL;
+	count_user(room, name, dead, change);
+	return is_in != (users_lookup(room->users, name) != NULL);
+}
+
+/* Remember a dead member of a user, so that it is found. */
+static void
+note_dead(PresenceRosterRoom *room, const PresenceRosterMember *member)
+{
+	MemoryContext old = MemoryContextSwitchTo(room->context);
+	RosterUser *user = users_lookup(room->users, member->user);
+
+	user->dead_channels = lappend(user->dead_channels, pstrdup(member->channel));
+	MemoryContextSwitchTo(old);
 }
 
 /* A channel enters, that is not in; whether it is its user's first. */
 bool
 presence_roster_join(PresenceRosterRoom *room, const char *channel, int64 id,
-					 const char *user)
+					 const char *user, bool dead)
 {
 	PresenceRosterMember *member;
 	bool		found;
@@ -266,11 +299,35 @@ presence_roster_join(PresenceRosterRoom *room, const char *channel, int64 id,
 	member = members_insert(room->members, channel, &found);
 	Assert(!found);
 	member->channel = MemoryContextStrdup(room->context, channel);
+	member->dead = dead;
 	member->id = id;
 	member->user = user ? MemoryContextStrdup(room->context, user) : NULL;
-	first = count_in(room, user);
+	first = count(room, user, dead, 1);
+	if (dead && user)
+		note_dead(room, member);
 	note_size(room);
 	return first;
+}
+
+/* A dead member of a user who has no other ones; NULL: there is none. */
+PresenceRosterMember *
+presence_roster_next_dead(PresenceRosterRoom *room, const char *name)
+{
+	RosterUser *user = name ? users_lookup(room->users, name) : NULL;
+
+	if (user == NULL || user->connections > 0)
+		return NULL;
+	while (user->dead_channels != NIL)
+	{
+		char	   *channel = llast(user->dead_channels);
+		PresenceRosterMember *member = members_lookup(room->members, channel);
+
+		user->dead_channels = list_delete_last(user->dead_channels);
+		pfree(channel);
+		if (member && member->dead && member->user && strcmp(member->user, name) == 0)
+			return member;
+	}
+	return NULL;
 }
 
 /* A member leaves; whether it was its user's last connection. */
@@ -279,7 +336,7 @@ presence_roster_leave(PresenceRosterRoom *room, PresenceRosterMember *member)
 {
 	char	   *channel = unconstify(char *, member->channel);
 	char	   *user = member->user;
-	bool		last = count_out(room, user);
+	bool		last = count(room, user, member->dead, -1);
 
 	members_delete_item(room->members, member);
 	pfree(channel);
@@ -295,19 +352,23 @@ presence_roster_set_user(PresenceRosterRoom *room, PresenceRosterMember *member,
 {
 	char	   *before = member->user;
 
-	*left = count_out(room, before);
-	*joined = count_in(room, user);
+	*left = count(room, before, member->dead, -1);
+	*joined = count(room, user, member->dead, 1);
 	member->user = user ? MemoryContextStrdup(room->context, user) : NULL;
+	if (member->dead && user)
+		note_dead(room, member);
 	if (before)
 		pfree(before);
 	note_size(room);
 }
 
-/* Whether a user has a connection in a room. */
+/* Whether a user has a live connection in a room. */
 bool
 presence_roster_has_user(const PresenceRosterRoom *room, const char *user)
 {
-	return users_lookup(room->users, user) != NULL;
+	RosterUser *entry = users_lookup(room->users, user);
+
+	return entry && entry->connections > 0;
 }
 
 /* How many are in a room. */
@@ -316,8 +377,8 @@ presence_roster_counts(const PresenceRosterRoom *room)
 {
 	PresenceRosterCounts counts;
 
-	counts.connections = room->members->members;
-	counts.users = room->users->members;
+	counts.connections = room->members->members - room->dead;
+	counts.users = room->users->members - room->absent;
 	counts.anonymous = room->anonymous;
 	return counts;
 }

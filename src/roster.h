@@ -19,6 +19,7 @@ typedef struct PresenceRosterMember
 {
 	const char *channel;		/* key */
 	char		status;			/* for simplehash */
+	bool		dead;			/* nobody has removed it yet; not counted */
 	int64		id;
 	char	   *user;			/* NULL: anonymous */
 } PresenceRosterMember;
@@ -43,7 +44,9 @@ extern PresenceRosterRoom *presence_roster_make(PresenceRoster *roster,
 extern PresenceRosterMember *presence_roster_member(PresenceRosterRoom *room,
 													const char *channel);
 extern bool presence_roster_join(PresenceRosterRoom *room, const char *channel,
-								 int64 id, const char *user);
+								 int64 id, const char *user, bool dead);
+extern PresenceRosterMember *presence_roster_next_dead(PresenceRosterRoom *room,
+													   const char *user);
 extern bool presence_roster_leave(PresenceRosterRoom *room,
 								  PresenceRosterMember *member);
 extern void presence_roster_set_user(PresenceRosterRoom *room,

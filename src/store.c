@@ -302,7 +302,10 @@ static Statement people = {
 	" ELSE (SELECT pg_catalog.max(s.last_seen) FROM presence.user_last_seen s"
 	" WHERE s.user_id " EQ " u.user_id) END,"
 	" (SELECT pg_catalog.count(*) FROM (SELECT FROM presence.presences p"
-	" WHERE p.user_id " EQ " u.user_id LIMIT u.most) c)"
+	" WHERE p.user_id " EQ " u.user_id LIMIT u.most) c),"
+	" (SELECT pg_catalog.count(*) FROM (SELECT FROM presence.presences p"
+	" WHERE p.user_id " EQ " u.user_id"
+	" AND presence.is_live(p.channel_name, p.last_seen) LIMIT u.most) l)"
 	" FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS u (user_id, most)"
 	" LEFT JOIN LATERAL (SELECT pe.chosen_status, pe.custom_message, pe.chosen_at"
 	" FROM presence.people pe WHERE pe.user_id " EQ " u.user_id OFFSET 0) pe ON true",
@@ -1413,6 +1416,7 @@ presence_store_people(Datum users, Datum most, Snapshot snapshot)
 		person->custom_message = result_text(tuple, 3);
 		person->last_seen = isnull ? DT_NOBEGIN : DatumGetTimestampTz(last_seen);
 		person->connections = DatumGetInt64(SPI_getbinval(tuple, desc, 5, &isnull));
+		person->living = DatumGetInt64(SPI_getbinval(tuple, desc, 6, &isnull));
 		result = lappend(result, person);
 	}
 	SPI_freetuptable(SPI_tuptable);

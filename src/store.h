@@ -48,6 +48,7 @@ typedef struct PresencePerson
 	char	   *chosen_status;	/* NULL: none */
 	char	   *custom_message; /* NULL: none */
 	int64		connections;	/* rows, in all rooms, counted up to a limit */
+	int64		living;			/* those of living channels, the same */
 	TimestampTz last_seen;		/* DT_NOBEGIN: not known; of the invisible:
 								 * when they chose to be */
 } PresencePerson;

@@ -115,8 +115,9 @@ for my $preload ('presence', '')
 	  or diag(explain(\@events));
 
 	# An update may repair a row, but make none odd.
-	value($node, uncaptured($inserts[6]) . q{UPDATE presence.presences SET user_id = 'short' WHERE channel_name = 'odd 6'});
-	my (undef, undef, $err) = $node->psql('postgres', q{UPDATE presence.presences SET user_id = repeat('x', 20000) WHERE channel_name = 'odd 6'});
+	my (undef, undef, $err) = $node->psql('postgres', uncaptured($inserts[6])
+		. q{BEGIN; UPDATE presence.presences SET user_id = 'short' WHERE channel_name = 'odd 6';
+			UPDATE presence.presences SET user_id = repeat('x', 20000) WHERE channel_name = 'odd 6'});
 	like($err, qr/must hold 1 to 255 characters/, "$name: no update makes a row odd");
 	$listener->drain;
 

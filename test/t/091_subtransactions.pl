@@ -159,11 +159,11 @@ for my $preload ('presence', '')
 }
 
 # What a prepared transaction wrote for a heartbeat is forgotten with it.
-my $node = new_node('prepared', conf => "max_prepared_transactions = 5\npresence.max_channels = 16\npresence.max_age = 20s\n");
+my $node = new_node('prepared', conf => "max_prepared_transactions = 5\npresence.max_channels = 16\npresence.max_age = 200s\n");
 declare_test_functions($node);
 await_voice($node);
 value($node, q{SELECT presence_add_many('r', ARRAY(SELECT 'c' || i FROM generate_series(1, 40) i))});
-value($node, q{SELECT advance_clock(15 * 1000000)});
+value($node, q{SELECT advance_clock(150 * 1000000)});
 my $listener = listen_to($node);
 my $session = session($node);
 $session->query(q{BEGIN});
@@ -173,7 +173,7 @@ is($session->query(q{SELECT count(*) > 0 FROM presence.presences WHERE xmax <> 0
 $session->query(q{PREPARE TRANSACTION 'p'});
 value($node, q{COMMIT PREPARED 'p'});
 $listener->clear;
-value($node, q{SELECT advance_clock(40 * 1000000)});
+value($node, q{SELECT advance_clock(400 * 1000000)});
 $session->query(q{SELECT 1});
 is(scalar(grep { $_->{event} eq 'resync' } $listener->drain), 0, 'later transactions of the session know nothing of them');
 $session->quit;

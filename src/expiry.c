@@ -405,14 +405,14 @@ empty_batch(PresenceExpiry *expiry)
 static Doomed *
 next_doomed(PresenceExpiry *expiry)
 {
-	Range	   *range = &expiry->ranges[expiry->nranges - 1];
+	Range	   *range = expiry->nranges > 0 ? &expiry->ranges[expiry->nranges - 1] : NULL;
 
 	if (expiry->nbatch == expiry->maxbatch)
 	{
 		expiry->maxbatch *= 2;
 		expiry->batch = repalloc_huge(expiry->batch, expiry->maxbatch * sizeof(Doomed));
 	}
-	if (expiry->nranges == 0 || range->to - range->from == RANGE_SIZE)
+	if (range == NULL || range->to - range->from == RANGE_SIZE)
 	{
 		range = &expiry->ranges[expiry->nranges++];
 		range->from = expiry->nbatch;

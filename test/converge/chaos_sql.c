@@ -196,8 +196,7 @@ create_extension(PGconn *conn)
 }
 
 /*
- * Drop the extension and create it again, at once or after a while.  Then
- * somebody enters: where nothing happens nobody has a reason to tell anything.
+ * Drop the extension and create it again, at once or after a while.
  */
 void
 chaos_drop_extension(PGconn *conn, Random *random)

@@ -36,6 +36,29 @@ $listener->clear;
 value($node, 'BEGIN; DROP EXTENSION presence; CREATE EXTENSION presence; COMMIT');
 heard_resync('at once');
 
+# Nobody has to change anything for that.
+await_voice($node);
+$listener->drain;
+value($node, 'DROP EXTENSION presence');
+wait_until('no worker', sub { value($node, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'presence worker'}) == 0 });
+$listener->clear;
+value($node, 'CREATE EXTENSION presence');
+ok($listener->wait_for('resync', sub { $_[0]->{event} eq 'resync' && !defined $_[0]->{room} }), 'CREATE EXTENSION alone: a resync');
+
+# No worker sees DROP EXTENSION, for the launcher cannot start one.
+await_voice($node);
+value($node, q{SELECT presence_add('r', 'unseen')});
+$listener->drain;
+my $launcher = value($node, q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'presence launcher'});
+stop_process($launcher);
+value($node, q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'presence worker'});
+wait_until('no worker', sub { value($node, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'presence worker'}) == 0 });
+value($node, 'DROP EXTENSION presence');
+value($node, 'CREATE EXTENSION presence');
+$listener->clear;
+continue_process($launcher);
+ok($listener->wait_for('resync', sub { $_[0]->{event} eq 'resync' && !defined $_[0]->{room} }), 'unseen: a resync');
+
 $listener->quit;
 $node->stop;
 done_testing();

@@ -195,9 +195,7 @@ create_extension(PGconn *conn)
 	}
 }
 
-/*
- * Drop the extension and create it again, at once or after a while.
- */
+/* Drop the extension and create it again, at once or after a while. */
 void
 chaos_drop_extension(PGconn *conn, Random *random)
 {

@@ -1,7 +1,9 @@
 -- 10. Privileges: nobody but the owner has any before presence_grant ------
 
 -- PostgreSQL grants functions and types to PUBLIC, and default privileges may
--- grant anything to anybody.  The schema counts where it was made here.
+-- grant anything to anybody.  The schema counts where it was made here.  The row
+-- types of tables and views, which are members since PostgreSQL 17, tell nothing
+-- that the catalogs do not: anybody may write a function that takes such a row.
 DO $$
 DECLARE
 	granted record;
@@ -31,6 +33,8 @@ BEGIN
 			FROM members m JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) m.objid
 			WHERE m.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass
 			  AND t.typcategory OPERATOR(pg_catalog.<>) 'A'
+			  AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) t.typrelid
+							  AND c.relkind OPERATOR(pg_catalog.<>) 'c')
 			UNION ALL
 			SELECT 'SCHEMA', pg_catalog.quote_ident(n.nspname), n.nspowner, n.nspacl
 			FROM members m JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) m.objid

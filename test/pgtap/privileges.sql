@@ -8,6 +8,9 @@ CREATE TEMP TABLE members AS
 SELECT d.classid, d.objid FROM pg_depend d
 WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
 	AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'presence');
+-- From PostgreSQL 17 on the row types of tables and views are members, too; everywhere they are what PUBLIC may use.
+DELETE FROM members m USING pg_type t JOIN pg_class c ON c.oid = t.typrelid
+WHERE m.classid = 'pg_type'::regclass AND t.oid = m.objid AND c.relkind <> 'c';
 SELECT is_empty($$SELECT p.oid::regprocedure FROM members m JOIN pg_proc p ON p.oid = m.objid AND m.classid = 'pg_proc'::regclass,
 	aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a WHERE a.grantee = 0$$, 'no function is granted to PUBLIC');
 SELECT is_empty($$SELECT c.oid::regclass FROM members m JOIN pg_class c ON c.oid = m.objid AND m.classid = 'pg_class'::regclass,

@@ -145,4 +145,10 @@ SET client_min_messages = warning;
 DROP SCHEMA presence_trap CASCADE;
 DROP SCHEMA presence_ambient CASCADE;
 DROP ROLE presence_ambient_role;
+-- Others find a database as if this had not been here: without preload the scenario has started a worker.
+CREATE FUNCTION pg_temp.workers() RETURNS SETOF integer LANGUAGE sql AS
+	$$ SELECT pid FROM pg_stat_activity WHERE backend_type = 'presence worker' AND datname = current_database() AND NOT pg_temp.preloaded() $$;
+SELECT is_empty('SELECT w FROM pg_temp.workers() w WHERE NOT pg_terminate_backend(w)', 'the worker is told to end');
+CALL pg_temp.wait_for('SELECT NOT EXISTS (SELECT pg_temp.workers())');
+DELETE FROM presence.user_last_seen;
 SELECT finish();

@@ -29,6 +29,7 @@ CREATE FUNCTION pg_temp.granted() RETURNS TABLE (object text, grantee text, priv
 		UNION ALL
 		SELECT typowner, coalesce(typacl, acldefault('T', typowner)) FROM pg_type
 		WHERE oid = objid AND classid = 'pg_type'::regclass AND typcategory <> 'A'
+			AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = typrelid AND c.relkind <> 'c')
 		UNION ALL
 		SELECT nspowner, coalesce(nspacl, acldefault('n', nspowner)) FROM pg_namespace
 		WHERE oid = objid AND classid = 'pg_namespace'::regclass) o (owner, acl)

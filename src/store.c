@@ -32,6 +32,7 @@
 #include "compat.h"
 #include "executor/spi.h"
 #include "hint.h"
+#include "jit/jit.h"
 #include "miscadmin.h"
 #include "optimizer/cost.h"
 #include "storage/bufmgr.h"
@@ -547,9 +548,13 @@ typedef struct PlannerSwitches
 	bool		indexscan;
 	bool		bitmapscan;
 	bool		nestloop;
+	bool		jit;
 } PlannerSwitches;
 
-/* As if reading all were forbidden. */
+/*
+ * As if reading all were forbidden.  Before PostgreSQL 18 what is forbidden
+ * counts as so expensive that it would be worth compiling.
+ */
 static const PlannerSwitches index_switches = {
 	.indexscan = true,
 	.bitmapscan = true,
@@ -572,7 +577,8 @@ get_switches(void)
 		.mergejoin = enable_mergejoin,
 		.indexscan = enable_indexscan,
 		.bitmapscan = enable_bitmapscan,
-		.nestloop = enable_nestloop
+		.nestloop = enable_nestloop,
+		.jit = jit_enabled
 	};
 
 	return now;
@@ -588,6 +594,7 @@ set_switches(const PlannerSwitches *switches)
 	enable_indexscan = switches->indexscan;
 	enable_bitmapscan = switches->bitmapscan;
 	enable_nestloop = switches->nestloop;
+	jit_enabled = switches->jit;
 }
 
 /* Prepare a statement for the rest of the session, if it is not yet. */

@@ -264,12 +264,12 @@ claim_slot(void)
 }
 
 /*
- * Settings that must not depend on the database's or the owner's.  A user's
- * trigger may change them for the session, so they are looked at again after
- * every transaction that has written; "source" must not give way to that.
+ * Settings that must not depend on the database's or the owner's.  They become
+ * what ResetAllOptions() goes back to: a user's trigger may change any setting
+ * for the session, so that is done after every transaction that has written.
  */
 static void
-pin_settings(GucSource source)
+pin_settings(void)
 {
 	static const char *const settings[][2] = {
 		{"search_path", "pg_catalog"},
@@ -282,6 +282,7 @@ pin_settings(GucSource source)
 		{"synchronous_commit", "local"},
 		{"row_security", "on"},
 		{"enable_seqscan", "on"},
+		{"plan_cache_mode", "auto"},
 		{"jit", "off"},
 #ifdef PRESENCE_HAS_TRANSACTION_TIMEOUT
 		{"transaction_timeout", "0"},
@@ -289,9 +290,7 @@ pin_settings(GucSource source)
 	};
 
 	for (int i = 0; i < lengthof(settings); i++)
-		if (source == PGC_S_OVERRIDE ||
-			strcmp(GetConfigOption(settings[i][0], false, false), settings[i][1]) != 0)
-			SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, source);
+		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
 }
 
 /* End the worker by its own will. */
@@ -349,6 +348,11 @@ adopt_extension(Oid extension)
 /*
  * Begin a transaction as the owner of the extension, in the scratch context;
  * the caller takes a snapshot.  A worker whose extension is gone leaves.
+ *
+ * The session's user is the bootstrap superuser, so the owner's triggers must
+ * not get back to it: with SECURITY_LOCAL_USERID_CHANGE neither SET ROLE nor
+ * SET SESSION AUTHORIZATION is possible.  It holds through the commit, where
+ * deferred triggers fire, and an abort takes it back.
  */
 static void
 begin_transaction(const char *what)
@@ -371,7 +375,8 @@ begin_transaction(const char *what)
 		worker.database && worker.database->doubtful)
 		adopt_extension(extension);
 	worker.extension = extension;
-	SetUserIdAndSecContext(presence_store_owner(), SECURITY_NOFORCE_RLS);
+	SetUserIdAndSecContext(presence_store_owner(),
+						   SECURITY_LOCAL_USERID_CHANGE | SECURITY_NOFORCE_RLS);
 	MemoryContextSwitchTo(worker.scratch);
 }
 
@@ -404,7 +409,7 @@ leave_work(bool wrote)
 	MemoryContextSwitchTo(worker.scratch);
 	worker.rescue = NULL;
 	if (wrote)
-		pin_settings(PGC_S_SESSION);
+		ResetAllOptions();
 }
 
 /*
@@ -1510,7 +1515,7 @@ presence_worker_main(Datum database)
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(database), InvalidOid, 0);
-	pin_settings(PGC_S_OVERRIDE);
+	pin_settings();
 	wait_event = presence_compat_wait_event("PresenceWorkerMain");
 
 	worker.scratch = AllocSetContextCreate(TopMemoryContext, "presence worker scratch",

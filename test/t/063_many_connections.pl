@@ -15,10 +15,12 @@ my $listener = listen_to($node, undef, 'presence_status');
 
 await_voice($node);
 
+my $marks = 0;
+
 # The statuses told by now, in short.
 sub statuses
 {
-	my $mark = 'mark' . ++$main::marks;
+	my $mark = 'mark' . ++$marks;
 
 	value($node, "SELECT presence_add('$mark', '$mark', '$mark')");
 	$listener->wait_for("status of $mark", sub { $_[0]->{user_id} eq $mark })

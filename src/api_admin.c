@@ -70,8 +70,9 @@ static const Privilege privileges[] = {
 		" presence_counts presence_rooms presence_user_rooms presence_is_online"
 		" presence_online presence_snapshot presence_status presence_statuses"
 	" presence_get_state presence_cursors presence_typing_users"},
-	{LEVEL_MEMBER, "INSERT, UPDATE, DELETE ON presence.presences"},
-	{LEVEL_MEMBER, "INSERT ON presence.rooms"},
+	{LEVEL_MEMBER, "INSERT (room, channel_name, user_id, meta, joined_at, last_seen),"
+	" UPDATE, DELETE ON presence.presences"},
+	{LEVEL_MEMBER, "INSERT (name) ON presence.rooms"},
 	{LEVEL_MEMBER, "INSERT, UPDATE ON presence.people"},
 	{LEVEL_MEMBER, "SELECT ON presence.bans, presence.invitations"},
 	{LEVEL_MEMBER, "EXECUTE ON FUNCTION", "note_touchable check_status presence_add"
@@ -80,7 +81,7 @@ static const Privilege privileges[] = {
 		" presence_leave_all_many presence_set_status presence_broadcast"
 		" presence_set_state presence_clear_state presence_cursor_update"
 	" presence_cursor_remove presence_typing"},
-	{LEVEL_ADMIN, "UPDATE, DELETE ON presence.rooms"},
+	{LEVEL_ADMIN, "INSERT, UPDATE, DELETE ON presence.rooms"},
 	{LEVEL_ADMIN, "INSERT, UPDATE, DELETE ON presence.bans, presence.invitations"},
 	{LEVEL_ADMIN, "SELECT, DELETE ON presence.admissions"},
 	{LEVEL_ADMIN, "DELETE ON presence.people"},

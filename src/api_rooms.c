@@ -208,12 +208,14 @@ presence_unban(PG_FUNCTION_ARGS)
 /*
  * presence.room_deleted() returns trigger
  *
- * Removes the presences of a room that was deleted.
+ * Removes the presences of a room that was deleted, also those that the caller
+ * does not see: nobody stays in a room that is gone.
  */
 Datum
 presence_room_deleted(PG_FUNCTION_ARGS)
 {
 	TriggerData *data = (TriggerData *) fcinfo->context;
+	PresenceSession caller;
 	bool		isnull;
 	Datum		room;
 
@@ -228,9 +230,11 @@ presence_room_deleted(PG_FUNCTION_ARGS)
 	room = SPI_getbinval(data->tg_trigtuple, data->tg_relation->rd_att, 1, &isnull);
 	presence_admission_note_room_deleted(data->tg_relation, DatumGetTextPP(room));
 	presence_store_connect();
+	caller = presence_store_become_owner();
 	(void) presence_membership_remove(presence_store_lock_members(room, (Datum) 0,
 																  (Datum) 0, " nn"),
 									  PRESENCE_REASON_ROOM_DELETED);
+	presence_store_become_caller(caller);
 	presence_store_finish();
 	return PointerGetDatum(NULL);
 }

@@ -83,35 +83,30 @@ typedef struct Statement
 	bool		few;			/* stops after a few of many: makes no bitmap */
 } Statement;
 
-static Statement get_room = {
-	"SELECT r.max_members, r.private FROM presence.rooms r WHERE r.name " EQ " $1",
-	1, {TEXTOID}
-};
-
 static Statement insert_room = {
 	"INSERT INTO presence.rooms (name) VALUES ($1) ON CONFLICT DO NOTHING",
 	1, {TEXTOID}
 };
 
-/*
- * Looks at the next rooms by name, and asks of each whether anybody is there:
- * OFFSET 0 keeps that from becoming a look at all presences.
- */
-#define IS_EMPTY(room) \
-	"NOT EXISTS (SELECT FROM presence.presences p WHERE p.room " EQ " " room " OFFSET 0)"
-
-static Statement empty_rooms = {
-	"SELECT pg_catalog.max(r.name),"
-	" pg_catalog.array_agg(r.name) FILTER (WHERE r.ends AND " IS_EMPTY("r.name") ")"
+/* The next rooms by name, the last one of them all, and those that may end. */
+static Statement next_rooms = {
+	"SELECT pg_catalog.max(r.name), pg_catalog.array_agg(r.name) FILTER (WHERE r.ends)"
 	" FROM (SELECT x.name, NOT x.persistent AND NOT x.private AS ends"
 	" FROM presence.rooms x WHERE x.name OPERATOR(pg_catalog.>) $1"
 	" ORDER BY x.name LIMIT $2) r",
 	2, {TEXTOID, INT8OID}
 };
 
-static Statement delete_empty_rooms = {
+/* OFFSET 0 keeps it from becoming a look at all presences. */
+static Statement empty_among = {
+	"SELECT pg_catalog.array_agg(r.name) FROM pg_catalog.unnest($1) AS r (name)"
+	" WHERE NOT EXISTS (SELECT FROM presence.presences p WHERE p.room " EQ " r.name OFFSET 0)",
+	1, {TEXTARRAYOID}
+};
+
+static Statement delete_rooms = {
 	"DELETE FROM presence.rooms r WHERE r.name " EQ " ANY ($1)"
-	" AND NOT r.persistent AND NOT r.private AND " IS_EMPTY("r.name"),
+	" AND NOT r.persistent AND NOT r.private",
 	1, {TEXTARRAYOID}
 };
 
@@ -882,29 +877,9 @@ presence_store_lock_rooms(void)
 	LockRelationOid(presence_store_table("rooms"), ShareRowExclusiveLock);
 }
 
-/* Read a room's rules by a query; false: no such room. */
-static bool
-ask_room(Datum room, PresenceRoomRules *rules)
-{
-	uint64		count = run(&get_room, &room, NULL, InvalidSnapshot, 1);
-	bool		isnull;
-
-	if (count > 0)
-	{
-		HeapTuple	tuple = SPI_tuptable->vals[0];
-		TupleDesc	desc = SPI_tuptable->tupdesc;
-		Datum		max_members = SPI_getbinval(tuple, desc, 1, &isnull);
-
-		rules->max_members = isnull ? 0 : DatumGetInt32(max_members);
-		rules->private = DatumGetBool(SPI_getbinval(tuple, desc, 2, &isnull));
-	}
-	SPI_freetuptable(SPI_tuptable);
-	return count > 0;
-}
-
 /*
- * Read a room's rules through the index, which is a tenth of an add cheaper
- * than the query; false: no such room.
+ * Read a room's rules as they are now, whoever asks: policies may hide a room,
+ * but not what it asks of those who enter.  false: no such room.
  */
 static bool
 look_up_room(Oid table, Datum room, PresenceRoomRules *rules)
@@ -937,16 +912,6 @@ look_up_room(Oid table, Datum room, PresenceRoomRules *rules)
 	return found;
 }
 
-/* Whether the caller may read all of a table. */
-static bool
-may_read_all(Oid table)
-{
-	int			rls = check_enable_rls(table, InvalidOid, true);
-
-	return pg_class_aclcheck(table, GetUserId(), ACL_SELECT) == ACLCHECK_OK &&
-		rls != RLS_ENABLED;
-}
-
 /* Raise the error for a room that a trigger does not let come into being. */
 static void
 reject_room(Datum room)
@@ -965,64 +930,73 @@ reject_room(Datum room)
 
 /*
  * Make sure that a room exists and stays until the transaction ends; what it
- * asks of those who enter.  RowExclusiveLock keeps prune_rooms away.
- *
- * A snapshot older than this statement may show a room that is gone, so with
- * one the insert comes first: it looks at what is, or says 40001.  A room that
- * is there only when it is to be made has rules of its own.
+ * asks of those who enter.  RowExclusiveLock keeps prune_rooms away.  The caller
+ * makes it, where it is not there, and a room just made asks for nothing unless
+ * somebody else, or a trigger, was faster.
  */
 PresenceRoomRules
 presence_store_enter_room(Datum room)
 {
 	PresenceRoomRules rules = {0};
 	Oid			table = presence_store_table("rooms");
-	bool		found;
 
 	LockRelationOid(table, RowExclusiveLock);
-	if (IsolationUsesXactSnapshot())
-		(void) run(&insert_room, &room, NULL, InvalidSnapshot, 0);
-	found = !IsolationUsesXactSnapshot() && may_read_all(table) ?
-		look_up_room(table, room, &rules) : ask_room(room, &rules);
-	if (!found && run(&insert_room, &room, NULL, InvalidSnapshot, 0) == 0 &&
+	if (!look_up_room(table, room, &rules) &&
+		run(&insert_room, &room, NULL, InvalidSnapshot, 0) == 0 &&
 		!look_up_room(table, room, &rules))
 		reject_room(room);
 	return rules;
 }
 
+/* Those of the rooms (text[]) that nobody is in, whoever asks; NULL: none. */
+static ArrayType *
+find_empty(Datum rooms)
+{
+	PresenceSession caller = presence_store_become_owner();
+	ArrayType  *empty;
+
+	(void) run_newest(&empty_among, &rooms, NULL);
+	empty = one_array();
+	presence_store_become_caller(caller);
+	return empty;
+}
+
 /*
- * Look at the rooms that follow a name, at most so many, without a lock: those
- * that are empty (text[], or NULL).  "last" gets the last one looked at; NULL:
- * there are no more.
+ * Look at the rooms that follow a name, at most so many of those that the caller
+ * sees, without a lock: those that are empty (text[], or NULL).  "last" gets the
+ * last one looked at; NULL: there are no more.
  */
 ArrayType *
 presence_store_empty_rooms(text *after, int limit, text **last)
 {
 	Datum		values[] = {PointerGetDatum(after), Int64GetDatum(limit)};
-	ArrayType  *rooms = NULL;
+	bool		none;
 	bool		isnull;
-	Datum		datum;
+	Datum		name;
+	Datum		rooms;
 
-	(void) run_newest(&empty_rooms, values, NULL);
-	datum = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
-	*last = isnull ? NULL : DatumGetTextPCopy(datum);
-	datum = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull);
-	if (!isnull)
-		rooms = DatumGetArrayTypePCopy(datum);
+	(void) run_newest(&next_rooms, values, NULL);
+	name = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	*last = isnull ? NULL : DatumGetTextPCopy(name);
+	rooms = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &none);
+	if (!none)
+		rooms = PointerGetDatum(DatumGetArrayTypePCopy(rooms));
 	SPI_freetuptable(SPI_tuptable);
-	return rooms;
+	return none ? NULL : find_empty(rooms);
 }
 
 /*
- * Remove those of the rooms (text[]) that are empty; how many.  The caller holds
- * the lock that keeps others out; the newest snapshot is used even where the
- * transaction has an older one.
+ * Remove those of the rooms (text[]) that are empty and the caller may delete;
+ * how many.  The caller holds the lock that keeps others out; the newest
+ * snapshot is used even where the transaction has an older one.
  */
 uint64
 presence_store_delete_empty_rooms(ArrayType *rooms)
 {
-	Datum		value = PointerGetDatum(rooms);
+	ArrayType  *empty = find_empty(PointerGetDatum(rooms));
+	Datum		value = PointerGetDatum(empty);
 
-	return run_newest(&delete_empty_rooms, &value, NULL);
+	return empty ? run_newest(&delete_rooms, &value, NULL) : 0;
 }
 
 /* Insert a presence; false: the pair exists.  "nulls" speaks of user, meta. */

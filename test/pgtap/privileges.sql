@@ -54,24 +54,6 @@ INSERT INTO plain VALUES
 	(2, 'DELETE FROM presence.presences WHERE channel_name = ''c'''),
 	(3, 'DELETE FROM presence.rooms WHERE name = ''none''');
 
--- How a role fares with a call, all of which is undone.
-CREATE FUNCTION pg_temp.as_role(role text, query text) RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-	result text;
-BEGIN
-	BEGIN
-		EXECUTE format('SET LOCAL ROLE %I', role);
-		EXECUTE query;
-		RESET ROLE;
-		RAISE EXCEPTION 'undo';
-	EXCEPTION WHEN OTHERS THEN
-		RESET ROLE;
-		result := CASE SQLERRM WHEN 'undo' THEN 'may' ELSE SQLSTATE END;
-	END;
-	RETURN result;
-END
-$$;
-
 CREATE TEMP TABLE roles (level int, role text);
 INSERT INTO roles VALUES (0, 'presence_test_stranger'), (1, 'presence_test_reader'), (2, 'presence_test_member'), (3, 'presence_test_admin');
 

@@ -31,15 +31,18 @@
 #include "access/table.h"
 #include "admission.h"
 #include "capture.h"
+#include "commands/trigger.h"
 #include "common/hashfn.h"
 #include "compat.h"
 #include "database.h"
 #include "guc.h"
+#include "miscadmin.h"
 #include "queue.h"
 #include "shmem.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "storage/proc.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/rel.h"
@@ -259,14 +262,19 @@ check_user(const PresenceAdmission *admission, text *room, text *user)
 			   "Call presence_invite() for the user first.", room, user, "none");
 }
 
-/* Refuse who takes a place that is not there, or takes places too often. */
+/*
+ * Refuse who takes a place that is not there, or takes places too often.  A row
+ * that was "written" already counts itself.
+ */
 static void
-check_place(const PresenceAdmission *admission, text *room, text *user)
+check_place(const PresenceAdmission *admission, text *room, text *user,
+			bool written)
 {
 	int			max_members = admission->rules.max_members;
+	int64		full = (int64) max_members + written;
 
 	if (max_members > 0 &&
-		presence_store_count_live(PointerGetDatum(room), max_members) >= max_members)
+		presence_store_count_live(PointerGetDatum(room), full) >= full)
 		refuse(PRESENCE_ERRCODE_ROOM_FULL, "room is full",
 			   "Try again when somebody has left, or raise max_members by presence_configure_room().",
 			   room, user, psprintf("%d", max_members));
@@ -276,17 +284,69 @@ check_place(const PresenceAdmission *admission, text *room, text *user)
 
 /*
  * Raise an error unless a user, NULL for an anonymous one, may enter a room.
- * Who "is_in" already, as another user, needs no place.
+ * Who is in already, as another user, needs no place; for the others
  * presence_admission_lock() was called before.
  */
 void
 presence_admission_check(const PresenceAdmission *admission, text *room,
-						 text *user, bool is_in)
+						 text *user, PresenceProgress progress)
 {
 	PresenceSession caller = presence_store_become_owner();
 
 	check_user(admission, room, user);
-	if (!is_in)
-		check_place(admission, room, user);
+	if (progress != PRESENCE_PROGRESS_IN)
+		check_place(admission, room, user, progress == PRESENCE_PROGRESS_WRITTEN);
 	presence_store_become_caller(caller);
+}
+
+/*
+ * Whether who writes rows by plain SQL is not bound by the rules: superusers, and
+ * who may do as the owner of the extension.
+ */
+static bool
+is_exempt(void)
+{
+	return superuser() || has_privs_of_role(GetUserId(), presence_store_owner());
+}
+
+/* Ask the rules of a room about who has a row in it now. */
+static void
+check_row(PresenceRoomRules rules, text *room, text *user, bool enters)
+{
+	PresenceAdmission admission;
+
+	if (!presence_admission_prepare(&admission, rules, user))
+		return;
+	presence_store_connect();
+	if (enters)
+		presence_admission_lock(&admission, room, user);
+	presence_admission_check(&admission, room, user,
+							 enters ? PRESENCE_PROGRESS_WRITTEN : PRESENCE_PROGRESS_IN);
+	presence_store_finish();
+}
+
+/*
+ * Admits who has a row that nobody was asked about, as capture.h says, and makes
+ * the room, as the caller, where it is not there.  What replication applies was
+ * admitted where it comes from: an error would stop it, and a room that is made
+ * would be in the way of the one that follows.
+ */
+uint64
+presence_admission_admit_row(text *room, text *user, bool enters, bool anybody)
+{
+	uint64		state = presence_admission_rules();
+	PresenceRoomRules rules = {0};
+
+	if (SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA && !anybody)
+		return 0;
+	if (!presence_store_find_room(PointerGetDatum(room), &rules) && enters)
+	{
+		presence_store_connect();
+		rules = presence_store_enter_room(PointerGetDatum(room));
+		presence_store_finish();
+	}
+	if (!anybody && is_exempt())
+		return 0;
+	check_row(rules, room, user, enters);
+	return state;
 }

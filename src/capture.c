@@ -50,6 +50,7 @@
 #include "mb/pg_wchar.h"
 #include "queue.h"
 #include "shmem.h"
+#include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -109,7 +110,7 @@ typedef struct CapturedDeath
 typedef struct CapturedMoment
 {
 	PresenceReason reason;		/* why rows that are deleted leave */
-	uint64		rules;			/* that let in whoever enters; 0: not asked */
+	const PresenceTicket *ticket;	/* who is being let in; may be NULL */
 	int			level;			/* nesting level of its subtransaction */
 } CapturedMoment;
 
@@ -153,6 +154,7 @@ typedef struct Capture
 
 static Capture capture;
 static PresenceAnnounceFunc announce_hints;
+static PresenceAdmitFunc admit_row;
 
 /* The memory of this transaction's notes. */
 static MemoryContext
@@ -211,16 +213,13 @@ presence_capture_push_reason(PresenceReason reason)
 	push_moment(moment);
 }
 
-/*
- * Say which state of the rules lets in who enters from now on; 0: none was
- * asked.  It ends as a reason does.
- */
+/* Say who is being let in from now on.  It ends as a reason does. */
 void
-presence_capture_push_rules(uint64 rules)
+presence_capture_push_ticket(const PresenceTicket *ticket)
 {
 	CapturedMoment moment = current_moment();
 
-	moment.rules = rules;
+	moment.ticket = ticket;
 	push_moment(moment);
 }
 
@@ -289,7 +288,6 @@ presence_capture_note(PresenceHint *hint)
 	PresenceHint *copy = MemoryContextAlloc(capture_context(), hint->size);
 
 	memcpy(copy, hint, hint->size);
-	copy->rules = current_moment().rules;
 	capture.hints = have_room(capture.hints, capture.nhints, &capture.maxhints,
 							  sizeof(PresenceHint *));
 	reserve_mark();
@@ -514,12 +512,54 @@ check_row(HeapTuple row, TupleDesc desc, const PresenceValue *fields)
 				 errhint("Wrap it, as in {\"value\": 1}.")));
 }
 
+/* Whether a text, NULL or not, is the same as a value. */
+static bool
+same_text(text *txt, const PresenceValue *value)
+{
+	PresenceValue other = {NULL, 0};
+
+	if (txt)
+	{
+		other.data = VARDATA_ANY(txt);
+		other.length = VARSIZE_ANY_EXHDR(txt);
+	}
+	return same_value(other, *value);
+}
+
+/* A value as a text; NULL: none. */
+static text *
+value_text(const PresenceValue *value)
+{
+	return value->data ? cstring_to_text_with_len(value->data, value->length) : NULL;
+}
+
+/*
+ * Who "enters" by a row, or is in by it as another user than before, has to pass
+ * the rules, unless whoever wrote the row has asked them.  The row is there, so
+ * policies have spoken.  Returns which state of the rules let him in.
+ */
+static uint64
+admit(const PresenceValue *fields, bool enters)
+{
+	const PresenceTicket *ticket = current_moment().ticket;
+	bool		expected;
+
+	expected = ticket && same_text(ticket->room, &fields[PRESENCE_FIELD_ROOM]) &&
+		same_text(ticket->channel, &fields[PRESENCE_FIELD_CHANNEL]);
+	if (expected && same_text(ticket->user, &fields[PRESENCE_FIELD_USER]) &&
+		ticket->asked >= (enters ? PRESENCE_ASKED_ALL : PRESENCE_ASKED_USER))
+		return ticket->rules;
+	return admit_row(value_text(&fields[PRESENCE_FIELD_ROOM]),
+					 value_text(&fields[PRESENCE_FIELD_USER]), enters, expected);
+}
+
 /* A row was inserted. */
 static void
 note_join(HeapTuple row, TupleDesc desc)
 {
 	PresenceValue fields[PRESENCE_NFIELDS];
 	PresenceTime now = presence_clock_now();
+	PresenceHint *hint;
 
 	fill_key(fields, row, desc);
 	check_row(row, desc, fields);
@@ -527,8 +567,9 @@ note_join(HeapTuple row, TupleDesc desc)
 								  fields[PRESENCE_FIELD_CHANNEL].length, now,
 								  presence_liveness_cutoff(now, presence_liveness_max_age()),
 								  true);
-	presence_capture_note(presence_hint_make(PRESENCE_HINT_JOIN,
-											 row_id(row, desc), fields));
+	hint = presence_hint_make(PRESENCE_HINT_JOIN, row_id(row, desc), fields);
+	hint->rules = admit(fields, true);
+	presence_capture_note(hint);
 }
 
 /* The newest sign of life of the channel of a row. */
@@ -600,7 +641,10 @@ note_update(HeapTuple before, HeapTuple after, TupleDesc desc)
 	fields[PRESENCE_FIELD_PREVIOUS] = previous;
 	hint = presence_hint_make(PRESENCE_HINT_UPDATE, row_id(after, desc), fields);
 	if (!same_value(previous, fields[PRESENCE_FIELD_USER]))
+	{
+		hint->rules = admit(fields, false);
 		hint->last_seen = newest_sign(after, desc, &fields[PRESENCE_FIELD_CHANNEL]);
+	}
 	presence_capture_note(hint);
 }
 
@@ -1083,9 +1127,10 @@ presence_capture_put_off_death(PresenceTime death)
 
 /* Register the callbacks; once, when the library is loaded. */
 void
-presence_capture_install(PresenceAnnounceFunc announce)
+presence_capture_install(PresenceAnnounceFunc announce, PresenceAdmitFunc admit)
 {
 	announce_hints = announce;
+	admit_row = admit;
 	RegisterXactCallback(follow_transaction, NULL);
 	RegisterSubXactCallback(follow_subtransaction, NULL);
 }

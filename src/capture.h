@@ -21,11 +21,39 @@
 typedef bool (*PresenceAnnounceFunc) (PresenceHint *const *hints, int nhints,
 									  bool resync);
 
-extern void presence_capture_install(PresenceAnnounceFunc announce);
+/*
+ * Decides whether a user, NULL for an anonymous one, may be in a room by a row
+ * that has been written, and raises an error if not.  Who "enters" was not in
+ * before; the others were, as somebody else.  "anybody": the owner is asked,
+ * too.  Returns which state of the rules let him in; 0: none was asked.
+ */
+typedef uint64 (*PresenceAdmitFunc) (text *room, text *user, bool enters,
+									 bool anybody);
+
+/* What has been asked already of who enters. */
+typedef enum PresenceAsked
+{
+	PRESENCE_ASKED_NOTHING,
+	PRESENCE_ASKED_USER,		/* may such a user be there? */
+	PRESENCE_ASKED_ALL			/* is there a place, too? */
+} PresenceAsked;
+
+/* Whom a function of the extension is letting in. */
+typedef struct PresenceTicket
+{
+	text	   *room;
+	text	   *channel;
+	text	   *user;			/* NULL: anonymous */
+	PresenceAsked asked;
+	uint64		rules;			/* the state of the rules that was asked */
+} PresenceTicket;
+
+extern void presence_capture_install(PresenceAnnounceFunc announce,
+									 PresenceAdmitFunc admit);
 
 extern bool presence_capture_is_active(void);
 extern void presence_capture_push_reason(PresenceReason reason);
-extern void presence_capture_push_rules(uint64 rules);
+extern void presence_capture_push_ticket(const PresenceTicket *ticket);
 extern void presence_capture_pop(void);
 extern PresenceLife presence_capture_begin(const char *channel, int length,
 										   PresenceTime now,

@@ -327,25 +327,54 @@ insert_or_replace(const PresenceEntrant *entrant, TimestampTz now,
 	return false;
 }
 
-/*
- * Raise an error if the rules keep an entrant out.  Who is in already is not
- * asked again, except as another user.  "row" is used for a moment.
- */
-static void
-admit(const PresenceEntrant *entrant, PresenceRoomRules rules, PresenceRow *row)
+/* Whether an entrant is in already, alive; "row" gets the presence. */
+static bool
+is_in(const PresenceEntrant *entrant, PresenceRow *row)
 {
-	PresenceAdmission admission;
-	bool		is_in;
-
-	if (!presence_admission_prepare(&admission, rules, entrant->user))
-		return;
-	presence_admission_lock(&admission, entrant->room, entrant->user);
-	is_in = presence_store_find(PointerGetDatum(entrant->room),
-								PointerGetDatum(entrant->channel), row) &&
+	return presence_store_find(PointerGetDatum(entrant->room),
+							   PointerGetDatum(entrant->channel), row) &&
 		presence_liveness_is_live(row->channel, strlen(row->channel),
 								  row->last_seen, current_cutoff());
-	if (!is_in || user_differs(entrant, row))
-		presence_admission_check(&admission, entrant->room, entrant->user, is_in);
+}
+
+/*
+ * Raise an error if the rules keep an entrant out, and make the room.  Who is in
+ * already is not asked again, except as another user.  Returns what was asked;
+ * "row" is used for a moment.
+ */
+static PresenceAsked
+admit(const PresenceEntrant *entrant, PresenceRow *row)
+{
+	PresenceAdmission admission;
+	bool		in;
+
+	if (!presence_admission_prepare(&admission,
+									presence_store_enter_room(PointerGetDatum(entrant->room)),
+									entrant->user))
+		return PRESENCE_ASKED_ALL;
+	presence_admission_lock(&admission, entrant->room, entrant->user);
+	in = is_in(entrant, row);
+	if (!in || user_differs(entrant, row))
+		presence_admission_check(&admission, entrant->room, entrant->user,
+								 in ? PRESENCE_PROGRESS_IN : PRESENCE_PROGRESS_OUT);
+	return in ? PRESENCE_ASKED_USER : PRESENCE_ASKED_ALL;
+}
+
+/*
+ * The same where policies apply to the caller: they speak first, so that the
+ * rules of a room that is not his tell him nothing.  The row, once it is
+ * written, is asked about (capture.c); only the lock is taken in time.
+ */
+static PresenceAsked
+admit_later(const PresenceEntrant *entrant)
+{
+	PresenceAdmission admission;
+	PresenceRoomRules rules = {0};
+
+	if (presence_store_find_room(PointerGetDatum(entrant->room), &rules) &&
+		presence_admission_prepare(&admission, rules, entrant->user))
+		presence_admission_lock(&admission, entrant->room, entrant->user);
+	return PRESENCE_ASKED_NOTHING;
 }
 
 /* Pin a channel that enters a room; "beat" makes it a sign of life. */
@@ -383,11 +412,14 @@ bool
 presence_membership_add(const PresenceEntrant *entrant, PresenceRow *row)
 {
 	TimestampTz wall = presence_clock_wall();
+	PresenceTicket ticket = {entrant->room, entrant->channel, entrant->user};
 	PresenceLife life;
 	bool		inserted;
 
-	presence_capture_push_rules(presence_admission_rules());
-	admit(entrant, presence_store_enter_room(PointerGetDatum(entrant->room)), row);
+	ticket.rules = presence_admission_rules();
+	ticket.asked = presence_permission_touch_is_free() ? admit(entrant, row) :
+		admit_later(entrant);
+	presence_capture_push_ticket(&ticket);
 	bury_old_self(entrant->channel);
 	life = begin(entrant->channel, false);
 	inserted = insert_or_replace(entrant, wall, life == PRESENCE_LIFE_ALIVE, row);

@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "admission.h"
 #include "backend.h"
 #include "capture.h"
 #include "cells.h"
@@ -50,7 +51,8 @@ void
 _PG_init(void)
 {
 	presence_guc_define();
-	presence_capture_install(presence_notify_transaction);
+	presence_capture_install(presence_notify_transaction,
+							 presence_admission_admit_row);
 	if (!process_shared_preload_libraries_in_progress || IsBinaryUpgrade)
 		return;
 	presence_shmem_install(areas, lengthof(areas));

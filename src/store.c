@@ -912,6 +912,19 @@ look_up_room(Oid table, Datum room, PresenceRoomRules *rules)
 	return found;
 }
 
+/*
+ * Find a room, which then stays until the transaction ends, and what it asks of
+ * those who enter; false: no such room.  Needs no SPI.
+ */
+bool
+presence_store_find_room(Datum room, PresenceRoomRules *rules)
+{
+	Oid			table = presence_store_table("rooms");
+
+	LockRelationOid(table, RowExclusiveLock);
+	return look_up_room(table, room, rules);
+}
+
 /* Raise the error for a room that a trigger does not let come into being. */
 static void
 reject_room(Datum room)
@@ -938,12 +951,10 @@ PresenceRoomRules
 presence_store_enter_room(Datum room)
 {
 	PresenceRoomRules rules = {0};
-	Oid			table = presence_store_table("rooms");
 
-	LockRelationOid(table, RowExclusiveLock);
-	if (!look_up_room(table, room, &rules) &&
+	if (!presence_store_find_room(room, &rules) &&
 		run(&insert_room, &room, NULL, InvalidSnapshot, 0) == 0 &&
-		!look_up_room(table, room, &rules))
+		!presence_store_find_room(room, &rules))
 		reject_room(room);
 	return rules;
 }
@@ -1566,7 +1577,7 @@ presence_store_is_invited(Datum room, Datum user)
 
 /* How many live presences a room has, counted up to a limit. */
 uint64
-presence_store_count_live(Datum room, int limit)
+presence_store_count_live(Datum room, int64 limit)
 {
 	Datum		values[] = {room, Int64GetDatum(limit)};
 

@@ -79,6 +79,7 @@ extern void presence_store_become_caller(PresenceSession session);
 
 extern Oid	presence_store_table(const char *name);
 extern bool presence_store_try_lock(const char *table, int timeout_ms);
+extern bool presence_store_find_room(Datum room, PresenceRoomRules *rules);
 extern PresenceRoomRules presence_store_enter_room(Datum room);
 extern void presence_store_lock_rooms(void);
 extern ArrayType *presence_store_empty_rooms(text *after, int limit, text **last);
@@ -136,7 +137,7 @@ extern List *presence_store_lock_banned(Datum users, int limit);
 extern bool presence_store_banned_exist(Datum users);
 extern void presence_store_restore_rooms(Datum rooms);
 extern bool presence_store_is_invited(Datum room, Datum user);
-extern uint64 presence_store_count_live(Datum room, int limit);
+extern uint64 presence_store_count_live(Datum room, int64 limit);
 extern uint64 presence_store_count_admissions(Datum room, Datum user,
 											  TimestampTz since);
 extern void presence_store_note_admission(Datum room, Datum user);

@@ -23,8 +23,10 @@
  * be told later; the events of this turn tell what it was before.
  *
  * Dead presences that nobody has removed yet are found where a room is loaded.
- * They count for nothing, as for readers.  That they left is told when they are
- * removed, or before their user joins.
+ * The worker counts them until it tells that they left, which is soon: what it
+ * has told fits together.  For a transaction that announces itself they count
+ * for nothing, as for readers, for maybe nobody removes them.  That they left is
+ * told when they are removed, or before their user joins.
  *
  * A turn costs what its hints cost, and the rooms that it loads.  Transactions
  * announce with this, too, in their own commit, so every loop over hints, rows
@@ -98,7 +100,8 @@ typedef struct Turn
 	PresenceRoster *roster;
 	PresenceBacklog *backlog;
 	Snapshot	snapshot;
-	PresenceTime cutoff;		/* a last sign of life before it means death */
+	PresenceTime cutoff;		/* a last sign of life before it counts for
+								 * nothing; 0: every presence counts */
 	turnrooms_hash *rooms;
 	turnusers_hash *users;
 	List	   *subjects;		/* PresenceSubject that this turn touches */
@@ -971,11 +974,12 @@ connections_now(const PresencePerson *person, int64 later)
 
 /* Tell the status of a user if it is news. */
 static PresenceEvent *
-status_event(const TurnUser *user, int64 later, PresencePerson *person,
-			 List **gone)
+status_event(const Turn *turn, const TurnUser *user, int64 later,
+			 PresencePerson *person, List **gone)
 {
 	int64		now = connections_now(person, later);
-	bool		were_dead = person->living - later - user->change <= 0;
+	bool		were_dead = turn->cutoff != 0 &&
+		person->living - later - user->change <= 0;
 	int64		before = now > 0 && were_dead ? 0 : now - user->change;
 	const char *chosen_before = user->chose ? user->chosen_before : person->chosen_status;
 	const char *message_before = user->chose ? user->message_before : person->custom_message;
@@ -1043,7 +1047,7 @@ add_statuses(Turn *turn, List *events, List *names, List **gone)
 		PresenceEvent *event;
 
 		CHECK_FOR_INTERRUPTS();
-		event = status_event(turnusers_lookup(turn->users, person->user),
+		event = status_event(turn, turnusers_lookup(turn->users, person->user),
 							 presence_backlog_of_user(turn->backlog, person->user),
 							 person, gone);
 		if (event)
@@ -1089,16 +1093,14 @@ presence_event_leaver(const PresenceEvent *event)
  * it to tell in this turn.  "gone" gets the users who went offline, as
  * PresenceLastSeen.  Needs SPI.  Everything lives in the current memory context.
  */
-List *
-presence_announce(PresenceRoster *roster, PresenceBacklog *backlog,
-				  PresenceWaiting *const *now, int nhints, Snapshot snapshot,
-				  List **gone)
+static List *
+announce(PresenceRoster *roster, PresenceBacklog *backlog,
+		 PresenceWaiting *const *now, int nhints, Snapshot snapshot,
+		 PresenceTime cutoff, List **gone)
 {
-	Turn		turn = {roster, backlog, snapshot};
+	Turn		turn = {roster, backlog, snapshot, cutoff};
 	List	   *events;
 
-	turn.cutoff = presence_liveness_cutoff(presence_clock_now(),
-										   presence_liveness_max_age());
 	turn.rooms = turnrooms_create(CurrentMemoryContext, 64, NULL);
 	turn.users = turnusers_create(CurrentMemoryContext, 64, NULL);
 	*gone = NIL;
@@ -1112,6 +1114,15 @@ presence_announce(PresenceRoster *roster, PresenceBacklog *backlog,
 	events = collect_events(&turn);
 	events = list_concat(events, resync_doubtful(&turn));
 	return list_concat(events, collect_statuses(&turn, gone));
+}
+
+/* Make them for the worker, whose roster stays. */
+List *
+presence_announce(PresenceRoster *roster, PresenceBacklog *backlog,
+				  PresenceWaiting *const *now, int nhints, Snapshot snapshot,
+				  List **gone)
+{
+	return announce(roster, backlog, now, nhints, snapshot, 0, gone);
 }
 
 /*
@@ -1129,6 +1140,9 @@ presence_announce_alone(PresenceHint *const *hints, int nhints, Snapshot snapsho
 
 	presence_backlog_append_known(backlog, hints, nhints);
 	now = presence_backlog_take(backlog, SIZE_MAX, &ntaken, &bytes);
-	return presence_announce(presence_roster_create(CurrentMemoryContext),
-							 backlog, now, ntaken, snapshot, &gone);
+	return announce(presence_roster_create(CurrentMemoryContext), backlog, now,
+					ntaken, snapshot,
+					presence_liveness_cutoff(presence_clock_now(),
+											 presence_liveness_max_age()),
+					&gone);
 }

@@ -105,6 +105,23 @@ append_to_file("$dir/bare.sql", "SELECT presence_add('bare', 'c' || :client_id);
 $node->command_fails([ 'pgbench', '-n', '-c', 40, '-j', 2, '-t', 1, '-f', "$dir/bare.sql", 'postgres' ], 'some are refused');
 is(value($node, q{SELECT presence_count('bare')}), 10, 'exactly 10 are in');
 
+# Rows that a member writes by plain SQL
+value($node, q{
+	CREATE ROLE writer;
+	SELECT presence_grant('writer');
+	GRANT INSERT ON outcomes TO writer;
+	CREATE FUNCTION try_row(room text, channel text, who text) RETURNS void SECURITY DEFINER LANGUAGE plpgsql AS $$
+	BEGIN
+		INSERT INTO presence.presences (room, channel_name, user_id) VALUES (room, channel, who);
+		INSERT INTO public.outcomes VALUES ('in');
+	EXCEPTION WHEN OTHERS THEN
+		INSERT INTO public.outcomes VALUES (SQLSTATE);
+	END $$;
+	ALTER FUNCTION try_row OWNER TO writer;
+	SELECT presence_configure_room('rows', 10)});
+at_once(40, 'rows', q{SELECT try_row('rows', 'c' || :client_id, 'u' || :client_id);});
+is(outcomes(), 'PR001 30, in 10', 'of rows, too, exactly 10 get in');
+
 # A room that is left and entered all the time is never overfull.
 value($node, q{SELECT presence_configure_room('door', 3)});
 append_to_file("$dir/door.sql", qq(
@@ -124,6 +141,8 @@ set('presence.join_rate', 5);
 at_once(50, 'rate', q{SELECT try_add('rated', 'c' || :client_id, 'alice');});
 is(value($node, q{SELECT DISTINCT detail FROM outcomes WHERE state = 'PR003'}), 'room: rated; user: alice; limit: 5 in 3600 seconds', 'PR003 has its DETAIL');
 is(outcomes(), 'PR003 45, in 5', 'exactly 5 get in');
+at_once(20, 'rate_rows', q{SELECT try_row('rated rows', 'c' || :client_id, 'alice');});
+is(outcomes(), 'PR003 15, in 5', 'by rows, too');
 value($node, q{SELECT presence_configure_room('rated again')});
 at_once(20, 'rate_repeatable', q{
 BEGIN ISOLATION LEVEL REPEATABLE READ;

@@ -188,7 +188,10 @@ text_array(List *strings)
 	ListCell   *lc;
 
 	foreach(lc, strings)
+	{
+		CHECK_FOR_INTERRUPTS();
 		datums[foreach_current_index(lc)] = CStringGetTextDatum(lfirst(lc));
+	}
 	return PointerGetDatum(construct_array(datums, list_length(strings), TEXTOID,
 										   -1, false, TYPALIGN_INT));
 }
@@ -466,7 +469,10 @@ load_rooms(Turn *turn)
 		return;
 	presence_store_each_member(text_array(names), turn->snapshot, load_member, turn);
 	foreach(lc, fresh)
+	{
+		CHECK_FOR_INTERRUPTS();
 		undo_hints(turn, lfirst(lc));
+	}
 }
 
 /* Make an event of a room, with the room's counts as they are now. */
@@ -1025,6 +1031,7 @@ connections_to_count(Turn *turn, List *names)
 		int64		change = turnusers_lookup(turn->users, name)->change;
 		int64		later = presence_backlog_of_user(turn->backlog, name);
 
+		CHECK_FOR_INTERRUPTS();
 		most[foreach_current_index(lc)] = Int64GetDatum((change < 0 ? -change : change) +
 														(later < 0 ? -later : later) + 1);
 	}

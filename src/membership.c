@@ -668,6 +668,7 @@ has_uncounted(condemned_hash *table)
 	condemned_start_iterate(table, &iterator);
 	while ((entry = condemned_iterate(table, &iterator)))
 	{
+		CHECK_FOR_INTERRUPTS();
 		entry->counted &= entry->has_rows;
 		found |= !entry->counted;
 	}
@@ -692,14 +693,18 @@ bury_rowless(condemned_hash *table, ArrayType *channels)
 						  &datums, NULL, &count);
 	for (int i = 0; i < count; i++)
 	{
+		CHECK_FOR_INTERRUPTS();
 		entry = condemned_lookup(table, name_of(DatumGetTextPP(datums[i])));
 		if (entry)
 			entry->counted = true;
 	}
 	condemned_start_iterate(table, &iterator);
 	while ((entry = condemned_iterate(table, &iterator)))
+	{
+		CHECK_FOR_INTERRUPTS();
 		if (!entry->counted)
 			presence_capture_bury(entry->death);
+	}
 }
 
 /*

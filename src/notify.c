@@ -198,6 +198,7 @@ append_folded(StringInfo buf, const PresenceEvent *bulk, PresenceEventKind kind)
 	{
 		PresenceEvent *event = lfirst(lc);
 
+		CHECK_FOR_INTERRUPTS();
 		if (event->kind != kind || event->undone)
 			continue;
 		appendStringInfo(buf, "%s{\"id\":" INT64_FORMAT ",\"channel_name\":",
@@ -483,6 +484,7 @@ remember_leavers(PresenceHint *const *hints, int nhints)
 	{
 		PresenceLastSeen *one;
 
+		CHECK_FOR_INTERRUPTS();
 		if (presence_hint_leaver(hints[i]) == NULL)
 			continue;
 		one = palloc(sizeof(PresenceLastSeen));

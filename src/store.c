@@ -1118,8 +1118,11 @@ presence_store_delete(List *rows)
 	if (rows == NIL)
 		return 0;
 	foreach(lc, rows)
+	{
+		CHECK_FOR_INTERRUPTS();
 		tids[foreach_current_index(lc)] =
-		PointerGetDatum(&((PresenceRow *) lfirst(lc))->tid);
+			PointerGetDatum(&((PresenceRow *) lfirst(lc))->tid);
+	}
 	array = PointerGetDatum(construct_array(tids, list_length(rows), TIDOID,
 											sizeof(ItemPointerData), false,
 											TYPALIGN_SHORT));
@@ -1185,6 +1188,7 @@ presence_store_beat(Datum channel, TimestampTz now, TimestampTz since,
 		Datum		last_seen = SPI_getbinval(SPI_tuptable->vals[i],
 											  SPI_tuptable->tupdesc, 1, &isnull);
 
+		CHECK_FOR_INTERRUPTS();
 		*oldest = Min(*oldest, DatumGetTimestampTz(last_seen));
 	}
 	SPI_freetuptable(SPI_tuptable);
@@ -1403,6 +1407,7 @@ presence_store_people(Datum users, Datum most, Snapshot snapshot)
 		bool		isnull;
 		Datum		last_seen = SPI_getbinval(tuple, desc, 4, &isnull);
 
+		CHECK_FOR_INTERRUPTS();
 		person->user = result_text(tuple, 1);
 		person->chosen_status = result_text(tuple, 2);
 		person->custom_message = result_text(tuple, 3);
@@ -1429,6 +1434,7 @@ run_last_seen(Statement *statement, List *seen)
 	{
 		PresenceLastSeen *one = lfirst(lc);
 
+		CHECK_FOR_INTERRUPTS();
 		users[foreach_current_index(lc)] = CStringGetTextDatum(one->user);
 		times[foreach_current_index(lc)] = TimestampTzGetDatum(one->last_seen);
 	}

@@ -32,10 +32,10 @@
 #include "admission.h"
 #include "capture.h"
 #include "commands/trigger.h"
-#include "common/hashfn.h"
 #include "compat.h"
 #include "database.h"
 #include "guc.h"
+#include "hash.h"
 #include "miscadmin.h"
 #include "queue.h"
 #include "shmem.h"
@@ -198,12 +198,11 @@ lock_slot(int kind, uint32 hash)
 					   ExclusiveLock);
 }
 
-/* Hash a text. */
+/* Hash a text, in all processes alike: the same lock has to be the same. */
 static uint32
 hash_text(text *value)
 {
-	return hash_bytes((const unsigned char *) VARDATA_ANY(value),
-					  VARSIZE_ANY_EXHDR(value));
+	return presence_hash_shared(VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value));
 }
 
 /* Keep others out until what is counted here is decided and committed. */

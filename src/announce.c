@@ -949,7 +949,10 @@ end_turn(Turn *turn, PresenceWaiting *const *now, int nhints)
 	ListCell   *lc;
 
 	foreach(lc, turn->subjects)
+	{
+		CHECK_FOR_INTERRUPTS();
 		cover_told(turn, lfirst(lc));
+	}
 	presence_backlog_end_turn(turn->backlog, now, nhints);
 }
 

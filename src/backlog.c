@@ -497,6 +497,7 @@ presence_backlog_take_resyncs(PresenceBacklog *backlog)
 		PresenceWaiting *waiting = dlist_container(PresenceWaiting, link,
 												   dlist_pop_head_node(&backlog->resyncs));
 
+		CHECK_FOR_INTERRUPTS();
 		waiting->hint->covered = true;
 		dlist_push_tail(&backlog->covered, &waiting->link);
 	}

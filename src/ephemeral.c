@@ -15,10 +15,10 @@
  */
 #include "postgres.h"
 
-#include "common/hashfn.h"
 #include "database.h"
 #include "entry.h"
 #include "ephemeral.h"
+#include "hash.h"
 #include "miscadmin.h"
 
 /* Entries or rooms looked at under one hold of the lock. */
@@ -71,8 +71,8 @@ presence_ephemeral_name(PresenceStateName *name, const char *room,
 	name->key_length = prefix_length + key_length;
 	memcpy(name->key, prefix, prefix_length);
 	memcpy(name->key + prefix_length, key, key_length);
-	name->hash = (uint32) hash_bytes_extended((unsigned char *) name->key,
-											  name->key_length, name->room_hash);
+	name->hash = presence_hash_within(name->room_hash, name->key,
+									  name->key_length);
 }
 
 /*

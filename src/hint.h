@@ -11,8 +11,8 @@
 #include "postgres.h"
 
 #include "clock.h"
-#include "common/hashfn.h"
 #include "datatype/timestamp.h"
+#include "hash.h"
 #include "utils/jsonb.h"
 
 typedef enum PresenceHintKind
@@ -91,7 +91,7 @@ typedef struct PresenceHint
 static inline uint32
 presence_hint_hash(const char *name)
 {
-	return hash_bytes((const unsigned char *) name, strlen(name));
+	return presence_hash(name, strlen(name));
 }
 
 extern PresenceHint *presence_hint_make(PresenceHintKind kind, int64 id,

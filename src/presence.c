@@ -17,6 +17,7 @@
 #include "entry.h"
 #include "fmgr.h"
 #include "guc.h"
+#include "hash.h"
 #include "launcher.h"
 #include "lifecycle.h"
 #include "miscadmin.h"
@@ -32,6 +33,7 @@ void		_PG_init(void);
 /* In this order the modules start: each may use those before it. */
 static const PresenceShmemArea areas[] = {
 	{"presence clock", presence_clock_shmem_size, presence_clock_shmem_init},
+	{"presence hash", presence_hash_shmem_size, presence_hash_shmem_init},
 	{"presence databases", presence_database_shmem_size,
 	presence_database_shmem_init, "presence_control", 1},
 	{"presence backends", presence_backend_shmem_size,

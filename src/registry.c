@@ -47,9 +47,9 @@
  */
 #include "postgres.h"
 
-#include "common/hashfn.h"
 #include "database.h"
 #include "guc.h"
+#include "hash.h"
 #include "miscadmin.h"
 #include "port/pg_bitutils.h"
 #include "registry.h"
@@ -166,8 +166,7 @@ presence_registry_name(const char *data, int length)
 
 	name.data = data;
 	name.length = length;
-	name.hash = hash_combine(murmurhash32(MyDatabaseId),
-							 hash_bytes((const unsigned char *) data, length));
+	name.hash = presence_hash_within(MyDatabaseId, data, length);
 	return name;
 }
 

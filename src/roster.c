@@ -26,6 +26,7 @@
 
 #include "clock.h"
 #include "hint.h"
+#include "miscadmin.h"
 #include "nodes/pg_list.h"
 #include "roster.h"
 #include "utils/memutils.h"
@@ -152,6 +153,7 @@ presence_roster_trim(PresenceRoster *roster, Size limit)
 		PresenceRosterRoom *room = dlist_tail_element(PresenceRosterRoom, link,
 													  &roster->recent);
 
+		CHECK_FOR_INTERRUPTS();
 		if (room->used > quiet)
 			break;
 		presence_roster_forget(roster, room);
@@ -322,6 +324,7 @@ presence_roster_next_dead(PresenceRosterRoom *room, const char *name)
 		char	   *channel = llast(user->dead_channels);
 		PresenceRosterMember *member = members_lookup(room->members, channel);
 
+		CHECK_FOR_INTERRUPTS();
 		user->dead_channels = list_delete_last(user->dead_channels);
 		pfree(channel);
 		if (member && member->dead && member->user && strcmp(member->user, name) == 0)

@@ -9,7 +9,8 @@
  *	peers	the dirty rooms of a database, the dirty entries of a room; each
  *			first come first
  *	members	the entries of a room, by their serial numbers
- *	age		live entries, tombs, vacant rooms; each the oldest first
+ *	age		live entries, tombs, vacant rooms of a database; each the
+ *			oldest first
  *
  * An entry is dirty when listeners have not been told of its newest value, a
  * room when one of its entries is.  A removed, expired or evicted entry stays
@@ -20,9 +21,11 @@
  *	set -> live, dirty -> (told) -> live -> (removed) -> tomb, dirty -> (told) -> free
  *
  * Live entries and their rooms may fill all but a part of the memory; past
- * that the least recently updated entry of all is evicted.  The rest belongs
- * to tombs and vacant rooms.  When it is used up the oldest tomb goes untold,
- * and its database is marked "lost": listeners are to read again.
+ * that the least recently updated entry of the database that holds most is
+ * evicted: so none can take from another that has less than itself.  The rest
+ * belongs to tombs and vacant rooms.  When it is used up the oldest tomb of the
+ * database that has most of them goes untold, and that database is marked
+ * "lost": its listeners are to read again.
  *
  * Locking.  One LWLock guards everything, cells included.  It is held for a
  * few memcpys, by readers shared; nothing under it allocates, waits or fails.
@@ -46,9 +49,7 @@
 typedef struct StateStore
 {
 	uint32		nspare;			/* cells of tombs and vacant rooms */
-	uint32		live;			/* oldest of each */
-	uint32		tombs;
-	uint32		vacant;
+	int			nrecords;		/* of the records, have been used */
 	uint64		serial;			/* of the entry made last */
 	PresenceStateDatabase databases[PRESENCE_MAX_DATABASES];
 } StateStore;
@@ -74,6 +75,8 @@ presence_entry_init_database(PresenceStateDatabase *database, Oid oid)
 {
 	database->oid = oid;
 	database->rooms = 0;
+	database->held = database->spare = 0;
+	database->live = database->tombs = database->vacant = 0;
 	database->dirty = 0;
 	database->ndirty = 0;
 	database->lost = false;
@@ -94,7 +97,7 @@ presence_entry_shmem_init(void *area, bool found)
 	if (found)
 		return;
 	store->nspare = 0;
-	store->live = store->tombs = store->vacant = 0;
+	store->nrecords = 0;
 	store->serial = 0;
 	for (int i = 0; i < PRESENCE_MAX_DATABASES; i++)
 		presence_entry_init_database(&store->databases[i], InvalidOid);
@@ -184,8 +187,10 @@ presence_entry_my_database(void)
 	for (int i = 0; i < PRESENCE_MAX_DATABASES && database == NULL; i++)
 		if (store->databases[i].rooms == 0)
 			database = &store->databases[i];
-	if (database)
-		presence_entry_init_database(database, MyDatabaseId);
+	if (database == NULL)
+		return NULL;
+	presence_entry_init_database(database, MyDatabaseId);
+	store->nrecords = Max(store->nrecords, database - store->databases + 1);
 	return database;
 }
 
@@ -205,6 +210,14 @@ static PresenceStateDatabase *
 record_of(const PresenceNode *room)
 {
 	return &store->databases[room->record];
+}
+
+/* A node of a database becomes a tomb or a vacant room ("sign" 1), or ends it (-1). */
+static void
+count_spare(PresenceStateDatabase *database, const PresenceNode *node, int sign)
+{
+	database->spare += sign * node->cells;
+	store->nspare += sign * node->cells;
 }
 
 /* Find a room of this database; 0: none. */
@@ -253,6 +266,7 @@ make_room(PresenceStateDatabase *database, const PresenceStateName *name)
 	room->key_length = name->room_length;
 	room->record = database - store->databases;
 	database->rooms++;
+	database->held += room->cells;
 	return index;
 }
 
@@ -290,8 +304,11 @@ free_room(uint32 index)
 void
 presence_entry_drop_room(uint32 index)
 {
-	store->nspare -= presence_cells_node(index)->cells;
-	presence_cells_ring_remove(&store->vacant, PRESENCE_RING_AGE, index);
+	PresenceNode *room = presence_cells_node(index);
+	PresenceStateDatabase *database = record_of(room);
+
+	count_spare(database, room, -1);
+	presence_cells_ring_remove(&database->vacant, PRESENCE_RING_AGE, index);
 	free_room(index);
 }
 
@@ -300,9 +317,11 @@ static void
 move_in(uint32 index)
 {
 	PresenceNode *room = presence_cells_node(index);
+	PresenceStateDatabase *database = record_of(room);
 
-	store->nspare -= room->cells;
-	presence_cells_ring_remove(&store->vacant, PRESENCE_RING_AGE, index);
+	count_spare(database, room, -1);
+	database->held += room->cells;
+	presence_cells_ring_remove(&database->vacant, PRESENCE_RING_AGE, index);
 	room->flags &= ~PRESENCE_NODE_VACANT;
 }
 
@@ -327,6 +346,7 @@ move_out(uint32 index)
 
 	if (room->flags & PRESENCE_NODE_DIRTY)
 		presence_entry_clean_room(index);
+	database->held -= room->cells;
 	room->expires = room->updated + presence_entry_interval();
 	if (room->updated == 0 || room->expires <= store_now)
 	{
@@ -334,8 +354,8 @@ move_out(uint32 index)
 		return;
 	}
 	room->flags |= PRESENCE_NODE_VACANT;
-	store->nspare += room->cells;
-	presence_cells_ring_append(&store->vacant, PRESENCE_RING_AGE, index);
+	count_spare(database, room, 1);
+	presence_cells_ring_append(&database->vacant, PRESENCE_RING_AGE, index);
 	presence_entry_lower(database, &database->next_expiry, room->expires);
 }
 
@@ -378,15 +398,23 @@ mark_dirty(uint32 index)
 	}
 }
 
+/* The record of an entry's database. */
+static PresenceStateDatabase *
+record_of_entry(const PresenceNode *entry)
+{
+	return record_of(presence_cells_node(entry->room));
+}
+
 /* Count a live entry in ("sign" 1) or out (-1). */
 static void
 count_entry(const PresenceNode *entry, int sign)
 {
-	PresenceNode *room = presence_cells_node(entry->room);
+	PresenceStateDatabase *database = record_of_entry(entry);
 	int			bytes = entry->key_length + entry->value_length;
 
-	record_of(room)->entries += sign;
-	record_of(room)->bytes += sign * (int64) bytes;
+	database->entries += sign;
+	database->held += sign * entry->cells;
+	database->bytes += sign * (int64) bytes;
 }
 
 /* live or tomb -> free; whether its room remains. */
@@ -399,8 +427,8 @@ presence_entry_drop(uint32 index)
 
 	if (entry->flags & PRESENCE_NODE_TOMB)
 	{
-		store->nspare -= entry->cells;
-		presence_cells_ring_remove(&store->tombs, PRESENCE_RING_AGE, index);
+		count_spare(database, entry, -1);
+		presence_cells_ring_remove(&database->tombs, PRESENCE_RING_AGE, index);
 		if (entry->flags & PRESENCE_NODE_DIRTY)
 		{
 			database->lost = true;
@@ -410,7 +438,7 @@ presence_entry_drop(uint32 index)
 	else
 	{
 		count_entry(entry, -1);
-		presence_cells_ring_remove(&store->live, PRESENCE_RING_AGE, index);
+		presence_cells_ring_remove(&database->live, PRESENCE_RING_AGE, index);
 	}
 	if (entry->flags & PRESENCE_NODE_DIRTY)
 		presence_entry_clean(index);
@@ -428,6 +456,7 @@ void
 presence_entry_bury(uint32 index)
 {
 	PresenceNode *entry = presence_cells_node(index);
+	PresenceStateDatabase *database = record_of_entry(entry);
 
 	Assert(!(entry->flags & PRESENCE_NODE_TOMB));
 	if (!announces())
@@ -436,21 +465,21 @@ presence_entry_bury(uint32 index)
 		return;
 	}
 	count_entry(entry, -1);
-	presence_cells_ring_remove(&store->live, PRESENCE_RING_AGE, index);
+	presence_cells_ring_remove(&database->live, PRESENCE_RING_AGE, index);
 	entry->value_length = 0;
 	presence_cells_resize(entry, entry->key_length);
 	entry->flags |= PRESENCE_NODE_TOMB;
-	store->nspare += entry->cells;
-	presence_cells_ring_append(&store->tombs, PRESENCE_RING_AGE, index);
+	count_spare(database, entry, 1);
+	presence_cells_ring_append(&database->tombs, PRESENCE_RING_AGE, index);
 	mark_dirty(index);
 }
 
-/* A live entry gives way to others. */
+/* The oldest live entry of a database gives way to others. */
 static void
-evict(uint32 index)
+evict(PresenceStateDatabase *database)
 {
-	record_of(presence_cells_node(presence_cells_node(index)->room))->evictions++;
-	presence_entry_bury(index);
+	database->evictions++;
+	presence_entry_bury(database->live);
 }
 
 /* How many cells live entries and their rooms take. */
@@ -461,28 +490,75 @@ count_held(void)
 }
 
 /*
+ * Of the databases with live entries the one that holds most, of several this
+ * one; NULL: none has any.
+ */
+static PresenceStateDatabase *
+most_held(PresenceStateDatabase *database)
+{
+	PresenceStateDatabase *most = database->live != 0 ? database : NULL;
+
+	for (int i = 0; i < store->nrecords; i++)
+		if (store->databases[i].live != 0 &&
+			(most == NULL || store->databases[i].held > most->held))
+			most = &store->databases[i];
+	return most;
+}
+
+/* The database with most cells of tombs and vacant rooms; NULL: none has any. */
+static PresenceStateDatabase *
+most_spare(void)
+{
+	PresenceStateDatabase *most = NULL;
+
+	for (int i = 0; i < store->nrecords; i++)
+		if (store->databases[i].spare > (most ? most->spare : 0))
+			most = &store->databases[i];
+	return most;
+}
+
+/* Keep live entries within a limit when a database gets so many cells more. */
+static void
+make_way(PresenceStateDatabase *database, uint32 wanted, uint32 limit)
+{
+	while (count_held() + wanted > limit)
+	{
+		PresenceStateDatabase *payer = most_held(database);
+
+		if (payer == NULL)
+			return;
+		evict(payer);
+	}
+}
+
+/* Free a room or a tomb of the database that has most of them; false: none has. */
+static bool
+drop_spare(void)
+{
+	PresenceStateDatabase *payer = most_spare();
+
+	if (payer == NULL)
+		return false;
+	if (payer->vacant != 0)
+		presence_entry_drop_room(payer->vacant);
+	else
+		(void) presence_entry_drop(payer->tombs);
+	return true;
+}
+
+/*
  * Have so many cells free, as one entry and its room need.  Whatever entry the
  * caller has found before may be gone then.  Whoever gives way frees a cell at
  * least, or becomes a tomb that does: so it takes no more than two steps a cell.
  */
 bool
-presence_entry_reserve(uint32 wanted)
+presence_entry_reserve(PresenceStateDatabase *database, uint32 wanted)
 {
-	uint32		limit = presence_cells_count() - presence_cells_count() / SPARE_SHARE;
-
-	while (store->live != 0 && count_held() + wanted > limit)
-		evict(store->live);
+	make_way(database, wanted,
+			 presence_cells_count() - presence_cells_count() / SPARE_SHARE);
 	while (presence_cells_unused() < wanted)
-	{
-		if (store->vacant != 0)
-			presence_entry_drop_room(store->vacant);
-		else if (store->tombs != 0)
-			(void) presence_entry_drop(store->tombs);
-		else if (store->live != 0)
-			evict(store->live);
-		else
+		if (!drop_spare())
 			return false;
-	}
 	return true;
 }
 
@@ -520,16 +596,17 @@ static void
 lift_entry(uint32 index)
 {
 	PresenceNode *entry = presence_cells_node(index);
+	PresenceStateDatabase *database = record_of_entry(entry);
 
 	if (entry->flags & PRESENCE_NODE_TOMB)
 	{
 		entry->flags &= ~PRESENCE_NODE_TOMB;
-		store->nspare -= entry->cells;
-		presence_cells_ring_remove(&store->tombs, PRESENCE_RING_AGE, index);
+		count_spare(database, entry, -1);
+		presence_cells_ring_remove(&database->tombs, PRESENCE_RING_AGE, index);
 		return;
 	}
 	count_entry(entry, -1);
-	presence_cells_ring_remove(&store->live, PRESENCE_RING_AGE, index);
+	presence_cells_ring_remove(&database->live, PRESENCE_RING_AGE, index);
 }
 
 /* Whether an entry can be read and has this value. */
@@ -567,7 +644,7 @@ presence_entry_set(PresenceStateDatabase *database, const PresenceStateName *nam
 	entry->updated = store_now;
 	entry->expires = expires;
 	count_entry(entry, 1);
-	presence_cells_ring_append(&store->live, PRESENCE_RING_AGE, index);
+	presence_cells_ring_append(&database->live, PRESENCE_RING_AGE, index);
 	presence_entry_lower(database, &database->next_expiry, expires);
 	if (changed)
 		mark_dirty(index);

@@ -47,6 +47,11 @@ typedef struct PresenceStateDatabase
 {
 	Oid			oid;			/* InvalidOid: record is free */
 	uint32		rooms;
+	uint32		held;			/* cells of live entries and their rooms */
+	uint32		spare;			/* cells of tombs and vacant rooms */
+	uint32		live;			/* the oldest of each; 0: none */
+	uint32		tombs;
+	uint32		vacant;
 	uint32		dirty;			/* first dirty room; 0: none */
 	uint32		ndirty;
 	bool		lost;			/* changes were forgotten untold */
@@ -94,7 +99,8 @@ extern uint64 presence_entry_serial(void);
 extern PresenceTime presence_entry_interval(void);
 extern Size presence_entry_copy(PresenceNode *entry, char *target);
 
-extern bool presence_entry_reserve(uint32 wanted);
+extern bool presence_entry_reserve(PresenceStateDatabase *database,
+								   uint32 wanted);
 extern void presence_entry_set(PresenceStateDatabase *database,
 							   const PresenceStateName *name,
 							   const char *value, int length,

@@ -90,8 +90,9 @@ presence_ephemeral_set(const PresenceStateName *name, const char *value,
 		elog(ERROR, "state has %d bytes", length);
 	presence_entry_lock(LW_EXCLUSIVE);
 	database = presence_entry_my_database();
-	done = database && presence_entry_reserve(presence_cells_for(name->room_length) +
-											  presence_cells_for(name->key_length + length));
+	done = database &&
+		presence_entry_reserve(database, presence_cells_for(name->room_length) +
+							   presence_cells_for(name->key_length + length));
 	if (done)
 		presence_entry_set(database, name, value, length, presence_entry_now() + ttl);
 	presence_entry_unlock();

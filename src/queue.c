@@ -14,9 +14,10 @@
  * slice of hints or a block takes.  A transaction appends its hints by memcpy:
  * nothing there can fail.
  *
- * When no block is free the queue is cut: everything in it is thrown away and
- * "resync" says so.  The worker announces that rooms are to be read again, so
- * nothing that was thrown away is missed.
+ * When its database may take no more blocks (share.h) the queue is cut:
+ * everything in it is thrown away and "resync" says so.  The worker announces
+ * that rooms are to be read again, so nothing that was thrown away is missed.
+ * The queues of other databases stay as they are.
  *
  * An open queue promises that a worker will read it.  The worker opens it
  * when ready and closes it when it leaves with nothing left; the launcher
@@ -29,6 +30,7 @@
 
 #include "guc.h"
 #include "queue.h"
+#include "share.h"
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
 #include "storage/spin.h"
@@ -58,6 +60,7 @@ typedef struct PresenceQueue
 	uint32		cuts;			/* how often everything was thrown away */
 	uint32		first;			/* block + 1; 0: empty */
 	uint32		last;
+	uint32		held;			/* blocks */
 	uint32		start;			/* bytes of the first block already read */
 	uint64		bytes;			/* waiting */
 	uint64		appended;		/* bytes, ever */
@@ -65,8 +68,9 @@ typedef struct PresenceQueue
 
 typedef struct PresenceQueues
 {
-	slock_t		mutex;			/* guards free */
+	slock_t		mutex;			/* guards both */
 	uint32		free;			/* block + 1; 0: none */
+	uint32		unused;			/* free blocks */
 	PresenceQueue queues[PRESENCE_MAX_DATABASES];
 } PresenceQueues;
 
@@ -114,6 +118,7 @@ presence_queue_shmem_init(void *area, bool found)
 		return;
 	SpinLockInit(&queues->mutex);
 	queues->free = 1;
+	queues->unused = count_blocks();
 	for (int i = 1; i <= count_blocks(); i++)
 		get_block(i)->next = (i < count_blocks()) ? i + 1 : 0;
 	for (int i = 0; i < PRESENCE_MAX_DATABASES; i++)
@@ -132,27 +137,36 @@ get_queue(PresenceDatabase *database)
 	return &queues->queues[presence_database_index(database)];
 }
 
-/* Take a free block; 0: none. */
+/* Take a free block; 0: there is none for this queue.  The caller holds the lock. */
 static uint32
-take_block(void)
+take_block(PresenceQueue *queue)
 {
-	uint32		number;
+	uint32		total = count_blocks();
+	uint32		number = 0;
 
 	SpinLockAcquire(&queues->mutex);
-	number = queues->free;
-	if (number != 0)
+	if (presence_share_allows(total, queues->unused, queue->held, 1))
+	{
+		number = queues->free;
 		queues->free = get_block(number)->next;
+		queues->unused--;
+	}
 	SpinLockRelease(&queues->mutex);
+	if (number != 0)
+		queue->held++;
 	return number;
 }
 
-/* Give a list of blocks back. */
+/* Give a list of so many blocks back.  The caller holds the lock. */
 static void
-give_blocks(uint32 first, uint32 last)
+give_blocks(PresenceQueue *queue, uint32 first, uint32 last, uint32 count)
 {
+	Assert(count <= queue->held);
+	queue->held -= count;
 	SpinLockAcquire(&queues->mutex);
 	get_block(last)->next = queues->free;
 	queues->free = first;
+	queues->unused += count;
 	SpinLockRelease(&queues->mutex);
 }
 
@@ -161,7 +175,7 @@ static void
 empty_queue(PresenceQueue *queue)
 {
 	if (queue->first != 0)
-		give_blocks(queue->first, queue->last);
+		give_blocks(queue, queue->first, queue->last, queue->held);
 	queue->first = queue->last = 0;
 	queue->start = 0;
 	queue->bytes = 0;
@@ -187,7 +201,7 @@ append_hint(PresenceQueue *queue, const PresenceHint *hint, TransactionId xid,
 
 	if (block == NULL || block->used + hint->size > BLOCK_DATA)
 	{
-		uint32		number = hint->size > BLOCK_DATA ? 0 : take_block();
+		uint32		number = hint->size > BLOCK_DATA ? 0 : take_block(queue);
 
 		if (number == 0)
 			return false;
@@ -415,6 +429,7 @@ drop_hints(PresenceQueue *queue, PresenceQueuePosition *position, Size bytes)
 {
 	uint32		first = queue->first;
 	uint32		last = 0;		/* of the blocks that are done with */
+	uint32		count = 0;
 
 	queue->bytes -= bytes;
 	while (bytes > 0)
@@ -429,6 +444,7 @@ drop_hints(PresenceQueue *queue, PresenceQueuePosition *position, Size bytes)
 		}
 		bytes -= rest;
 		last = queue->first;
+		count++;
 		if (last == position->block)
 			position->block = 0;	/* all that was read is told */
 		queue->first = block->next;
@@ -437,7 +453,7 @@ drop_hints(PresenceQueue *queue, PresenceQueuePosition *position, Size bytes)
 	if (queue->first == 0)
 		queue->last = 0;
 	if (last != 0)
-		give_blocks(first, last);
+		give_blocks(queue, first, last, count);
 }
 
 /*

@@ -36,9 +36,12 @@
  * the entry may be freed and made anew, without the rows that went: so it notes
  * the entry before it commits, and does not count on another one.
  *
+ * Databases share the cells: the last ones are kept for those that hold few
+ * (share.h).  A name that may not have an entry is answered FULL.
+ *
  * Only names of 1 to PRESENCE_MAX_NAME_BYTES bytes are kept.  Rows may have
  * others, for instance where triggers were disabled; the registry never learns
- * of them, says FULL, and rows take over, as they do where it has no room.
+ * of them, says FULL, too, and rows take over.
  *
  * A verdict holds for one life: who condemned a channel that was revived, and
  * condemned again by somebody else, finds another last sign of life there.
@@ -53,12 +56,20 @@
 #include "miscadmin.h"
 #include "port/pg_bitutils.h"
 #include "registry.h"
+#include "share.h"
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
 #include "storage/spin.h"
 
 #define CELL_NAME_SIZE 68
 #define ROWS_UNKNOWN PG_INT32_MIN
+
+/*
+ * Counts of cells held by databases, told apart by their oids modulo this.  So
+ * a count needs no beginning and no end, whatever becomes of the database; two
+ * whose oids are that far apart share one.
+ */
+#define OWNERS 4096
 
 /* Flags of a cell. */
 #define CELL_USED		0x01	/* heads an entry; else free or a spill */
@@ -90,9 +101,11 @@ typedef struct PresenceRegistry
 {
 	uint32		nbuckets;		/* power of two; fixed */
 	uint32		ncells;			/* fixed */
-	slock_t		mutex;			/* guards free and taken */
+	slock_t		mutex;			/* guards the next four */
 	uint32		free;			/* first free cell; 0: none */
 	uint32		taken;			/* cells 1 to taken have been used */
+	uint32		used;			/* cells of entries, spills included */
+	uint32		held[OWNERS];	/* the same, of each database */
 	bool		warned;			/* told the log that it is full */
 	uint32		heads[FLEXIBLE_ARRAY_MEMBER];
 } PresenceRegistry;
@@ -139,6 +152,8 @@ presence_registry_shmem_init(void *area, bool found)
 	SpinLockInit(&registry->mutex);
 	registry->free = 0;
 	registry->taken = 0;
+	registry->used = 0;
+	memset(registry->held, 0, sizeof(registry->held));
 	registry->warned = false;
 	memset(registry->heads, 0, registry->nbuckets * sizeof(uint32));
 	memset(cells, 0, (registry->ncells + 1) * sizeof(PresenceCell));
@@ -213,9 +228,16 @@ find_cell(const PresenceName *name)
 	return NULL;
 }
 
-/* Put a chain of cells, linked by "spill", on the free list. */
+/* How many cells a database holds. */
+static uint32 *
+held_by(Oid database)
+{
+	return &registry->held[database % OWNERS];
+}
+
+/* Put a chain of cells of a database, linked by "spill", on the free list. */
 static void
-free_cells(uint32 first)
+free_cells(uint32 first, Oid database)
 {
 	SpinLockAcquire(&registry->mutex);
 	while (first != 0)
@@ -224,12 +246,14 @@ free_cells(uint32 first)
 
 		cells[first].next = registry->free;
 		registry->free = first;
+		registry->used--;
+		(*held_by(database))--;
 		first = spill;
 	}
 	SpinLockRelease(&registry->mutex);
 }
 
-/* Take one cell; 0 when there is none.  The caller holds the spinlock. */
+/* Take one of the unused cells.  The caller holds the spinlock. */
 static uint32
 take_cell(void)
 {
@@ -237,36 +261,35 @@ take_cell(void)
 
 	if (index != 0)
 		registry->free = cells[index].next;
-	else if (registry->taken < registry->ncells)
+	else
 		index = ++registry->taken;
+	registry->used++;
+	(*held_by(MyDatabaseId))++;
 	return index;
 }
 
-/* Take cells for a name, linked by "spill"; 0 when there are too few. */
+/*
+ * Take cells for a name of this process's database, linked by "spill"; 0 when
+ * it may not have so many.
+ */
 static uint32
 allocate_cells(int length)
 {
+	uint32		wanted = (length + CELL_NAME_SIZE - 1) / CELL_NAME_SIZE;
 	uint32		first = 0;
-	bool		complete = true;
 
 	SpinLockAcquire(&registry->mutex);
-	for (int done = 0; done < length && complete; done += CELL_NAME_SIZE)
-	{
-		uint32		index = take_cell();
-
-		complete = index != 0;
-		if (complete)
+	if (presence_share_allows(registry->ncells, registry->ncells - registry->used,
+							  *held_by(MyDatabaseId), wanted))
+		for (uint32 i = 0; i < wanted; i++)
 		{
+			uint32		index = take_cell();
+
 			cells[index].spill = first;
 			first = index;
 		}
-	}
 	SpinLockRelease(&registry->mutex);
-
-	if (complete)
-		return first;
-	free_cells(first);
-	return 0;
+	return first;
 }
 
 /* Write a name into the cells of an entry. */
@@ -289,7 +312,7 @@ write_name(PresenceCell *cell, const PresenceName *name)
 	}
 }
 
-/* Tell the log once that a name has no entry because the registry is full. */
+/* Tell the log once that a name has no entry because there is none for it. */
 static void
 warn_full(const PresenceName *name)
 {
@@ -299,8 +322,8 @@ warn_full(const PresenceName *name)
 	ereport(LOG,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 			 errmsg("presence keeps no heartbeats of further channels in memory"),
-			 errdetail("All %u entries are taken; further channels keep their heartbeats in their rows, which is slower.",
-					   registry->ncells),
+			 errdetail("Database %u holds %u of all %u entries and may take no more; further channels keep their heartbeats in their rows, which is slower.",
+					   MyDatabaseId, *held_by(MyDatabaseId), registry->ncells),
 			 errhint("Raise presence.max_channels and restart the server.")));
 }
 
@@ -338,6 +361,7 @@ delete_cell(PresenceCell *cell)
 {
 	uint32		index = cell - cells;
 	uint32	   *link = bucket_head(cell->hash);
+	Oid			database = cell->database;
 
 	Assert(cell->pins == 0);
 	while (*link != index)
@@ -345,7 +369,7 @@ delete_cell(PresenceCell *cell)
 	*link = cell->next;
 	cell->flags = 0;
 	cell->database = InvalidOid;
-	free_cells(index);
+	free_cells(index, database);
 }
 
 /* An entry as others may remember it. */

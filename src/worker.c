@@ -31,6 +31,11 @@
  * There "rescue" says who deals with the error once the main loop has rolled
  * the transaction back, so that one row costs the others nothing.
  *
+ * The worker waits for no table.  Whoever may write to one may lock it, for as
+ * long as he likes.  So each step first takes, if it can, the locks that its
+ * statements take again, before its snapshot; if not, it is put off, and the
+ * other steps go on.
+ *
  * Without shared memory there is no queue and no registry; the worker then
  * only removes what the rows call dead.
  *
@@ -158,6 +163,7 @@ typedef struct Worker
 	PresenceTime next_delivery; /* not before */
 	PresenceTime next_state;	/* no short-lived state is announced before */
 	WorkerChores chores;
+	PresenceTime next_expiry;	/* nobody is removed before */
 	PresenceTime next_rows;		/* when to look at rows without entries */
 	PresenceTime next_future;	/* when to look at rows of the future */
 	PresenceTime next_rules;	/* when to apply changed rules again */
@@ -173,6 +179,43 @@ typedef struct Worker
 } Worker;
 
 static Worker worker;
+
+/* A table that a step works on, and the strongest lock that it takes. */
+typedef struct WorkerTable
+{
+	const char *name;			/* NULL ends a list */
+	LOCKMODE	mode;
+} WorkerTable;
+
+static const WorkerTable told_tables[] = {
+	{"presences", AccessShareLock},
+	{"people", AccessShareLock},
+	{"user_last_seen", RowExclusiveLock},
+	{NULL}
+};
+
+static const WorkerTable read_tables[] = {{"presences", AccessShareLock}, {NULL}};
+
+static const WorkerTable expired_tables[] = {{"presences", RowExclusiveLock}, {NULL}};
+
+static const WorkerTable ruled_tables[] = {
+	{"bans", AccessShareLock},
+	{"presences", RowExclusiveLock},
+	{"rooms", RowExclusiveLock},
+	{NULL}
+};
+
+static const WorkerTable emptied_tables[] = {
+	{"presences", RowExclusiveLock},
+	{"rooms", AccessShareLock}, /* a stronger one follows, bounded */
+	{NULL}
+};
+
+static const WorkerTable past_tables[] = {
+	{"admissions", RowExclusiveLock},
+	{"user_last_seen", RowExclusiveLock},
+	{NULL}
+};
 
 /* What one delivery brings about. */
 typedef struct Delivery
@@ -388,20 +431,6 @@ begin_work(const char *what)
 	PushActiveSnapshot(GetTransactionSnapshot());
 }
 
-/*
- * The same for a delivery.  TRUNCATE empties a table for older snapshots, too:
- * a snapshot taken before the lock could show rooms empty of which the hint
- * that says so is still to come.
- */
-static Snapshot
-begin_delivery(void)
-{
-	begin_transaction("delivering events");
-	LockRelationOid(presence_store_table("presences"), AccessShareLock);
-	PushActiveSnapshot(GetTransactionSnapshot());
-	return GetActiveSnapshot();
-}
-
 /* What follows the commit of work that did or did not write. */
 static void
 leave_work(bool wrote)
@@ -413,7 +442,7 @@ leave_work(bool wrote)
 }
 
 /*
- * Commit what begin_work() or begin_delivery() began.  A commit leaves the
+ * Commit what begin_work() or its like began.  A commit leaves the
  * memory context of the whole session behind; whatever comes next is of this
  * round and belongs to its scratch, which is kept.
  */
@@ -442,6 +471,39 @@ end_work(void)
 {
 	commit_work();
 	end_step();
+}
+
+/* Take the locks of a step; false: somebody is in the way of one. */
+static bool
+lock_tables(const WorkerTable *tables)
+{
+	for (; tables->name; tables++)
+		if (!ConditionalLockRelationOid(presence_store_table(tables->name), tables->mode))
+			return false;
+	return true;
+}
+
+/*
+ * The same as begin_work() on tables that others may have locked; false: some
+ * have, and nothing has begun.
+ *
+ * The locks come before the snapshot.  TRUNCATE empties a table for older
+ * snapshots, too: one taken before the lock could show a delivery rooms empty of
+ * which the hint that says so is still to come.
+ */
+static bool
+begin_work_on(const char *what, const WorkerTable *tables)
+{
+	begin_transaction(what);
+	if (!lock_tables(tables))
+	{
+		CommitTransactionCommand();
+		leave_work(false);
+		end_step();
+		return false;
+	}
+	PushActiveSnapshot(GetTransactionSnapshot());
+	return true;
 }
 
 /* Wait until all that the snapshot shows is in the queue; false: in vain. */
@@ -638,10 +700,11 @@ publish(const PresenceStamp *stamp, const PresenceQueueState *state,
 }
 
 /*
- * Deliver what is in the queue, as much as one transaction should.  From the
- * commit on nothing is interrupted until the queue knows.
+ * Deliver what is in the queue, as much as one transaction should; false: that
+ * cannot be now.  From the commit on nothing is interrupted until the queue
+ * knows.
  */
-static void
+static bool
 deliver(void)
 {
 	PresenceStamp stamp = current_stamp();
@@ -652,7 +715,9 @@ deliver(void)
 	bool		wrote;
 	bool		open = presence_queue_is_open(worker.database);
 
-	snapshot = begin_delivery();
+	if (!begin_work_on("delivering events", told_tables))
+		return false;
+	snapshot = GetActiveSnapshot();
 	resynced = !wait_for_hints(snapshot);
 	state = read_queue();
 	resynced |= state.resync;
@@ -683,6 +748,7 @@ deliver(void)
 	pgstat_report_activity(STATE_IDLE, NULL);
 	MemoryContextReset(worker.scratch);
 	presence_roster_trim(worker.roster, (Size) presence_roster_memory * 1024);
+	return true;
 }
 
 /* Whether there is something to deliver. */
@@ -699,12 +765,11 @@ deliver_if_due(PresenceTime now)
 {
 	if (worker.database == NULL || !has_news() || now < worker.next_delivery)
 		return;
-	if (presence_notify_queue_usage() > MAX_QUEUE_USAGE)
+	if (presence_notify_queue_usage() > MAX_QUEUE_USAGE || !deliver())
 	{
 		worker.next_delivery = now + RETRY_DELAY;
 		return;
 	}
-	deliver();
 	worker.next_delivery = presence_queue_bytes(worker.database) > DELIVERY_BATCH ?
 		0 : now + (PresenceTime) presence_notify_interval * 1000;
 }
@@ -790,7 +855,11 @@ enforce_rules_if_due(PresenceTime now)
 	if (!presence_enforce_is_wanted() || now < worker.next_rules)
 		return;
 	worker.rescue = rescue_rules;
-	begin_work("applying changed rules of rooms");
+	if (!begin_work_on("applying changed rules of rooms", ruled_tables))
+	{
+		worker.next_rules = now + RETRY_DELAY;
+		return;
+	}
 	presence_store_connect();
 	done = presence_enforce_run();
 	presence_store_finish();
@@ -848,7 +917,17 @@ rescue_expiry(const ErrorData *error)
 		complain(channel, pause, error);
 }
 
-/* Remove the channels that are due, as many as one transaction should. */
+/* When somebody is to be removed. */
+static PresenceTime
+next_expiry(void)
+{
+	return Max(presence_expiry_next(worker.expiry) + EXPIRY_PATIENCE, worker.next_expiry);
+}
+
+/*
+ * Remove the channels that are due, as many as one transaction should.  Those
+ * that are taken and left where they are will be taken again.
+ */
 static void
 expire_due(PresenceTime now)
 {
@@ -858,7 +937,7 @@ expire_due(PresenceTime now)
 	PresenceTime lag;
 	uint64		removed;
 
-	if (now < presence_expiry_next(worker.expiry) + EXPIRY_PATIENCE)
+	if (now < next_expiry())
 		return;
 	if (worker.database)
 		worker.adds = presence_database_count(worker.database, PRESENCE_ADDS);
@@ -866,7 +945,11 @@ expire_due(PresenceTime now)
 	if (channels == NULL)
 		return;
 	worker.rescue = rescue_expiry;
-	begin_work("removing expired presences");
+	if (!begin_work_on("removing expired presences", expired_tables))
+	{
+		worker.next_expiry = now + RETRY_DELAY;
+		return;
+	}
 	presence_store_connect();
 	removed = presence_membership_expire(channels, max_age);
 	if (!is_loaded())
@@ -906,7 +989,12 @@ load_registry(void)
 
 	pg_atomic_write_u64(&worker.database->due, 0);	/* nobody knows how long */
 	pg_atomic_write_u32(&worker.database->loaded, loading);
-	begin_work("loading channels");
+	if (!begin_work_on("loading channels", read_tables))
+	{
+		pg_atomic_write_u32(&worker.database->loaded, 0);
+		worker.next_rows = presence_clock_now() + RETRY_DELAY;
+		return;
+	}
 	presence_store_connect();
 	presence_store_each_channel(load_channel, &complete);
 	presence_store_finish();
@@ -942,9 +1030,11 @@ correct_future(PresenceTime now)
 {
 	if (now < worker.next_future)
 		return;
-	worker.next_future = now + presence_liveness_max_age() / 4;
+	worker.next_future = now + RETRY_DELAY;
 	worker.rescue = rescue_future;
-	begin_work("correcting presences of the future");
+	if (!begin_work_on("correcting presences of the future", expired_tables))
+		return;
+	worker.next_future = now + presence_liveness_max_age() / 4;
 	presence_store_connect();
 	presence_membership_pull_back();
 	presence_store_finish();
@@ -966,7 +1056,11 @@ search_rows(PresenceTime now)
 	if (is_loaded() || now < worker.next_rows || presence_expiry_is_busy(worker.expiry))
 		return;
 	correct_future(now);
-	begin_work("looking for expired presences");
+	if (!begin_work_on("looking for expired presences", read_tables))
+	{
+		worker.next_rows = now + RETRY_DELAY;
+		return;
+	}
 	presence_store_connect();
 	complete = presence_store_each_older(max_age, offer_channel, NULL);
 	if (worker.database == NULL)
@@ -1030,13 +1124,22 @@ rest_from_chore(PresenceTime began)
 	worker.chores.pause = 0;
 }
 
+/* Others are in the way of a chore: it is tried again soon. */
+static void
+put_off_chore(void)
+{
+	worker.chores.next = presence_clock_now() + USECS_PER_SEC;
+	if (worker.database)
+		pg_atomic_write_u32(&worker.database->last_seen_rows, 1);
+}
+
 /* A chore could not be done; it is left until the next time. */
 static void
 rescue_chore(const ErrorData *error)
 {
 	if (is_passing(error))
 	{
-		worker.chores.next = presence_clock_now() + USECS_PER_SEC;
+		put_off_chore();
 		return;
 	}
 	ereport(LOG,
@@ -1103,7 +1206,11 @@ prune_some_rooms(PresenceTime now)
 
 	chores->reached[0] = '\0';
 	worker.rescue = rescue_rooms;
-	begin_work("removing empty rooms");
+	if (!begin_work_on("removing empty rooms", emptied_tables))
+	{
+		put_off_chore();
+		return;
+	}
 	presence_store_connect();
 	rooms = presence_store_empty_rooms(cstring_to_text(chores->room),
 									   chores->nrooms, &last);
@@ -1130,7 +1237,11 @@ static void
 forget_some(PresencePast past, PresenceTime now)
 {
 	worker.rescue = rescue_chore;
-	begin_work("removing old rows");
+	if (!begin_work_on("removing old rows", past_tables))
+	{
+		put_off_chore();
+		return;
+	}
 	presence_store_connect();
 	worker.chores.block = presence_membership_forget(past, worker.chores.block);
 	presence_store_finish();
@@ -1252,7 +1363,7 @@ next_wake(PresenceTime now)
 {
 	PresenceTime wake = now + presence_liveness_max_age();
 
-	wake = Min(wake, presence_expiry_next(worker.expiry) + EXPIRY_PATIENCE);
+	wake = Min(wake, next_expiry());
 	if (worker.database)
 	{
 		if (has_news())

@@ -1,0 +1,150 @@
+# Proves: a member who locks a table holds up what needs that table, and nothing
+# else: the worker expires, tells state and obeys, commits return, and events
+# come, or a resync for them, once the lock is gone.
+use strict;
+use warnings FATAL => 'all';
+
+use PostgreSQL::Test::Utils;
+use PresenceTest;
+use Test::More;
+
+my $patience = $PostgreSQL::Test::Utils::timeout_default;
+
+# A session of a member that keeps a table to itself.
+sub lock_as_member
+{
+	my ($node, $table) = @_;
+	my $session = session($node);
+
+	$session->query_safe('SET ROLE member');
+	$session->query_safe('BEGIN');
+	$session->query_safe("LOCK TABLE presence.$table IN ACCESS EXCLUSIVE MODE");
+	return $session;
+}
+
+# The pid of the worker.
+sub worker_of
+{
+	my ($node) = @_;
+
+	return wait_until('a worker', sub {
+		value($node, q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'presence worker' AND datname = 'postgres'});
+	});
+}
+
+# A new key of state that is told while the lock is held.
+my $keys = 0;
+
+sub tells_state
+{
+	my ($node, $ears) = @_;
+	my $key = 'key-' . ++$keys;
+
+	value($node, "SELECT presence_set_state('board', '$key', '1', 600)");
+	return $ears->wait_for("state $key", sub { exists $_[0]->{state}{$key} }, 30);
+}
+
+# ----------------------------------------------------------- with a worker
+
+my $node = new_node('preloaded', conf => "presence.max_age = 2s\npresence.worker_idle_timeout = 0\nmax_prepared_transactions = 5\n");
+$node->safe_psql('postgres', q{CREATE ROLE member; SELECT presence_grant('member')});
+await_voice($node);
+my $listener = listen_to($node);
+my $ears = listen_to($node, 'postgres', 'presence_state');
+
+for my $table ('people', 'presences')
+{
+	my $held = $table eq 'presences' ? 'held' : "$table-user";
+
+	# What is committed before the lock, and told after it.
+	value($node, q{SELECT presence_add('r', 'beats'), presence_add('r', 'dies')}) if $table eq 'people';
+	$listener->clear;
+	my $lock = lock_as_member($node, $table);
+
+	value($node, "SELECT presence_broadcast('r', 'said while $table was locked')");
+	ok(tells_state($node, $ears), "$table locked: state is told");
+	if ($table eq 'people')
+	{
+		value($node, q{SELECT presence_add('r', 'late')});
+		ok( wait_until('the dead are gone', sub {
+				value($node, q{SELECT presence_touch_many('{beats,late}')});
+				value($node, q{SELECT count(*) FROM presence.presences WHERE channel_name = 'dies'}) == 0;
+			}, 30),
+			'people locked: the dead are removed');
+		is((grep { ($_->{removed}{channel_name} // '') eq 'dies' } $listener->events), 0, 'which is told later');
+	}
+	my $worker = worker_of($node);
+	value($node, "SELECT pg_terminate_backend($worker)");
+	ok(wait_until('it ends', sub { worker_of($node) != $worker }, 30), "$table locked: the worker ends when told to, and another one comes");
+	ok(tells_state($node, $ears), "$table locked: the new one works, too");
+	$lock->query_safe('COMMIT');
+	$lock->quit;
+	if ($table eq 'people')
+	{
+		ok($listener->wait_for('leave', sub { ($_[0]->{removed}{channel_name} // '') eq 'dies' || $_[0]->{event} eq 'resync' }), 'people unlocked: it is told');
+	}
+	value($node, "SELECT presence_add('after', 'after $table')");
+	ok($listener->wait_for('join', sub { ($_[0]->{added}{channel_name} // '') eq "after $table" }), "$table unlocked: events come");
+}
+
+# The same by a prepared transaction, which no session holds.
+value($node, q{SET ROLE member; BEGIN; LOCK TABLE presence.people IN ACCESS EXCLUSIVE MODE; PREPARE TRANSACTION 'stays'});
+$node->stop('fast');
+$node->start;
+await_voice($node);
+$listener = listen_to($node);
+$ears = listen_to($node, 'postgres', 'presence_state');
+value($node, q{SELECT presence_add('r', 'dies')});
+ok(wait_until('the dead are gone', sub { value($node, q{SELECT count(*) FROM presence.presences}) == 0 }, 30), 'prepared: the dead are removed');
+ok(tells_state($node, $ears), 'prepared: state is told');
+value($node, q{ROLLBACK PREPARED 'stays'});
+value($node, q{SELECT presence_add('r', 'more')});
+ok($listener->wait_for('join', sub { ($_[0]->{added}{channel_name} // '') eq 'more' }), 'rolled back: events come');
+
+# ------------------------------------------------ transactions that announce
+
+# How a commit fares while a member has locked a table.
+sub commit_beside
+{
+	my ($other, $table, $sql) = @_;
+	my $lock = lock_as_member($other, $table);
+	my ($out, $err, $late);
+
+	$other->psql('postgres', "SET statement_timeout = '10s'; $sql", stdout => \$out, stderr => \$err, timeout => 60, timed_out => \$late);
+	ok(!$late, "$table locked: a commit returns");
+	like($err, qr/WARNING:  changes of presence are not announced because table presence\.$table is locked/, 'and says why nobody is told');
+	$lock->query_safe('ROLLBACK');
+	$lock->quit;
+	return;
+}
+
+$node->append_conf('postgresql.conf', "presence.notify = transaction\npresence.max_age = 1h\n");
+$node->reload;
+ok(wait_until('transactions speak', sub { value($node, 'SELECT mode FROM presence.stats') eq 'transaction' }), 'transactions announce');
+$listener->clear;
+commit_beside($node, 'people', q{SELECT presence_add('r', 'untold', 'uma')});
+value($node, q{SELECT presence_add('r', 'told')});
+ok($listener->wait_for('resync', sub { $_[0]->{event} eq 'resync' && !defined $_[0]->{room} }), 'the next who speaks has listeners read again');
+$node->stop;
+
+my $plain = new_node('plain', preload => '', conf => "presence.max_age = 1h\n");
+$plain->safe_psql('postgres', q{CREATE ROLE member; SELECT presence_grant('member')});
+$listener = listen_to($plain);
+commit_beside($plain, 'people', q{SELECT presence_add('r', 'untold', 'uma')});
+commit_beside($plain, 'presences', q{SELECT presence_broadcast('r', 'unheard')});
+is(value($plain, q{SELECT count(*) FROM presence.presences WHERE channel_name = 'untold'}), 1, 'what was not told is there');
+
+# Where only the time of the last sign of life cannot be kept, the rest is told.
+my $owner = session($plain);
+$owner->query_safe('BEGIN');
+$owner->query_safe('LOCK TABLE presence.user_last_seen IN SHARE MODE');
+value($plain, q{SELECT presence_leave_all('untold')});
+is_deeply($listener->summary, ['leave r untold leave'], 'a leave is told without it');
+$owner->query_safe('ROLLBACK');
+$owner->quit;
+value($plain, q{SELECT presence_add('r', 'told')});
+is_deeply($listener->summary, ['join r told'], 'afterwards all is as before');
+
+$listener->quit;
+$plain->stop;
+done_testing();

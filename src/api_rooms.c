@@ -19,6 +19,7 @@
 #include "mb/pg_wchar.h"
 #include "membership.h"
 #include "miscadmin.h"
+#include "permission.h"
 #include "store.h"
 #include "utils/builtins.h"
 #include "utils/json.h"
@@ -284,6 +285,7 @@ presence_broadcast(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(2))
 		presence_args_reject_null("payload");
 	PreventCommandDuringRecovery("presence_broadcast()");
+	presence_permission_check_room(room);
 	initStringInfo(&buf);
 	if (!write_broadcast(&buf, room, event, PG_GETARG_JSONB_P(2), sender))
 		ereport(ERROR,

@@ -8,6 +8,8 @@
  * state with the key cursor:<user> and the value {"x", "y", "meta"}; a user
  * who types is a state with the key typing:<user> and the value true.
  *
+ * State belongs to its room: permission.c says who may deal with it.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -25,6 +27,7 @@
 #include "json.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
+#include "permission.h"
 #include "relay.h"
 #include "shmem.h"
 #include "utils/builtins.h"
@@ -68,10 +71,11 @@ begin_change(const char *function)
 	PreventCommandDuringRecovery(function);
 }
 
-/* Name a key, after a prefix, in a room. */
+/* Name a key, after a prefix, in a room that the caller may deal with. */
 static void
 name_state(PresenceStateName *name, text *room, const char *prefix, text *key)
 {
+	presence_permission_check_room(room);
 	presence_ephemeral_name(name, VARDATA_ANY(room), VARSIZE_ANY_EXHDR(room), prefix,
 							VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
 }
@@ -190,6 +194,7 @@ read_states(FunctionCallInfo fcinfo, const char *prefix, int prefix_length)
 {
 	text	   *room = presence_args_name(fcinfo, 0, "room");
 
+	presence_permission_check_room(room);
 	return presence_ephemeral_read(VARDATA_ANY(room), VARSIZE_ANY_EXHDR(room),
 								   prefix, prefix_length);
 }

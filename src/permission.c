@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * permission.c
- *		Decides who may send heartbeats, which touch no row.
+ *		Decides who may do what touches no row: heartbeats, short-lived state,
+ *		broadcasts.
  *
  * A heartbeat stands for an update of the channel's rows, so it asks for the
  * same rights.  Without row-level security the privilege to update the table
@@ -11,31 +12,37 @@
  * last condition, presence.note_touchable(), notes that a row has passed the
  * policies, and answers false, so that nothing is written.
  *
+ * State and broadcasts belong to a room and are in no table.  Where row-level
+ * security applies to somebody on presence.rooms, the room's row has to be among
+ * those that he sees; elsewhere they are for whoever may call the functions.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "catalog/namespace.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "permission.h"
 #include "store.h"
 #include "utils/acl.h"
+#include "utils/builtins.h"
 #include "utils/inval.h"
-#include "utils/lsyscache.h"
 #include "utils/rls.h"
 #include "utils/syscache.h"
 
 PG_FUNCTION_INFO_V1(presence_note_touchable);
 
-/* What is remembered; void once "valid" is false. */
-static struct
+/* What is remembered of a table; void once "valid" is false. */
+typedef struct PermissionMemory
 {
 	bool		valid;
-	bool		watching;		/* callbacks are registered */
 	Oid			user;
 	bool		is_free;		/* no policies to ask */
-}			memory;
+} PermissionMemory;
+
+static PermissionMemory of_presences;
+static PermissionMemory of_rooms;
+static bool watching;			/* callbacks are registered */
 
 /*
  * The number of the last probe, and of the last one that found a row which
@@ -49,43 +56,43 @@ static int64 touchable;
 static void
 forget_syscache(Datum arg, int cacheid, uint32 hashvalue)
 {
-	memory.valid = false;
+	of_presences.valid = of_rooms.valid = false;
 }
 
 /* A table has changed: ask again. */
 static void
 forget_relcache(Datum arg, Oid relid)
 {
-	memory.valid = false;
+	of_presences.valid = of_rooms.valid = false;
 }
 
 /* Have changes of grants, roles and policies noticed. */
 static void
 watch_catalogs(void)
 {
-	if (memory.watching)
+	if (watching)
 		return;
 	CacheRegisterSyscacheCallback(RELOID, forget_syscache, (Datum) 0);
 	CacheRegisterSyscacheCallback(NAMESPACEOID, forget_syscache, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHOID, forget_syscache, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, forget_syscache, (Datum) 0);
 	CacheRegisterRelcacheCallback(forget_relcache, (Datum) 0);
-	memory.watching = true;
+	watching = true;
+}
+
+/* Whether no policies of a table apply to the current user. */
+static bool
+has_no_policies(Oid table)
+{
+	return check_enable_rls(table, InvalidOid, true) != RLS_ENABLED;
 }
 
 /* Ask the catalogs, and raise an error where the privilege is missing. */
 static bool
-ask_catalogs(void)
+may_beat_for_all(void)
 {
-	Oid			schema = get_namespace_oid("presence", true);
-	Oid			table = OidIsValid(schema) ?
-		get_relname_relid("presences", schema) : InvalidOid;
+	Oid			table = presence_store_table("presences");
 
-	if (!OidIsValid(table))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("table presence.presences does not exist"),
-				 errhint("Run CREATE EXTENSION presence in this database.")));
 	if (pg_class_aclcheck(table, GetUserId(), ACL_UPDATE) != ACLCHECK_OK &&
 		pg_attribute_aclcheck_all(table, GetUserId(), ACL_UPDATE,
 								  ACLMASK_ANY) != ACLCHECK_OK)
@@ -94,7 +101,28 @@ ask_catalogs(void)
 				 errmsg("permission denied for table presence.presences"),
 				 errhint("Have the owner of the extension call presence_grant() for role \"%s\".",
 						 GetUserNameFromId(GetUserId(), false))));
-	return check_enable_rls(table, InvalidOid, true) != RLS_ENABLED;
+	return has_no_policies(table);
+}
+
+/* Ask the catalogs. */
+static bool
+may_see_all_rooms(void)
+{
+	return has_no_policies(presence_store_table("rooms"));
+}
+
+/* What is remembered for the current user, asking for it if need be. */
+static bool
+recall(PermissionMemory *memory, bool (*ask) (void))
+{
+	if (memory->valid && memory->user == GetUserId())
+		return memory->is_free;
+	watch_catalogs();
+	memory->valid = true;		/* asking may find that it is not */
+	memory->user = InvalidOid;
+	memory->is_free = ask();
+	memory->user = GetUserId();
+	return memory->is_free;
 }
 
 /*
@@ -104,14 +132,30 @@ ask_catalogs(void)
 bool
 presence_permission_touch_is_free(void)
 {
-	if (memory.valid && memory.user == GetUserId())
-		return memory.is_free;
-	watch_catalogs();
-	memory.valid = true;		/* asking may find that it is not */
-	memory.user = InvalidOid;
-	memory.is_free = ask_catalogs();
-	memory.user = GetUserId();
-	return memory.is_free;
+	return recall(&of_presences, may_beat_for_all);
+}
+
+/*
+ * Raise an error unless the current user may deal with what a room has in no
+ * table.
+ */
+void
+presence_permission_check_room(text *room)
+{
+	bool		visible;
+
+	if (recall(&of_rooms, may_see_all_rooms))
+		return;
+	presence_store_connect();
+	visible = presence_store_shows_room(PointerGetDatum(room));
+	presence_store_finish();
+	if (!visible)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for room \"%s\"", text_to_cstring(room)),
+				 errdetail("The row-level security of presence.rooms shows role \"%s\" no such room.",
+						   GetUserNameFromId(GetUserId(), false)),
+				 errhint("Let somebody enter the room first, which makes it, or change the policies.")));
 }
 
 /* The answer to a probe; what a probe around it had found is found again. */

@@ -176,6 +176,11 @@ static Statement delete_rows = {
 	1, {TIDARRAYOID}
 };
 
+static Statement shows_room = {
+	"SELECT 1 FROM presence.rooms r WHERE r.name " EQ " $1",
+	1, {TEXTOID}
+};
+
 static Statement has_channel = {
 	"SELECT 1 FROM presence.presences p"
 	" WHERE p.channel_name " EQ " $1 AND p.last_seen " GE " $2",
@@ -1127,6 +1132,13 @@ presence_store_delete(List *rows)
 											sizeof(ItemPointerData), false,
 											TYPALIGN_SHORT));
 	return run_newest(&delete_rows, &array, NULL);
+}
+
+/* Whether the caller may see a room, and there is one. */
+bool
+presence_store_shows_room(Datum room)
+{
+	return any_rows(run(&shows_room, &room, NULL, InvalidSnapshot, 1));
 }
 
 /* Whether a channel has rows with a last_seen since a time. */

@@ -100,6 +100,7 @@ extern List *presence_store_lock_presence(Datum room, Datum channel);
 extern List *presence_store_lock_channels(Datum channels, bool skip_locked);
 extern uint64 presence_store_delete(List *rows);
 
+extern bool presence_store_shows_room(Datum room);
 extern bool presence_store_has_channel(Datum channel, TimestampTz since);
 extern bool presence_store_has_older(Datum channel, TimestampTz before);
 extern void presence_store_probe_update(Datum channel, int64 probe);

@@ -8,8 +8,6 @@ use PostgreSQL::Test::Utils;
 use PresenceTest;
 use Test::More;
 
-my $patience = $PostgreSQL::Test::Utils::timeout_default;
-
 # A session of a member that keeps a table to itself.
 sub lock_as_member
 {
@@ -103,15 +101,24 @@ ok($listener->wait_for('join', sub { ($_[0]->{added}{channel_name} // '') eq 'mo
 
 # ------------------------------------------------ transactions that announce
 
+# Whether a commit returns, and what it says.
+sub commits
+{
+	my ($other, $what, $sql) = @_;
+	my ($out, $err, $late);
+
+	$other->psql('postgres', "SET statement_timeout = '10s'; $sql", stdout => \$out, stderr => \$err, timeout => 60, timed_out => \$late);
+	ok(!$late, "$what: a commit returns");
+	return $err;
+}
+
 # How a commit fares while a member has locked a table.
 sub commit_beside
 {
 	my ($other, $table, $sql) = @_;
 	my $lock = lock_as_member($other, $table);
-	my ($out, $err, $late);
+	my $err = commits($other, "$table locked", $sql);
 
-	$other->psql('postgres', "SET statement_timeout = '10s'; $sql", stdout => \$out, stderr => \$err, timeout => 60, timed_out => \$late);
-	ok(!$late, "$table locked: a commit returns");
 	like($err, qr/WARNING:  changes of presence are not announced because table presence\.$table is locked/, 'and says why nobody is told');
 	$lock->query_safe('ROLLBACK');
 	$lock->quit;
@@ -138,7 +145,7 @@ is(value($plain, q{SELECT count(*) FROM presence.presences WHERE channel_name = 
 my $owner = session($plain);
 $owner->query_safe('BEGIN');
 $owner->query_safe('LOCK TABLE presence.user_last_seen IN SHARE MODE');
-value($plain, q{SELECT presence_leave_all('untold')});
+commits($plain, 'user_last_seen locked', q{SELECT presence_leave_all('untold')});
 is_deeply($listener->summary, ['leave r untold leave'], 'a leave is told without it');
 $owner->query_safe('ROLLBACK');
 $owner->quit;

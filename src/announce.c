@@ -104,6 +104,7 @@ typedef struct Turn
 								 * nothing; 0: every presence counts */
 	turnrooms_hash *rooms;
 	turnusers_hash *users;
+	List	   *named;			/* their names, in the order of what happened */
 	List	   *subjects;		/* PresenceSubject that this turn touches */
 	List	   *order;			/* names of rooms with events, as they came up */
 } Turn;
@@ -152,6 +153,7 @@ get_user(Turn *turn, const char *name)
 		user->message_before = NULL;
 		user->left = false;
 		user->last_seen = DT_NOBEGIN;
+		turn->named = lappend(turn->named, unconstify(char *, user->name));
 	}
 	return user;
 }
@@ -1072,16 +1074,16 @@ collect_statuses(Turn *turn, List **gone)
 {
 	List	   *names = NIL;
 	List	   *events = NIL;
-	turnusers_iterator iterator;
-	TurnUser   *user;
+	ListCell   *lc;
 
-	turnusers_start_iterate(turn->users, &iterator);
-	while ((user = turnusers_iterate(turn->users, &iterator)))
+	foreach(lc, turn->named)
 	{
+		TurnUser   *user = turnusers_lookup(turn->users, lfirst(lc));
+
 		CHECK_FOR_INTERRUPTS();
 		if (user->change == 0 && !user->chose && !user->left)
 			continue;
-		names = lappend(names, unconstify(char *, user->name));
+		names = lappend(names, lfirst(lc));
 		if (list_length(names) < LOOK_UP_BATCH)
 			continue;
 		events = add_statuses(turn, events, names, gone);

@@ -111,10 +111,15 @@ may_see_all_rooms(void)
 	return has_no_policies(presence_store_table("rooms"));
 }
 
-/* What is remembered for the current user, asking for it if need be. */
+/*
+ * What is remembered for the current user, asking for it if need be.  What holds
+ * while the owner is asked past row-level security is not remembered.
+ */
 static bool
 recall(PermissionMemory *memory, bool (*ask) (void))
 {
+	if (InNoForceRLSOperation())
+		return ask();
 	if (memory->valid && memory->user == GetUserId())
 		return memory->is_free;
 	watch_catalogs();

@@ -1208,14 +1208,19 @@ presence_store_beat(Datum channel, TimestampTz now, TimestampTz since,
 }
 
 /*
- * Those of the channels (text[]) that have rows, also ones that are too new for
- * the transaction's snapshot; NULL: none.
+ * Those of the channels (text[]) that have rows, whoever asks, also ones that
+ * are too new for the transaction's snapshot; NULL: none.
  */
 ArrayType *
 presence_store_remaining(Datum channels)
 {
+	PresenceSession caller = presence_store_become_owner();
+	ArrayType  *left;
+
 	(void) run_newest(&remaining, &channels, NULL);
-	return one_array();
+	left = one_array();
+	presence_store_become_caller(caller);
+	return left;
 }
 
 /* Channels silent for longer than an age in microseconds; NULL: none. */
@@ -1572,16 +1577,17 @@ presence_store_banned_exist(Datum users)
 	return count > 0;
 }
 
-/*
- * Make rooms (text[]; 0: all) that have presences and no row.
- */
+/* Make rooms (text[]; 0: all) that have presences and no row, whoever asks. */
 void
 presence_store_restore_rooms(Datum rooms)
 {
+	PresenceSession caller = presence_store_become_owner();
+
 	if (rooms)
 		(void) run(&restore_rooms, &rooms, NULL, InvalidSnapshot, 0);
 	else
 		(void) run(&restore_all_rooms, NULL, NULL, InvalidSnapshot, 0);
+	presence_store_become_caller(caller);
 }
 
 /* Whether a user is invited to a room. */

@@ -79,7 +79,7 @@ bench_server() { # name [none]
 			max_connections = 400
 			max_wal_size = 16GB
 			checkpoint_timeout = 1h
-			presence.max_channels = 1200000
+			presence.max_channels = 1100000
 			presence.max_age = 1h
 		EOF2
 		[ "${2-}" = none ] || echo "shared_preload_libraries = 'presence'"

@@ -122,6 +122,13 @@ count_buckets(void)
 			   PRESENCE_REGISTRY_LOCKS);
 }
 
+/* How many cells there are: presence.max_channels, and those that are kept. */
+static uint32
+count_cells(void)
+{
+	return presence_share_total(presence_max_channels);
+}
+
 /* Bytes before the cells. */
 static Size
 header_size(void)
@@ -135,7 +142,7 @@ Size
 presence_registry_shmem_size(void)
 {
 	return add_size(header_size(),
-					mul_size(presence_max_channels + 1, sizeof(PresenceCell)));
+					mul_size((Size) count_cells() + 1, sizeof(PresenceCell)));
 }
 
 /* Attach to the registry, emptying it when new. */
@@ -148,7 +155,7 @@ presence_registry_shmem_init(void *area, bool found)
 	if (found)
 		return;
 	registry->nbuckets = count_buckets();
-	registry->ncells = presence_max_channels;
+	registry->ncells = count_cells();
 	SpinLockInit(&registry->mutex);
 	registry->free = 0;
 	registry->taken = 0;
@@ -156,7 +163,7 @@ presence_registry_shmem_init(void *area, bool found)
 	memset(registry->held, 0, sizeof(registry->held));
 	registry->warned = false;
 	memset(registry->heads, 0, registry->nbuckets * sizeof(uint32));
-	memset(cells, 0, (registry->ncells + 1) * sizeof(PresenceCell));
+	memset(cells, 0, ((Size) registry->ncells + 1) * sizeof(PresenceCell));
 }
 
 /* The lock of the partition that a hash falls into. */

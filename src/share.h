@@ -17,6 +17,13 @@
 #define PRESENCE_SHARE_KEPT 8	/* one part in ... is kept */
 #define PRESENCE_SHARE_SMALL 16 /* for who holds one part in ... at most */
 
+/* How many units a pool needs so that a database alone can take so many. */
+static inline uint32
+presence_share_total(uint32 wanted)
+{
+	return wanted + (wanted + PRESENCE_SHARE_KEPT - 2) / (PRESENCE_SHARE_KEPT - 1);
+}
+
 /*
  * Whether a database that holds so many units of a pool may take some more of
  * those that are unused.

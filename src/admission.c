@@ -262,15 +262,15 @@ check_user(const PresenceAdmission *admission, text *room, text *user)
 }
 
 /*
- * Refuse who takes a place that is not there, or takes places too often.  A row
- * that was "written" already counts itself.
+ * Refuse who takes a place that is not there, or takes places too often; it may
+ * be that he "counts" already.
  */
 static void
 check_place(const PresenceAdmission *admission, text *room, text *user,
-			bool written)
+			bool counts)
 {
 	int			max_members = admission->rules.max_members;
-	int64		full = (int64) max_members + written;
+	int64		full = (int64) max_members + counts;
 
 	if (max_members > 0 &&
 		presence_store_count_live(PointerGetDatum(room), full) >= full)
@@ -284,17 +284,18 @@ check_place(const PresenceAdmission *admission, text *room, text *user,
 /*
  * Raise an error unless a user, NULL for an anonymous one, may enter a room.
  * Who is in already, as another user, needs no place; for the others
- * presence_admission_lock() was called before.
+ * presence_admission_lock() was called before.  Who has no row yet does not
+ * count, as who has one and is dead.
  */
 void
 presence_admission_check(const PresenceAdmission *admission, text *room,
-						 text *user, PresenceProgress progress)
+						 text *user, PresenceEntrance entrance)
 {
 	PresenceSession caller = presence_store_become_owner();
 
 	check_user(admission, room, user);
-	if (progress != PRESENCE_PROGRESS_IN)
-		check_place(admission, room, user, progress == PRESENCE_PROGRESS_WRITTEN);
+	if (entrance != PRESENCE_ENTRANCE_USER)
+		check_place(admission, room, user, entrance == PRESENCE_ENTRANCE_LIVE);
 	presence_store_become_caller(caller);
 }
 
@@ -310,17 +311,17 @@ is_exempt(void)
 
 /* Ask the rules of a room about who has a row in it now. */
 static void
-check_row(PresenceRoomRules rules, text *room, text *user, bool enters)
+check_row(PresenceRoomRules rules, text *room, text *user,
+		  PresenceEntrance entrance)
 {
 	PresenceAdmission admission;
 
 	if (!presence_admission_prepare(&admission, rules, user))
 		return;
 	presence_store_connect();
-	if (enters)
+	if (entrance != PRESENCE_ENTRANCE_USER)
 		presence_admission_lock(&admission, room, user);
-	presence_admission_check(&admission, room, user,
-							 enters ? PRESENCE_PROGRESS_WRITTEN : PRESENCE_PROGRESS_IN);
+	presence_admission_check(&admission, room, user, entrance);
 	presence_store_finish();
 }
 
@@ -331,14 +332,16 @@ check_row(PresenceRoomRules rules, text *room, text *user, bool enters)
  * would be in the way of the one that follows.
  */
 uint64
-presence_admission_admit_row(text *room, text *user, bool enters, bool anybody)
+presence_admission_admit_row(text *room, text *user,
+							 PresenceEntrance entrance, bool anybody)
 {
 	uint64		state = presence_admission_rules();
 	PresenceRoomRules rules = {0};
 
 	if (SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA && !anybody)
 		return 0;
-	if (!presence_store_find_room(PointerGetDatum(room), &rules) && enters)
+	if (!presence_store_find_room(PointerGetDatum(room), &rules) &&
+		entrance != PRESENCE_ENTRANCE_USER)
 	{
 		presence_store_connect();
 		rules = presence_store_enter_room(PointerGetDatum(room));
@@ -346,6 +349,6 @@ presence_admission_admit_row(text *room, text *user, bool enters, bool anybody)
 	}
 	if (!anybody && is_exempt())
 		return 0;
-	check_row(rules, room, user, enters);
+	check_row(rules, room, user, entrance);
 	return state;
 }

@@ -10,6 +10,7 @@
 
 #include "postgres.h"
 
+#include "capture.h"
 #include "store.h"
 #include "utils/relcache.h"
 
@@ -26,14 +27,6 @@ typedef struct PresenceAdmission
 	bool		rate;			/* admissions are counted */
 } PresenceAdmission;
 
-/* How far somebody has come who is asked. */
-typedef enum PresenceProgress
-{
-	PRESENCE_PROGRESS_IN,		/* is in, as another user */
-	PRESENCE_PROGRESS_OUT,		/* is not in yet */
-	PRESENCE_PROGRESS_WRITTEN	/* has entered by a row, which counts */
-} PresenceProgress;
-
 extern uint64 presence_admission_rules(void);
 extern bool presence_admission_worker_enforces(void);
 extern void presence_admission_begin_ban(text *user);
@@ -44,8 +37,9 @@ extern void presence_admission_lock(const PresenceAdmission *admission,
 									text *room, text *user);
 extern void presence_admission_check(const PresenceAdmission *admission,
 									 text *room, text *user,
-									 PresenceProgress progress);
-extern uint64 presence_admission_admit_row(text *room, text *user, bool enters,
+									 PresenceEntrance entrance);
+extern uint64 presence_admission_admit_row(text *room, text *user,
+										   PresenceEntrance entrance,
 										   bool anybody);
 
 #endif							/* PRESENCE_ADMISSION_H */

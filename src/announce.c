@@ -1022,12 +1022,12 @@ status_event(const Turn *turn, const TurnUser *user, int64 later,
 
 /*
  * The connections of users (as names) to count, as a bigint[]: with more of
- * them nothing that is told would be different.
+ * them nothing that is told would be different.  None where it is not "wanted".
  */
 static Datum
-connections_to_count(Turn *turn, List *names)
+connections_to_count(Turn *turn, List *names, bool wanted)
 {
-	Datum	   *most = palloc(list_length(names) * sizeof(Datum));
+	Datum	   *most = palloc0(list_length(names) * sizeof(Datum));
 	ListCell   *lc;
 
 	foreach(lc, names)
@@ -1037,6 +1037,8 @@ connections_to_count(Turn *turn, List *names)
 		int64		later = presence_backlog_of_user(turn->backlog, name);
 
 		CHECK_FOR_INTERRUPTS();
+		if (!wanted)
+			break;
 		most[foreach_current_index(lc)] = Int64GetDatum((change < 0 ? -change : change) +
 														(later < 0 ? -later : later) + 1);
 	}
@@ -1049,10 +1051,12 @@ connections_to_count(Turn *turn, List *names)
 static List *
 add_statuses(Turn *turn, List *events, List *names, List **gone)
 {
+	bool		dead_matter = turn->cutoff != 0 || !presence_shmem_ready();
 	ListCell   *lc;
 
 	foreach(lc, presence_store_people(text_array(names),
-									  connections_to_count(turn, names),
+									  connections_to_count(turn, names, true),
+									  connections_to_count(turn, names, dead_matter),
 									  turn->snapshot))
 	{
 		PresencePerson *person = lfirst(lc);

@@ -252,9 +252,9 @@ presence_update(PG_FUNCTION_ARGS)
 	Jsonb	   *meta = presence_args_object(fcinfo, 2, "meta");
 	bool		found;
 
+	PreventCommandDuringRecovery("presence_update()");
 	presence_store_connect();
 	found = presence_membership_update(room, channel, meta);
-
 	presence_store_finish();
 	PG_RETURN_BOOL(found);
 }

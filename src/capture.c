@@ -534,12 +534,12 @@ value_text(const PresenceValue *value)
 }
 
 /*
- * Who "enters" by a row, or is in by it as another user than before, has to pass
+ * Who enters by a row, or is in by it as another user than before, has to pass
  * the rules, unless whoever wrote the row has asked them.  The row is there, so
  * policies have spoken.  Returns which state of the rules let him in.
  */
 static uint64
-admit(const PresenceValue *fields, bool enters)
+admit(const PresenceValue *fields, PresenceEntrance entrance)
 {
 	const PresenceTicket *ticket = current_moment().ticket;
 	bool		expected;
@@ -547,10 +547,23 @@ admit(const PresenceValue *fields, bool enters)
 	expected = ticket && same_text(ticket->room, &fields[PRESENCE_FIELD_ROOM]) &&
 		same_text(ticket->channel, &fields[PRESENCE_FIELD_CHANNEL]);
 	if (expected && same_text(ticket->user, &fields[PRESENCE_FIELD_USER]) &&
-		ticket->asked >= (enters ? PRESENCE_ASKED_ALL : PRESENCE_ASKED_USER))
+		ticket->asked >= (entrance == PRESENCE_ENTRANCE_USER ? PRESENCE_ASKED_USER : PRESENCE_ASKED_ALL))
 		return ticket->rules;
 	return admit_row(value_text(&fields[PRESENCE_FIELD_ROOM]),
-					 value_text(&fields[PRESENCE_FIELD_USER]), enters, expected);
+					 value_text(&fields[PRESENCE_FIELD_USER]), entrance, expected);
+}
+
+/* Whether the channel of a row counts as alive. */
+static bool
+is_live(HeapTuple row, TupleDesc desc, const PresenceValue *channel)
+{
+	bool		isnull;
+	Datum		last_seen = heap_getattr(row, COLUMN_LAST_SEEN, desc, &isnull);
+
+	return presence_liveness_is_live(channel->data, channel->length,
+									 DatumGetTimestampTz(last_seen),
+									 presence_liveness_cutoff(presence_clock_now(),
+															  presence_liveness_max_age()));
 }
 
 /* A row was inserted. */
@@ -568,7 +581,8 @@ note_join(HeapTuple row, TupleDesc desc)
 								  presence_liveness_cutoff(now, presence_liveness_max_age()),
 								  true);
 	hint = presence_hint_make(PRESENCE_HINT_JOIN, row_id(row, desc), fields);
-	hint->rules = admit(fields, true);
+	hint->rules = admit(fields, is_live(row, desc, &fields[PRESENCE_FIELD_CHANNEL]) ?
+						PRESENCE_ENTRANCE_LIVE : PRESENCE_ENTRANCE_DEAD);
 	presence_capture_note(hint);
 }
 
@@ -615,6 +629,21 @@ note_leave(HeapTuple row, TupleDesc desc)
 	presence_capture_note(hint);
 }
 
+/*
+ * Whoever brings a dead row back to life by its last_seen takes a place anew.  A
+ * heartbeat does not: it finds none that is dead.
+ */
+static void
+note_revival(HeapTuple before, HeapTuple after, TupleDesc desc,
+			 const PresenceValue *fields)
+{
+	const PresenceValue *channel = &fields[PRESENCE_FIELD_CHANNEL];
+
+	if (!same_column(before, after, desc, COLUMN_LAST_SEEN) &&
+		!is_live(before, desc, channel) && is_live(after, desc, channel))
+		(void) admit(fields, PRESENCE_ENTRANCE_LIVE);
+}
+
 /* A row was changed: a rename leaves and joins, a heartbeat is no news. */
 static void
 note_update(HeapTuple before, HeapTuple after, TupleDesc desc)
@@ -634,6 +663,7 @@ note_update(HeapTuple before, HeapTuple after, TupleDesc desc)
 		note_join(after, desc);
 		return;
 	}
+	note_revival(before, after, desc, fields);
 	if (same_value(previous, fields[PRESENCE_FIELD_USER]) &&
 		same_column(before, after, desc, COLUMN_META))
 		return;
@@ -642,7 +672,7 @@ note_update(HeapTuple before, HeapTuple after, TupleDesc desc)
 	hint = presence_hint_make(PRESENCE_HINT_UPDATE, row_id(after, desc), fields);
 	if (!same_value(previous, fields[PRESENCE_FIELD_USER]))
 	{
-		hint->rules = admit(fields, false);
+		hint->rules = admit(fields, PRESENCE_ENTRANCE_USER);
 		hint->last_seen = newest_sign(after, desc, &fields[PRESENCE_FIELD_CHANNEL]);
 	}
 	presence_capture_note(hint);

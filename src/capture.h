@@ -21,14 +21,21 @@
 typedef bool (*PresenceAnnounceFunc) (PresenceHint *const *hints, int nhints,
 									  bool resync);
 
+/* How somebody gets into a room by a row that has been written. */
+typedef enum PresenceEntrance
+{
+	PRESENCE_ENTRANCE_USER,		/* was in, as another user */
+	PRESENCE_ENTRANCE_DEAD,		/* enters, and does not count as alive */
+	PRESENCE_ENTRANCE_LIVE		/* enters, and counts already */
+} PresenceEntrance;
+
 /*
- * Decides whether a user, NULL for an anonymous one, may be in a room by a row
- * that has been written, and raises an error if not.  Who "enters" was not in
- * before; the others were, as somebody else.  "anybody": the owner is asked,
- * too.  Returns which state of the rules let him in; 0: none was asked.
+ * Decides whether a user, NULL for an anonymous one, may be in a room by such a
+ * row, and raises an error if not.  "anybody": the owner is asked, too.  Returns
+ * which state of the rules let him in; 0: none was asked.
  */
-typedef uint64 (*PresenceAdmitFunc) (text *room, text *user, bool enters,
-									 bool anybody);
+typedef uint64 (*PresenceAdmitFunc) (text *room, text *user,
+									 PresenceEntrance entrance, bool anybody);
 
 /* What has been asked already of who enters. */
 typedef enum PresenceAsked

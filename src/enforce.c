@@ -117,27 +117,32 @@ name_array(List *names)
 }
 
 /*
- * Remove a batch of presences that a ban is against, and make rooms anew that
- * are gone; false: there is more, or somebody has locked it.  Needs SPI and a
- * transaction of its own.  Once that is committed, and this answered true,
- * presence_enforce_finish() is to be called.
+ * Remove a batch of presences that a ban is against; false: there is more, or
+ * somebody has locked it.  Needs SPI and a transaction of its own.
  */
 bool
-presence_enforce_run(void)
+presence_enforce_bans(void)
 {
 	Datum		users = name_array(wanted.users);
-	Datum		rooms = name_array(wanted.rooms);
-	bool		done = true;
 
-	if (wanted.all || wanted.users != NIL)
-	{
-		(void) presence_membership_remove(presence_store_lock_banned(users, BATCH),
-										  PRESENCE_REASON_BANNED);
-		done = !presence_store_banned_exist(users);
-	}
+	if (!wanted.all && wanted.users == NIL)
+		return true;
+	(void) presence_membership_remove(presence_store_lock_banned(users, BATCH),
+									  PRESENCE_REASON_BANNED);
+	return !presence_store_banned_exist(users);
+}
+
+/*
+ * Make rooms anew that are gone while somebody is in them.  Needs SPI and a
+ * transaction of its own, with a lock_timeout: it waits for whoever is making
+ * such a room.  Once both are committed, and the first one answered true,
+ * presence_enforce_finish() is to be called.
+ */
+void
+presence_enforce_rooms(void)
+{
 	if (wanted.all || wanted.rooms != NIL)
-		presence_store_restore_rooms(rooms);
-	return done;
+		presence_store_restore_rooms(name_array(wanted.rooms));
 }
 
 /* What was wanted has been done, and is committed. */

@@ -15,7 +15,8 @@
 extern void presence_enforce_note(const PresenceHint *hint);
 extern void presence_enforce_all(void);
 extern bool presence_enforce_is_wanted(void);
-extern bool presence_enforce_run(void);
+extern bool presence_enforce_bans(void);
+extern void presence_enforce_rooms(void);
 extern void presence_enforce_finish(void);
 
 #endif							/* PRESENCE_ENFORCE_H */

@@ -356,7 +356,7 @@ admit(const PresenceEntrant *entrant, PresenceRow *row)
 	in = is_in(entrant, row);
 	if (!in || user_differs(entrant, row))
 		presence_admission_check(&admission, entrant->room, entrant->user,
-								 in ? PRESENCE_PROGRESS_IN : PRESENCE_PROGRESS_OUT);
+								 in ? PRESENCE_ENTRANCE_USER : PRESENCE_ENTRANCE_DEAD);
 	return in ? PRESENCE_ASKED_USER : PRESENCE_ASKED_ALL;
 }
 

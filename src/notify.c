@@ -553,6 +553,18 @@ remember_leavers(PresenceHint *const *hints, int nhints, int *wait)
 }
 
 /*
+ * Without shared memory nobody remembers what was not told: have listeners read
+ * all rooms, which takes no table, unless the notify queue must be spared.
+ */
+static void
+ask_to_read(PresenceStamp *stamp)
+{
+	if (presence_notify != PRESENCE_NOTIFY_OFF &&
+		presence_notify_queue_usage() <= MAX_QUEUE_USAGE)
+		presence_notify_resync(stamp);
+}
+
+/*
  * Do what a worker would do with the changes of the running transaction, from
  * within it: announce them, and remember who was last seen.  A full notify
  * queue would fail the caller's commit, and a table that others have locked
@@ -590,7 +602,9 @@ presence_notify_transaction(PresenceHint *const *hints, int nhints, bool resync)
 	if (told)
 		presence_notify_events(presence_announce_alone(hints, nhints, snapshot),
 							   &stamp);
-	else if (presence_shmem_ready() && lock_table("presences", AccessShareLock, &wait))
+	else if (!presence_shmem_ready())
+		ask_to_read(&stamp);
+	else if (lock_table("presences", AccessShareLock, &wait))
 		forget_leavers(hints, nhints, snapshot);
 	presence_store_finish();
 	presence_store_become_caller(caller);

@@ -79,6 +79,7 @@ typedef struct Statement
 	SPIPlanPtr	plan;
 	CachedPlanSource *source;	/* of that plan */
 	int			generation;		/* of what make_plan() made of it */
+	bool		past_policies;	/* as which it was: InNoForceRLSOperation() */
 	bool		whole;			/* reads a whole table */
 	bool		few;			/* stops after a few of many: makes no bitmap */
 } Statement;
@@ -306,11 +307,12 @@ static Statement people = {
 	" WHERE p.user_id " EQ " u.user_id LIMIT u.most) c),"
 	" (SELECT pg_catalog.count(*) FROM (SELECT FROM presence.presences p"
 	" WHERE p.user_id " EQ " u.user_id"
-	" AND presence.is_live(p.channel_name, p.last_seen) LIMIT u.most) l)"
-	" FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS u (user_id, most)"
+	" AND presence.is_live(p.channel_name, p.last_seen) LIMIT u.living) l)"
+	" FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3))"
+	" AS u (user_id, most, living)"
 	" LEFT JOIN LATERAL (SELECT pe.chosen_status, pe.custom_message, pe.chosen_at"
 	" FROM presence.people pe WHERE pe.user_id " EQ " u.user_id OFFSET 0) pe ON true",
-	2, {TEXTARRAYOID, INT8ARRAYOID},
+	3, {TEXTARRAYOID, INT8ARRAYOID, INT8ARRAYOID},
 	.few = true
 };
 
@@ -437,7 +439,9 @@ static Statement note_admission = {
 };
 
 static Statement forget_admissions = {
-	"DELETE FROM presence.admissions a WHERE " IN_BLOCKS("a") " AND a.admitted_at " LT " $3",
+	"DELETE FROM presence.admissions a USING ("
+	"SELECT x.ctid AS tid FROM presence.admissions x WHERE " IN_BLOCKS("x")
+	" AND x.admitted_at " LT " $3 FOR UPDATE SKIP LOCKED) l WHERE a.ctid " EQ " l.tid",
 	3, {TIDOID, TIDOID, TIMESTAMPTZOID}
 };
 
@@ -632,7 +636,8 @@ has_plan(const Statement *statement)
 		!TransactionIdIsValid(plan->saved_xmin) &&
 		(!plan->dependsOnRole || plan->planRoleId == GetUserId()) &&
 		(!source->dependsOnRLS || (source->rewriteRoleId == GetUserId() &&
-								   source->rewriteRowSecurity == row_security)) &&
+								   source->rewriteRowSecurity == row_security &&
+								   statement->past_policies == InNoForceRLSOperation())) &&
 		presence_compat_search_path_matches(source->search_path);
 }
 
@@ -653,6 +658,10 @@ make_plan(Statement *statement)
 	CachedPlanSource *source = statement->source;
 	PlannerSwitches before = get_switches();
 
+	/* PostgreSQL does not ask whether the policies of an owner are forced. */
+	if (source->dependsOnRLS && statement->past_policies != InNoForceRLSOperation())
+		source->is_valid = false;
+	statement->past_policies = InNoForceRLSOperation();
 	/* Made without us, after others changed a table in a bad moment. */
 	if (source->gplan && source->gplan->generation != statement->generation)
 		source->gplan->is_valid = false;
@@ -1407,12 +1416,13 @@ presence_store_has_user(const char *room, const char *user, Snapshot snapshot)
 
 /*
  * The users (text[]), as a snapshot shows them; the connections of each are
- * counted up to the number in "most" (bigint[]) and no further.
+ * counted up to the number in "most" (bigint[]) and no further, those that live
+ * up to the number in "living".
  */
 List *
-presence_store_people(Datum users, Datum most, Snapshot snapshot)
+presence_store_people(Datum users, Datum most, Datum living, Snapshot snapshot)
 {
-	Datum		values[] = {users, most};
+	Datum		values[] = {users, most, living};
 	uint64		count = run(&people, values, NULL, snapshot, 0);
 	List	   *result = NIL;
 

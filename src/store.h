@@ -125,7 +125,7 @@ extern List *presence_store_look_up(Datum rooms, Datum channels,
 									Snapshot snapshot);
 extern bool presence_store_has_user(const char *room, const char *user,
 									Snapshot snapshot);
-extern List *presence_store_people(Datum users, Datum most,
+extern List *presence_store_people(Datum users, Datum most, Datum living,
 								   Snapshot snapshot);
 extern void presence_store_add_last_seen(List *seen);
 extern void presence_store_merge_last_seen(List *seen);

@@ -97,7 +97,7 @@
 #define CHORES_INTERVAL 3600
 
 /* How long those who enter may wait behind the worker for others; ms. */
-#define ROOMS_LOCK_TIMEOUT "20"
+#define LOCK_TIMEOUT "20"
 
 /* Bytes of hints announced in one transaction. */
 #define DELIVERY_BATCH (256 * 1024)
@@ -648,8 +648,6 @@ remember_gone(List *gone)
 
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
-		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
-			PG_RE_THROW();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(context);
@@ -824,6 +822,17 @@ is_passing(const ErrorData *error)
 		ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_TRANSACTION_ROLLBACK;
 }
 
+/*
+ * Let the transaction wait for others, who may have locked what it changes or be
+ * making the same, for a moment only.
+ */
+static void
+limit_lock_waits(void)
+{
+	(void) set_config_option("lock_timeout", LOCK_TIMEOUT, PGC_SUSET, PGC_S_SESSION,
+							 GUC_ACTION_LOCAL, true, 0, false);
+}
+
 /* Rules could not be applied: say so once, and try again later. */
 static void
 rescue_rules(const ErrorData *error)
@@ -846,29 +855,43 @@ rescue_rules(const ErrorData *error)
 	worker.next_rules = now + worker.rules_pause;
 }
 
-/* Apply rules that changed while somebody entered; others may be in the way. */
+/* Begin to apply rules; false: others are in the way. */
+static bool
+begin_rules(PresenceTime now)
+{
+	worker.rescue = rescue_rules;
+	worker.next_rules = now + RETRY_DELAY;
+	if (!begin_work_on("applying changed rules of rooms", ruled_tables))
+		return false;
+	limit_lock_waits();
+	presence_store_connect();
+	return true;
+}
+
+/*
+ * Apply rules that changed while somebody entered.  Others may be in the way of
+ * each of the two steps, and the second one must not take the first one back.
+ */
 static void
 enforce_rules_if_due(PresenceTime now)
 {
 	bool		done;
 
-	if (!presence_enforce_is_wanted() || now < worker.next_rules)
+	if (!presence_enforce_is_wanted() || now < worker.next_rules || !begin_rules(now))
 		return;
-	worker.rescue = rescue_rules;
-	if (!begin_work_on("applying changed rules of rooms", ruled_tables))
-	{
-		worker.next_rules = now + RETRY_DELAY;
+	done = presence_enforce_bans();
+	presence_store_finish();
+	end_work();
+	if (!begin_rules(now))
 		return;
-	}
-	presence_store_connect();
-	done = presence_enforce_run();
+	presence_enforce_rooms();
 	presence_store_finish();
 	end_work();
 	worker.rules_pause = 0;
-	if (done)
-		presence_enforce_finish();
-	else
-		worker.next_rules = now + RETRY_DELAY;
+	if (!done)
+		return;
+	worker.next_rules = now;
+	presence_enforce_finish();
 }
 
 /* Whether every channel with rows is in the registry. */
@@ -1218,8 +1241,7 @@ prune_some_rooms(PresenceTime now)
 		text_to_cstring_buffer(last, chores->reached, sizeof(chores->reached));
 	if (rooms)
 	{
-		(void) set_config_option("lock_timeout", ROOMS_LOCK_TIMEOUT, PGC_SUSET,
-								 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+		limit_lock_waits();
 		presence_store_lock_rooms();
 		(void) presence_store_delete_empty_rooms(rooms);
 	}

@@ -4,7 +4,7 @@ CREATE FUNCTION presence_grant(role regrole, level text DEFAULT 'member')
 	RETURNS void
 	LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION presence_grant(regrole, text) IS
-	'grants a role what it needs: reader, member or admin';
+	'grants a role what it needs: reader, member or admin; the joins of a gateway wait for no disk after ALTER ROLE ... SET synchronous_commit = off';
 
 CREATE FUNCTION presence_revoke(role regrole)
 	RETURNS void

@@ -41,6 +41,9 @@ INSERT INTO ways VALUES
 	(23, $$SELECT presence_add('open', 'x', 'banned')$$, 'PR002', 'and the function');
 SELECT is(pg_temp.as_role('presence_test_member', query), answer, what) FROM ways ORDER BY n;
 
+-- No place is taken without being counted, whatever a row says of its age.
+SELECT is(pg_temp.as_role('presence_test_member', $$INSERT INTO presence.presences (room, channel_name, last_seen)
+	SELECT 'full', 'x', now() - interval '1 year'$$), 'PR001', 'a row that is born dead is asked, too');
 -- Who is above the rules by plain SQL, and by functions is not
 SELECT is(pg_temp.as_role(current_user, query), 'may', 'a superuser: ' || what) FROM ways WHERE n < 23 ORDER BY n;
 SELECT is(pg_temp.as_role(current_user, $$SELECT presence_add('private', 'x', 'alice')$$), 'PR004', 'but not by a function');
@@ -107,6 +110,16 @@ SELECT is(pg_temp.as_role('presence_test_member', $$SELECT presence_add('two', '
 ALTER TABLE presence.rooms ENABLE ROW LEVEL SECURITY;
 SELECT is(pg_temp.as_role('presence_test_member', $$SELECT presence_add('my new', 'x', 'alice')$$), '42501', 'who may make no room by a function');
 SELECT is(pg_temp.as_role('presence_test_member', $$INSERT INTO presence.presences (room, channel_name) VALUES ('my new', 'x')$$), '42501', 'may make none by a row');
+
+-- Where the row alone says who lives, bringing one to life takes a place.  Nobody is older than the server, so time has to pass.
+ALTER TABLE presence.presences DISABLE ROW LEVEL SECURITY;
+ALTER TABLE presence.rooms DISABLE ROW LEVEL SECURITY;
+DELETE FROM presence.presences;
+SELECT pg_temp.pass(7200) WHERE NOT pg_temp.preloaded();
+SELECT (presence_add('full', 'f1', 'frank')).created;
+INSERT INTO presence.presences (room, channel_name, last_seen) VALUES ('full', 'ghost', now() - interval '1 year');
+SELECT is(pg_temp.as_role('presence_test_member', $$UPDATE presence.presences SET last_seen = now() + interval '2 hours' WHERE channel_name = 'ghost'$$),
+	CASE WHEN pg_temp.preloaded() THEN 'may' ELSE 'PR001' END, 'a dead row cannot be brought to life past the limit');
 
 SELECT finish();
 ROLLBACK;

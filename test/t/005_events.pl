@@ -365,9 +365,12 @@ my $truncator = session($node);
 $listener->drain;
 sql(q{SELECT presence_remove('t', 'a')});
 $truncator->query('BEGIN; TRUNCATE presence.presences');
-ok(wait_until('the worker waits for TRUNCATE', sub {
-	value($node, q{SELECT wait_event_type = 'Lock' FROM presence.stats JOIN pg_stat_activity ON pid = worker_pid}) eq 't';
-}), 'TRUNCATE keeps the worker waiting');
+my $since = value($node, 'SELECT clock_timestamp()');
+ok(wait_until('the worker tries to tell it', sub {
+	value($node, qq{SELECT query = 'delivering events' AND query_start > '$since'
+		FROM presence.stats JOIN pg_stat_activity ON pid = worker_pid}) eq 't';
+}), 'the worker tries to deliver beside TRUNCATE');
+is(value($node, 'SELECT queue_bytes > 0 FROM presence.stats'), 't', 'in vain');
 $truncator->query('COMMIT');
 $truncator->quit;
 my @told = $listener->drain;

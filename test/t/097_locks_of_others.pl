@@ -99,6 +99,23 @@ value($node, q{ROLLBACK PREPARED 'stays'});
 value($node, q{SELECT presence_add('r', 'more')});
 ok($listener->wait_for('join', sub { ($_[0]->{added}{channel_name} // '') eq 'more' }), 'rolled back: events come');
 
+# Who is making a room that is to be made anew is not waited for either: one adds
+# to a room that is deleted meanwhile, and another one makes it again and idles.
+my ($adder, $maker) = map { session($node) } 1 .. 2;
+value($node, q{SELECT presence_add('gone', 'old')});
+$adder->query_safe(q{BEGIN; SELECT presence_add('gone', 'a')});
+value($node, q{DELETE FROM presence.rooms WHERE name = 'gone'});
+$maker->query_safe(q{BEGIN; SELECT presence_add('gone', 'b')});
+$adder->query_safe('COMMIT');
+value($node, q{SELECT presence_add('r', 'goes on')});
+my $heard = listen_to($node);
+value($node, qq{SELECT presence_add('r', 'goes on $_')}) for 1 .. 3;
+ok($heard->wait_for('goes on 3', sub { ($_[0]->{added}{channel_name} // '') eq 'goes on 3' }, 60), 'the worker goes on beside who makes a room');
+ok(wait_until('an expiry', sub { value($node, q{SELECT count(*) FROM presence.presences WHERE channel_name LIKE 'goes on%'}) == 0 }),
+	'and expires');
+$maker->query_safe('COMMIT');
+$_->quit for $adder, $maker, $heard;
+
 # ------------------------------------------------ transactions that announce
 
 # Whether a commit returns, and what it says.
@@ -140,6 +157,7 @@ $listener = listen_to($plain);
 commit_beside($plain, 'people', q{SELECT presence_add('r', 'untold', 'uma')});
 commit_beside($plain, 'presences', q{SELECT presence_broadcast('r', 'unheard')});
 is(value($plain, q{SELECT count(*) FROM presence.presences WHERE channel_name = 'untold'}), 1, 'what was not told is there');
+is(scalar(grep { $_->{event} eq 'resync' } $listener->drain), 2, 'and listeners are to read it');
 
 # Where only the time of the last sign of life cannot be kept, the rest is told.
 my $owner = session($plain);

@@ -83,7 +83,7 @@ static const Privilege privileges[] = {
 	" presence_cursor_remove presence_typing"},
 	{LEVEL_ADMIN, "INSERT, UPDATE, DELETE ON presence.rooms"},
 	{LEVEL_ADMIN, "INSERT, UPDATE, DELETE ON presence.bans, presence.invitations"},
-	{LEVEL_ADMIN, "SELECT, DELETE ON presence.admissions"},
+	{LEVEL_ADMIN, "SELECT, UPDATE, DELETE ON presence.admissions"},
 	{LEVEL_ADMIN, "DELETE ON presence.people"},
 	{LEVEL_ADMIN, "UPDATE, DELETE ON presence.user_last_seen"},
 	{LEVEL_ADMIN, "EXECUTE ON FUNCTION", "check_room_settings presence_configure_room"

@@ -53,6 +53,10 @@ SET LOCAL ROLE presence_test_a;
 SELECT is(prune_rooms(), 0::bigint, 'rooms of others are not the caller''s to prune');
 RESET ROLE;
 
+-- What is old goes by whoever prunes.
+INSERT INTO presence.admissions SELECT 'a:open', 'old', now() - interval '1 year';
+SELECT is(pg_temp.as_role('presence_test_a', 'SELECT prune_rooms()'), 'may', 'who prunes may forget old admissions');
+
 -- A member makes rooms by their names alone, and no presence with a number of its own.
 ALTER TABLE presence.rooms DISABLE ROW LEVEL SECURITY;
 ALTER TABLE presence.presences DISABLE ROW LEVEL SECURITY;

@@ -42,7 +42,7 @@ INSERT INTO tables VALUES
 	('user_last_seen', 1, 'SELECT'), ('user_last_seen', 3, 'UPDATE DELETE'),
 	('bans', 2, 'SELECT'), ('bans', 3, 'INSERT UPDATE DELETE'),
 	('invitations', 2, 'SELECT'), ('invitations', 3, 'INSERT UPDATE DELETE'),
-	('admissions', 3, 'SELECT DELETE'),
+	('admissions', 3, 'SELECT UPDATE DELETE'),
 	('members', 1, 'SELECT'), ('room_list', 1, 'SELECT'), ('stats', 1, 'SELECT');
 SELECT is(string_agg(l.role, ', ' ORDER BY l.level) FILTER (WHERE
 			CASE WHEN w.privilege IN ('SELECT', 'INSERT', 'UPDATE', 'REFERENCES')

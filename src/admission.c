@@ -51,7 +51,10 @@
 /* How many locks of one kind there are. */
 #define LOCK_SLOTS 128
 
-/* How long a ban without a worker waits for those who add; milliseconds. */
+/*
+ * How long a ban without a worker waits for those who add; milliseconds beyond
+ * deadlock_timeout, after which an autovacuum of the table gives way.
+ */
 #define BAN_LOCK_TIMEOUT 1000
 
 /* The kinds of locks, told apart by their sub-object number. */
@@ -102,6 +105,15 @@ limit_lock_waits(int timeout_ms)
 							 GUC_ACTION_SAVE, true, 0, false);
 }
 
+/* How long a ban waits; milliseconds. */
+static int
+ban_timeout(void)
+{
+	if (LockTimeout > 0 && LockTimeout < DeadlockTimeout + BAN_LOCK_TIMEOUT)
+		return LockTimeout;
+	return DeadlockTimeout + BAN_LOCK_TIMEOUT;
+}
+
 /*
  * Wait until all transactions that are adding users have ended, and keep others
  * out until this one ends.  Raises an error when that takes too long; the end of
@@ -112,8 +124,7 @@ lock_bans(void)
 {
 	Oid			bans = presence_store_table("bans");
 	MemoryContext context = CurrentMemoryContext;
-	int			timeout = LockTimeout > 0 ? Min(LockTimeout, BAN_LOCK_TIMEOUT) :
-		BAN_LOCK_TIMEOUT;
+	int			timeout = ban_timeout();
 	int			level = NewGUCNestLevel();
 
 	limit_lock_waits(timeout);

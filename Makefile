@@ -4,12 +4,20 @@
 #   make install         install it there
 #   make installcheck    regress and isolation tests against a running server
 #                        that preloads presence (scripts/check starts one)
+#   make check-tap       the tests of test/t, on servers of their own;
+#                        TAP_TESTS="test/t/004_expiry.pl ..." chooses
 #   make bench           measure it beside its peers on a private server
+#   make dist            the archive for PGXN, of the last commit
+#
+# presence.control alone knows the version.
 
 EXTENSION    = presence
-EXTVERSION   = 1.0
+EXTVERSION   = $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" $(srcdir)/presence.control)
 MODULE_big   = presence
-OBJS         = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
+OBJS         = $(patsubst %.c,%.o,$(SOURCES))
+
+SOURCES      = $(sort $(wildcard src/*.c src/*/*.c))
+HEADERS      = $(wildcard src/*.h src/*/*.h)
 
 # The chapters of the install script, in the order they are joined.
 SQL_CHAPTERS = $(sort $(wildcard sql/chapters/*.sql))
@@ -21,20 +29,32 @@ REGRESS_OPTS = --inputdir=test --load-extension=presence
 ISOLATION    = $(patsubst test/specs/%.spec,%,$(sort $(wildcard test/specs/*.spec)))
 ISOLATION_OPTS = --inputdir=test --outputdir=. --load-extension=presence
 
-PG_CPPFLAGS  = -I$(srcdir)/src
-PG_CFLAGS    = -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare \
+PG_CPPFLAGS  = -I$(srcdir)/src -DPRESENCE_VERSION='"$(EXTVERSION)"'
+PG_CFLAGS    = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare \
                -Wno-missing-field-initializers
-EXTRA_CLEAN  = $(DATA_built) results output_iso regression.diffs regression.out tmp_check
+EXTRA_CLEAN  = META.json presence-*.zip \
+               results output_iso regression.diffs regression.out tmp_check
 
 PG_CONFIG   ?= pg_config
 PGXS        := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 
-$(DATA_built): $(SQL_CHAPTERS)
-	cat $^ > $@
+$(DATA_built): $(SQL_CHAPTERS) presence.control
+	sed 's/@VERSION@/$(EXTVERSION)/' $(SQL_CHAPTERS) > $@
 
-$(OBJS): $(wildcard src/*.h)
+$(OBJS): $(HEADERS)
+src/presence.o: presence.control
 
-.PHONY: bench
+META.json: META.json.in presence.control
+	sed 's/@VERSION@/$(EXTVERSION)/' META.json.in > $@
+
+.PHONY: bench check-tap dist
 bench:
 	bench/run
+
+check-tap:
+	scripts/check $(or $(TAP_TESTS),tap)
+
+dist: META.json
+	git archive --format=zip --prefix=presence-$(EXTVERSION).0/ --add-file=META.json \
+		-o presence-$(EXTVERSION).0.zip HEAD

@@ -26,7 +26,7 @@
 #include "registry.h"
 #include "shmem.h"
 
-PRESENCE_MODULE_MAGIC("presence", "1.0");
+PRESENCE_MODULE_MAGIC("presence", PRESENCE_VERSION);
 
 void		_PG_init(void);
 

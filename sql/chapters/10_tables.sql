@@ -1,4 +1,4 @@
--- presence 1.0
+-- presence @VERSION@
 -- Complain if this script is run by psql instead of CREATE EXTENSION.
 \echo Use "CREATE EXTENSION presence" to load this file. \quit
 

@@ -14,10 +14,10 @@
 EXTENSION    = presence
 EXTVERSION   = $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" $(srcdir)/presence.control)
 MODULE_big   = presence
-OBJS         = $(patsubst %.c,%.o,$(SOURCES))
+OBJS         = $(patsubst %.c,%.o,$(C_SOURCES))
 
-SOURCES      = $(sort $(wildcard src/*.c src/*/*.c))
-HEADERS      = $(wildcard src/*.h src/*/*.h)
+C_SOURCES    = $(sort $(wildcard src/*.c src/*/*.c))
+C_HEADERS    = $(wildcard src/*.h src/*/*.h)
 
 # The chapters of the install script, in the order they are joined.
 SQL_CHAPTERS = $(sort $(wildcard sql/chapters/*.sql))
@@ -42,7 +42,7 @@ include $(PGXS)
 $(DATA_built): $(SQL_CHAPTERS) presence.control
 	sed 's/@VERSION@/$(EXTVERSION)/' $(SQL_CHAPTERS) > $@
 
-$(OBJS): $(HEADERS)
+$(OBJS): $(C_HEADERS)
 src/presence.o: presence.control
 
 META.json: META.json.in presence.control

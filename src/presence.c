@@ -21,9 +21,9 @@
 #include "launcher.h"
 #include "lifecycle.h"
 #include "miscadmin.h"
-#include "notify.h"
 #include "queue.h"
 #include "registry.h"
+#include "self_announce.h"
 #include "shmem.h"
 
 PRESENCE_MODULE_MAGIC("presence", "1.0");
@@ -53,7 +53,7 @@ void
 _PG_init(void)
 {
 	presence_guc_define();
-	presence_capture_install(presence_notify_transaction,
+	presence_capture_install(presence_self_announce,
 							 presence_admission_admit_row);
 	if (!process_shared_preload_libraries_in_progress || IsBinaryUpgrade)
 		return;

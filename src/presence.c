@@ -7,9 +7,7 @@
  */
 #include "postgres.h"
 
-#include "admission.h"
 #include "backend.h"
-#include "capture.h"
 #include "cells.h"
 #include "clock.h"
 #include "compat.h"
@@ -23,8 +21,8 @@
 #include "miscadmin.h"
 #include "queue.h"
 #include "registry.h"
-#include "self_announce.h"
 #include "shmem.h"
+#include "xact.h"
 
 PRESENCE_MODULE_MAGIC("presence", "1.0");
 
@@ -53,8 +51,7 @@ void
 _PG_init(void)
 {
 	presence_guc_define();
-	presence_capture_install(presence_self_announce,
-							 presence_admission_admit_row);
+	presence_xact_install();
 	if (!process_shared_preload_libraries_in_progress || IsBinaryUpgrade)
 		return;
 	presence_shmem_install(areas, lengthof(areas));

@@ -10,8 +10,8 @@
 
 #include "postgres.h"
 
-#include "announce.h"
 #include "database.h"
+#include "event.h"
 
 /* Which run of the server and which number an event gets; 0: none. */
 typedef struct PresenceStamp

@@ -9,9 +9,8 @@
  * the commit the changes that are left are counted by channel, and the end of the
  * transaction hands the counts over as it gives the pins back.
  *
- * Nothing may fail then: the end copies nothing and allocates nothing, it only
- * takes the locks of the registry.  Here is the transaction's own memory: no
- * locks.
+ * Nothing may fail then, so the end allocates nothing.  It is the transaction's
+ * own memory: no locks but those that the registry takes.
  *
  *-------------------------------------------------------------------------
  */

@@ -30,7 +30,6 @@
 
 #include "access/table.h"
 #include "admission.h"
-#include "capture.h"
 #include "commands/trigger.h"
 #include "compat.h"
 #include "database.h"
@@ -47,6 +46,7 @@
 #include "utils/guc.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
+#include "xact.h"
 
 /* How many locks of one kind there are. */
 #define LOCK_SLOTS 128
@@ -91,7 +91,7 @@ note_rule(PresenceHintKind kind, PresenceHintField field, text *value)
 
 	fields[field].data = VARDATA_ANY(value);
 	fields[field].length = VARSIZE_ANY_EXHDR(value);
-	presence_capture_note(presence_hint_make(kind, 0, fields));
+	presence_xact_note(presence_hint_make(kind, 0, fields));
 }
 
 /* Let waits for locks end in an error after so long, until the level ends. */
@@ -337,10 +337,13 @@ check_row(PresenceRoomRules rules, text *room, text *user,
 }
 
 /*
- * Admits who has a row that nobody was asked about, as capture.h says, and makes
- * the room, as the caller, where it is not there.  What replication applies was
- * admitted where it comes from: an error would stop it, and a room that is made
- * would be in the way of the one that follows.
+ * Admit a user, NULL for an anonymous one, who is in a room by a row that nobody
+ * was asked about, or raise an error.  "anybody": the owner is asked, too.
+ * Returns which state of the rules let him in; 0: none was asked.
+ *
+ * Makes the room, as the caller, where it is not there.  What replication applies
+ * was admitted where it comes from: an error would stop it, and a room that is
+ * made would be in the way of the one that follows.
  */
 uint64
 presence_admission_admit_row(text *room, text *user,

@@ -10,7 +10,6 @@
 
 #include "postgres.h"
 
-#include "capture.h"
 #include "store.h"
 #include "utils/relcache.h"
 
@@ -18,6 +17,14 @@
 #define PRESENCE_ERRCODE_BANNED			MAKE_SQLSTATE('P', 'R', '0', '0', '2')
 #define PRESENCE_ERRCODE_RATE_LIMITED	MAKE_SQLSTATE('P', 'R', '0', '0', '3')
 #define PRESENCE_ERRCODE_PRIVATE		MAKE_SQLSTATE('P', 'R', '0', '0', '4')
+
+/* How somebody gets into a room by a row that has been written. */
+typedef enum PresenceEntrance
+{
+	PRESENCE_ENTRANCE_USER,		/* was in, as another user */
+	PRESENCE_ENTRANCE_DEAD,		/* enters, and does not count as alive */
+	PRESENCE_ENTRANCE_LIVE		/* enters, and counts already */
+} PresenceEntrance;
 
 /* Which rules somebody who enters has to pass. */
 typedef struct PresenceAdmission

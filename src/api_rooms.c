@@ -9,7 +9,6 @@
 
 #include "admission.h"
 #include "args.h"
-#include "capture.h"
 #include "commands/trigger.h"
 #include "compat.h"
 #include "executor/spi.h"
@@ -25,6 +24,7 @@
 #include "utils/json.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
+#include "xact.h"
 
 PG_FUNCTION_INFO_V1(presence_check_room_settings);
 PG_FUNCTION_INFO_V1(presence_check_status);
@@ -298,6 +298,6 @@ presence_broadcast(PG_FUNCTION_ARGS)
 	fields[PRESENCE_FIELD_ROOM].length = VARSIZE_ANY_EXHDR(room);
 	fields[PRESENCE_FIELD_PAYLOAD].data = buf.data;
 	fields[PRESENCE_FIELD_PAYLOAD].length = buf.len;
-	presence_capture_note(presence_hint_make(PRESENCE_HINT_BROADCAST, 0, fields));
+	presence_xact_note(presence_hint_make(PRESENCE_HINT_BROADCAST, 0, fields));
 	PG_RETURN_VOID();
 }

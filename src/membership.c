@@ -23,18 +23,20 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "admission.h"
-#include "capture.h"
 #include "catalog/pg_type.h"
 #include "compat.h"
 #include "database.h"
 #include "guc.h"
+#include "intent.h"
 #include "liveness.h"
 #include "membership.h"
 #include "miscadmin.h"
 #include "permission.h"
+#include "pins.h"
 #include "shmem.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
+#include "xact.h"
 
 /*
  * How often a change is tried again when others add and remove the same pair;
@@ -138,9 +140,9 @@ presence_membership_remove(List *rows, PresenceReason reason)
 
 	if (rows == NIL)
 		return 0;
-	presence_capture_push_reason(reason);
+	presence_intent_push_reason(reason);
 	count = presence_store_delete(rows);
-	presence_capture_pop();
+	presence_intent_pop();
 	return count;
 }
 
@@ -176,7 +178,7 @@ others_revive(text *channel)
 		return false;
 	name = name_of(channel);
 	return presence_registry_is_reviving(&name) &&
-		!presence_capture_has_pinned(&name);
+		!presence_pins_has(&name);
 }
 
 /*
@@ -363,7 +365,7 @@ admit(const PresenceEntrant *entrant, PresenceRow *row)
 /*
  * The same where policies apply to the caller: they speak first, so that the
  * rules of a room that is not his tell him nothing.  The row, once it is
- * written, is asked about (capture.c); only the lock is taken in time.
+ * written, is asked about (triggers.c); only the lock is taken in time.
  */
 static PresenceAsked
 admit_later(const PresenceEntrant *entrant)
@@ -381,8 +383,8 @@ admit_later(const PresenceEntrant *entrant)
 static PresenceLife
 begin(text *channel, bool beat)
 {
-	return presence_capture_begin(VARDATA_ANY(channel), VARSIZE_ANY_EXHDR(channel),
-								  presence_clock_now(), current_cutoff(), beat);
+	return presence_pins_begin(VARDATA_ANY(channel), VARSIZE_ANY_EXHDR(channel),
+							   presence_clock_now(), current_cutoff(), beat);
 }
 
 /*
@@ -398,9 +400,9 @@ beat_rows(Datum channel, TimestampTz wall, TimestampTz since)
 	uint64		count = presence_store_beat(channel, wall, since, wall - slack, &oldest);
 
 	if (count > 0)
-		presence_capture_put_off_death(Max(presence_clock_from_timestamp(oldest),
-										   presence_database_floor()) +
-									   presence_liveness_max_age() + slack);
+		presence_xact_put_off_death(Max(presence_clock_from_timestamp(oldest),
+										presence_database_floor()) +
+									presence_liveness_max_age() + slack);
 	return count;
 }
 
@@ -419,11 +421,11 @@ presence_membership_add(const PresenceEntrant *entrant, PresenceRow *row)
 	ticket.rules = presence_admission_rules();
 	ticket.asked = presence_permission_touch_is_free() ? admit(entrant, row) :
 		admit_later(entrant);
-	presence_capture_push_ticket(&ticket);
+	presence_intent_push_ticket(&ticket);
 	bury_old_self(entrant->channel);
 	life = begin(entrant->channel, false);
 	inserted = insert_or_replace(entrant, wall, life == PRESENCE_LIFE_ALIVE, row);
-	presence_capture_pop();
+	presence_intent_pop();
 	if (!inserted)
 		(void) begin(entrant->channel, true);
 	if (life == PRESENCE_LIFE_FULL)
@@ -510,7 +512,7 @@ beat_entry(text *channel)
 PresenceLife
 presence_membership_beat(text *channel)
 {
-	if (!presence_shmem_ready() || presence_capture_is_active())
+	if (!presence_shmem_ready() || presence_xact_is_active())
 		return PRESENCE_LIFE_ABSENT;
 	return beat_entry(channel);
 }
@@ -522,7 +524,7 @@ presence_membership_beat(text *channel)
 static bool
 sees_committed(void)
 {
-	return !presence_capture_is_active() && !IsolationUsesXactSnapshot();
+	return !presence_xact_is_active() && !IsolationUsesXactSnapshot();
 }
 
 /*
@@ -581,7 +583,7 @@ typedef struct Condemned
 	PresenceName name;			/* key */
 	char		status;			/* for simplehash */
 	PresenceVerdict verdict;
-	int			death;			/* as the capture numbers it */
+	int			death;			/* as xact.c numbers it */
 	bool		counted;		/* the end of its rows frees its entry */
 	bool		has_rows;		/* at least one was found */
 } Condemned;
@@ -617,11 +619,11 @@ condemn_channels(Datum *channels, int nchannels, PresenceTime cutoff)
 
 		CHECK_FOR_INTERRUPTS();
 		/* Nothing may fail between the two: the entry must be released. */
-		presence_capture_reserve_death();
-		if (!presence_registry_condemn(&name, presence_capture_has_pinned(&name),
+		presence_xact_reserve_death();
+		if (!presence_registry_condemn(&name, presence_pins_has(&name),
 									   cutoff, &verdict, &counted))
 			continue;
-		death = presence_capture_condemned(&verdict);
+		death = presence_xact_condemned(&verdict);
 		entry = condemned_insert(table, name, &found);
 		entry->verdict = verdict;
 		entry->death = death;
@@ -703,7 +705,7 @@ bury_rowless(condemned_hash *table, ArrayType *channels)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (!entry->counted)
-			presence_capture_bury(entry->death);
+			presence_xact_bury(entry->death);
 	}
 }
 

@@ -10,9 +10,8 @@
 
 #include "postgres.h"
 
-#include "announce.h"
 #include "database.h"
-#include "hint.h"
+#include "event.h"
 
 /* Which run of the server and which number an event gets; 0: none. */
 typedef struct PresenceStamp
@@ -24,8 +23,6 @@ typedef struct PresenceStamp
 
 extern void presence_notify_events(List *events, PresenceStamp *stamp);
 extern void presence_notify_resync(PresenceStamp *stamp);
-extern bool presence_notify_transaction(PresenceHint *const *hints, int nhints,
-										bool resync);
 extern char *presence_notify_epoch_text(uint64 epoch);
 extern double presence_notify_queue_usage(void);
 

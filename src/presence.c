@@ -7,9 +7,7 @@
  */
 #include "postgres.h"
 
-#include "admission.h"
 #include "backend.h"
-#include "capture.h"
 #include "cells.h"
 #include "clock.h"
 #include "compat.h"
@@ -21,10 +19,10 @@
 #include "launcher.h"
 #include "lifecycle.h"
 #include "miscadmin.h"
-#include "notify.h"
 #include "queue.h"
 #include "registry.h"
 #include "shmem.h"
+#include "xact.h"
 
 PRESENCE_MODULE_MAGIC("presence", PRESENCE_VERSION);
 
@@ -53,8 +51,7 @@ void
 _PG_init(void)
 {
 	presence_guc_define();
-	presence_capture_install(presence_notify_transaction,
-							 presence_admission_admit_row);
+	presence_xact_install();
 	if (!process_shared_preload_libraries_in_progress || IsBinaryUpgrade)
 		return;
 	presence_shmem_install(areas, lengthof(areas));

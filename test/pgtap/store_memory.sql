@@ -9,7 +9,7 @@ BEGIN
 	-- Results of queries, and all else but what the changes themselves need.
 	INSERT INTO used (results, others)
 	SELECT count(*) FILTER (WHERE name = 'SPI TupTable'),
-		   sum(total_bytes) FILTER (WHERE name NOT LIKE 'presence capture%')
+		   sum(total_bytes) FILTER (WHERE name NOT LIKE 'presence xact%')
 	FROM pg_backend_memory_contexts;
 	RETURN NULL;
 END

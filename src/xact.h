@@ -1,0 +1,26 @@
+/*-------------------------------------------------------------------------
+ *
+ * xact.h
+ *		What the running transaction does to presences.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PRESENCE_XACT_H
+#define PRESENCE_XACT_H
+
+#include "postgres.h"
+
+#include "hint.h"
+#include "registry.h"
+
+extern void presence_xact_install(void);
+
+extern bool presence_xact_is_active(void);
+extern void presence_xact_note(PresenceHint *hint);
+extern void presence_xact_note_creation(void);
+extern void presence_xact_put_off_death(PresenceTime death);
+extern void presence_xact_reserve_death(void);
+extern int	presence_xact_condemned(const PresenceVerdict *verdict);
+extern void presence_xact_bury(int death);
+
+#endif							/* PRESENCE_XACT_H */

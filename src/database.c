@@ -4,35 +4,24 @@
  *		Keeps what the processes of one database share.
  *
  * Each database in which presence is used has a slot here: its worker, its
- * floor, its counters.  One LWLock, the control lock, guards the directory of
+ * numbers, its counters.  One LWLock, the control lock, guards the directory of
  * slots and the fields that say so in database.h; it is held for a few
  * instructions.  The other fields are atomic.
- *
- * The floor is the time before which silence proves nothing: the server was
- * down, in recovery, or stopped.  A presence is never older than the floor.
- * Where the library is not preloaded, the floor is read off the start times
- * of the server's own processes, which a crash or a promotion starts anew.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "access/xlog.h"
-#include "compat.h"
 #include "database.h"
-#include "guc.h"
 #include "miscadmin.h"
 #include "shmem.h"
 #include "storage/lwlock.h"
 #include "utils/timestamp.h"
 
-
 typedef struct PresenceDatabases
 {
 	uint64		epoch;			/* fixed at creation */
 	Latch	   *launcher;		/* lock; NULL: none runs */
-	pg_atomic_uint32 recovering;	/* until somebody sees recovery ended */
-	pg_atomic_uint64 floor;		/* of all databases; PresenceTime */
 	PresenceDatabase slots[PRESENCE_MAX_DATABASES];
 } PresenceDatabases;
 
@@ -64,7 +53,7 @@ init_slot(PresenceDatabase *slot, Oid oid)
 	pg_atomic_init_u64(&slot->floor_told, 0);
 	pg_atomic_init_u64(&slot->due, 0);
 	pg_atomic_init_u64(&slot->wall_offset, (uint64) presence_clock_wall_offset());
-	pg_atomic_init_u32(&slot->loaded, 0);
+	pg_atomic_init_u32(&slot->loaded, PRESENCE_LOAD_PARTIAL);
 	pg_atomic_init_u32(&slot->last_seen_rows, 1);
 	pg_atomic_init_u64(&slot->tickets, 0);
 	pg_atomic_init_u64(&slot->rules, 1);
@@ -87,8 +76,6 @@ presence_database_shmem_init(void *area, bool found)
 	if (!pg_strong_random(&databases->epoch, sizeof(databases->epoch)))
 		databases->epoch = (uint64) GetCurrentTimestamp();
 	databases->launcher = NULL;
-	pg_atomic_init_u32(&databases->recovering, 1);
-	pg_atomic_init_u64(&databases->floor, (uint64) presence_clock_now());
 	for (int i = 0; i < PRESENCE_MAX_DATABASES; i++)
 		init_slot(&databases->slots[i], InvalidOid);
 }
@@ -292,93 +279,4 @@ presence_database_want_look(Oid oid)
 	LWLockRelease(control_lock);
 	presence_database_wake_launcher();
 	return slot != NULL;
-}
-
-/* Let all presences live on for a full max_age once recovery has ended. */
-void
-presence_database_end_recovery(void)
-{
-	uint32		expected = 1;
-
-	if (pg_atomic_read_u32(&databases->recovering) == 0)
-		return;
-	pg_atomic_write_u64(&databases->floor, (uint64) presence_clock_now());
-	pg_atomic_compare_exchange_u32(&databases->recovering, &expected, 0);
-}
-
-/*
- * The floor without shared memory: the newest start of the processes that
- * the postmaster starts again after a crash or a promotion.
- */
-static PresenceTime
-guess_floor(void)
-{
-	static PresenceTime floor = 0;
-	TimestampTz newest = PgStartTime;
-	int			nbackends;
-
-	if (floor != 0)
-		return floor;
-	nbackends = pgstat_fetch_stat_numbackends();
-	for (int i = 1; i <= nbackends; i++)
-	{
-		PgBackendStatus *status = presence_compat_backend_status(i);
-
-		if (status->st_backendType == B_BG_WRITER ||
-			status->st_backendType == B_CHECKPOINTER ||
-			status->st_backendType == B_WAL_WRITER ||
-			status->st_backendType == B_AUTOVAC_LAUNCHER)
-			newest = Max(newest, status->st_proc_start_timestamp);
-	}
-	floor = presence_clock_from_timestamp(newest);
-	return floor;
-}
-
-/* Time before which silence proves nothing, for this process's database. */
-PresenceTime
-presence_database_floor(void)
-{
-	PresenceDatabase *database;
-	PresenceTime floor;
-
-	if (RecoveryInProgress())
-		return presence_clock_now();
-	if (!presence_shmem_ready())
-		return guess_floor();
-	if (unlikely(pg_atomic_read_u32(&databases->recovering)))
-		presence_database_end_recovery();
-	floor = (PresenceTime) pg_atomic_read_u64(&databases->floor);
-	database = presence_database_mine();
-	if (database == NULL)
-		return floor;
-	return Max(floor, (PresenceTime) pg_atomic_read_u64(&database->floor));
-}
-
-/* Give every presence of a database a full max_age from a moment on. */
-void
-presence_database_raise_floor(PresenceDatabase *database, PresenceTime time)
-{
-	pg_atomic_write_u64(&database->floor, (uint64) time);
-}
-
-/* How late a worker may wake before that counts as a stall; microseconds. */
-PresenceTime
-presence_database_stall_limit(void)
-{
-	PresenceTime limit = (PresenceTime) presence_max_age * 1000 / 8;
-
-	return Min(Max(limit, 500 * 1000), 1000 * 1000);
-}
-
-/* Whether the worker is overdue: the server was stopped, or it is. */
-bool
-presence_database_stalled(PresenceDatabase *database)
-{
-	PresenceTime due;
-
-	if (database == NULL || database->worker_state != PRESENCE_WORKER_RUNNING)
-		return false;
-	due = (PresenceTime) pg_atomic_read_u64(&database->due);
-	return due != 0 &&
-		presence_clock_machine() > due + presence_database_stall_limit();
 }

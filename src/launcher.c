@@ -37,6 +37,7 @@
 #include "database.h"
 #include "ephemeral.h"
 #include "launcher.h"
+#include "liveness.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -348,7 +349,7 @@ presence_launcher_main(Datum arg)
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	wait_event = presence_compat_wait_event("PresenceLauncherMain");
 
-	presence_database_end_recovery();
+	presence_liveness_end_recovery();
 	before_shmem_exit(stop_launcher, (Datum) 0);
 	presence_database_set_launcher(MyLatch);
 	list_databases();

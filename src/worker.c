@@ -258,7 +258,7 @@ release_slot(int code, Datum arg)
 		database->worker_state = PRESENCE_WORKER_NONE;
 		database->worker_pid = 0;
 		database->worker_latch = NULL;
-		pg_atomic_write_u64(&database->due, 0);
+		presence_liveness_promise_nothing(database);
 		database->wanted = !worker.leaving;
 		database->failures = worker.leaving ? 0 : database->failures + 1;
 		database->retry_at = worker.leaving ? 0 :
@@ -360,7 +360,7 @@ leave_for_good(void)
 	worker.gone = true;
 	if (worker.database)
 	{
-		pg_atomic_write_u32(&worker.database->loaded, 0);
+		pg_atomic_write_u32(&worker.database->loaded, PRESENCE_LOAD_PARTIAL);
 		presence_queue_reset(worker.database);
 		presence_registry_clear(MyDatabaseId);
 		presence_ephemeral_clear(MyDatabaseId);
@@ -898,7 +898,7 @@ enforce_rules_if_due(PresenceTime now)
 static bool
 is_loaded(void)
 {
-	return worker.database && pg_atomic_read_u32(&worker.database->loaded) == 1;
+	return presence_registry_is_complete(worker.database);
 }
 
 /* Say which channel cannot be removed, and why; not of thousands at once. */
@@ -1000,21 +1000,20 @@ load_channel(void *arg, const char *channel, int length, TimestampTz last_seen)
 }
 
 /*
- * Give every channel of the table an entry.  "loaded" is 1 when every channel
- * with rows has one, 2 while that is being brought about; whoever finds the
- * registry full sets it to 0.
+ * Give every channel of the table an entry.  Whoever finds the registry full
+ * meanwhile takes back that it is being made complete.
  */
 static void
 load_registry(void)
 {
-	uint32		loading = 2;
+	uint32		loading = PRESENCE_LOAD_RUNNING;
 	bool		complete = true;
 
-	pg_atomic_write_u64(&worker.database->due, 0);	/* nobody knows how long */
+	presence_liveness_promise_nothing(worker.database);	/* nobody knows how long */
 	pg_atomic_write_u32(&worker.database->loaded, loading);
 	if (!begin_work_on("loading channels", read_tables))
 	{
-		pg_atomic_write_u32(&worker.database->loaded, 0);
+		pg_atomic_write_u32(&worker.database->loaded, PRESENCE_LOAD_PARTIAL);
 		worker.next_rows = presence_clock_now() + RETRY_DELAY;
 		return;
 	}
@@ -1023,7 +1022,8 @@ load_registry(void)
 	presence_store_finish();
 	end_work();
 	if (complete)
-		pg_atomic_compare_exchange_u32(&worker.database->loaded, &loading, 1);
+		pg_atomic_compare_exchange_u32(&worker.database->loaded, &loading,
+									   PRESENCE_LOAD_COMPLETE);
 	presence_expiry_rescan(worker.expiry);
 }
 
@@ -1393,7 +1393,7 @@ next_wake(PresenceTime now)
 		wake = Min(wake, presence_ephemeral_next_expiry());
 		wake = Min(wake, Max(worker.next_state, presence_ephemeral_next_due()));
 		if (has_channels())
-			wake = Min(wake, now + presence_database_stall_limit());
+			wake = Min(wake, now + presence_liveness_stall_limit());
 		else if (presence_worker_idle_timeout > 0)
 			wake = Min(wake, now + (PresenceTime) presence_worker_idle_timeout * USECS_PER_SEC);
 	}
@@ -1406,19 +1406,12 @@ next_wake(PresenceTime now)
 	return wake;
 }
 
-/*
- * Promise to be heard of again within a while.  If the last promise was broken
- * the server stood still, so nobody died.
- */
+/* Promise to be heard of again within a while. */
 static void
 promise(PresenceTime within)
 {
-	if (worker.database == NULL)
-		return;
-	if (presence_database_stalled(worker.database))
-		presence_database_raise_floor(worker.database, presence_clock_now());
-	pg_atomic_write_u64(&worker.database->due,
-						(uint64) (presence_clock_machine() + within));
+	if (worker.database)
+		presence_liveness_promise(worker.database, within);
 }
 
 /*
@@ -1466,15 +1459,11 @@ sleep_until(PresenceTime wake, uint32 wait_event)
 static void
 notice_revival(PresenceTime now)
 {
-	uint64		floor;
-
 	if (worker.database == NULL)
 		return;
-	floor = pg_atomic_read_u64(&worker.database->floor);
-	if (floor != pg_atomic_read_u64(&worker.database->floor_told) ||
+	if (presence_liveness_floor_rose(worker.database) ||
 		(worker.max_age != 0 && presence_max_age > worker.max_age))
 		presence_queue_owe_resync(worker.database);
-	pg_atomic_write_u64(&worker.database->floor_told, floor);
 	worker.max_age = presence_max_age;
 }
 

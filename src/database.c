@@ -1,11 +1,16 @@
 /*-------------------------------------------------------------------------
  *
  * database.c
- *		Keeps what the processes of one database share.
+ *		Keeps a record of each database in which presence is used.
  *
- * Each database in which presence is used has a slot here: its worker, its
- * numbers, its counters.  One LWLock, the control lock, guards the directory of
- * slots and the fields that say so in database.h; it is held for a few
+ * The record holds what the processes of that database share: numbers, counters,
+ * and what belongs to modules above this one, which say in database.h what is
+ * theirs.  Here stands what even the lowest of them need: to find the record, to
+ * count, and to ask for a worker.
+ *
+ * One LWLock, the control lock, guards the directory of records and the worker's
+ * slots in them (slot.c): a record may be freed only while its slot is empty and
+ * wanted by nobody, so the two cannot have a lock each.  It is held for a few
  * instructions.  The other fields are atomic.
  *
  *-------------------------------------------------------------------------
@@ -22,50 +27,50 @@ typedef struct PresenceDatabases
 {
 	uint64		epoch;			/* fixed at creation */
 	Latch	   *launcher;		/* lock; NULL: none runs */
-	PresenceDatabase slots[PRESENCE_MAX_DATABASES];
+	PresenceDatabase records[PRESENCE_MAX_DATABASES];
 } PresenceDatabases;
 
 static PresenceDatabases *databases;
 static LWLock *control_lock;
 static PresenceDatabase *my_database;
 
-/* Bytes of shared memory that the slots need. */
+/* Bytes of shared memory that the records need. */
 Size
 presence_database_shmem_size(void)
 {
 	return sizeof(PresenceDatabases);
 }
 
-/* Empty a slot and give it to a database. */
+/* Empty a record and give it to a database. */
 static void
-init_slot(PresenceDatabase *slot, Oid oid)
+init_record(PresenceDatabase *record, Oid oid)
 {
-	slot->oid = oid;
-	slot->worker_state = PRESENCE_WORKER_NONE;
-	slot->worker_pid = 0;
-	slot->worker_latch = NULL;
-	slot->wanted = false;
-	slot->holds = 0;
-	slot->doubtful = false;
-	slot->failures = 0;
-	slot->retry_at = 0;
-	pg_atomic_init_u64(&slot->floor, 0);
-	pg_atomic_init_u64(&slot->floor_told, 0);
-	pg_atomic_init_u64(&slot->due, 0);
-	pg_atomic_init_u64(&slot->wall_offset, (uint64) presence_clock_wall_offset());
-	pg_atomic_init_u32(&slot->loaded, PRESENCE_LOAD_PARTIAL);
-	pg_atomic_init_u32(&slot->last_seen_rows, 1);
-	pg_atomic_init_u64(&slot->tickets, 0);
-	pg_atomic_init_u64(&slot->rules, 1);
+	record->oid = oid;
+	record->worker_state = PRESENCE_WORKER_NONE;
+	record->worker_pid = 0;
+	record->worker_latch = NULL;
+	record->wanted = false;
+	record->holds = 0;
+	record->doubtful = false;
+	record->failures = 0;
+	record->retry_at = 0;
+	pg_atomic_init_u64(&record->floor, 0);
+	pg_atomic_init_u64(&record->floor_told, 0);
+	pg_atomic_init_u64(&record->due, 0);
+	pg_atomic_init_u64(&record->wall_offset, (uint64) presence_clock_wall_offset());
+	pg_atomic_init_u32(&record->loaded, PRESENCE_LOAD_PARTIAL);
+	pg_atomic_init_u32(&record->last_seen_rows, 1);
+	pg_atomic_init_u64(&record->tickets, 0);
+	pg_atomic_init_u64(&record->rules, 1);
 	for (int i = 0; i < PRESENCE_NVOICES; i++)
-		pg_atomic_init_u64(&slot->seq[i], 0);
+		pg_atomic_init_u64(&record->seq[i], 0);
 	for (int i = 0; i < PRESENCE_NCOUNTERS; i++)
-		pg_atomic_init_u64(&slot->counters[i], 0);
-	pg_atomic_write_u64(&slot->counters[PRESENCE_STATS_RESET],
+		pg_atomic_init_u64(&record->counters[i], 0);
+	pg_atomic_write_u64(&record->counters[PRESENCE_STATS_RESET],
 						(uint64) GetCurrentTimestamp());
 }
 
-/* Attach to the slots, creating them when new. */
+/* Attach to the records, creating them when new. */
 void
 presence_database_shmem_init(void *area, bool found)
 {
@@ -77,10 +82,10 @@ presence_database_shmem_init(void *area, bool found)
 		databases->epoch = (uint64) GetCurrentTimestamp();
 	databases->launcher = NULL;
 	for (int i = 0; i < PRESENCE_MAX_DATABASES; i++)
-		init_slot(&databases->slots[i], InvalidOid);
+		init_record(&databases->records[i], InvalidOid);
 }
 
-/* The lock that guards the slots' directory and workers. */
+/* The control lock, for slot.c. */
 LWLock *
 presence_database_lock(void)
 {
@@ -94,13 +99,13 @@ presence_database_epoch(void)
 	return databases->epoch;
 }
 
-/* The slot of a database, or NULL. */
+/* The record of a database, or NULL. */
 PresenceDatabase *
 presence_database_find(Oid oid)
 {
 	for (int i = 0; i < PRESENCE_MAX_DATABASES; i++)
-		if (databases->slots[i].oid == oid)
-			return &databases->slots[i];
+		if (databases->records[i].oid == oid)
+			return &databases->records[i];
 	return NULL;
 }
 
@@ -108,32 +113,32 @@ presence_database_find(Oid oid)
 static PresenceDatabase *
 find_or_take(Oid oid)
 {
-	PresenceDatabase *slot = presence_database_find(oid);
+	PresenceDatabase *record = presence_database_find(oid);
 
-	if (slot == NULL)
+	if (record == NULL)
 	{
-		slot = presence_database_find(InvalidOid);
-		if (slot)
-			init_slot(slot, oid);
+		record = presence_database_find(InvalidOid);
+		if (record)
+			init_record(record, oid);
 	}
-	return slot;
+	return record;
 }
 
-/* The slot of a database, taking a free one; NULL when all are taken. */
+/* The record of a database, taking a free one; NULL when all are taken. */
 PresenceDatabase *
 presence_database_get(Oid oid)
 {
-	PresenceDatabase *slot = presence_database_find(oid);
+	PresenceDatabase *record = presence_database_find(oid);
 
-	if (slot)
-		return slot;
+	if (record)
+		return record;
 	LWLockAcquire(control_lock, LW_EXCLUSIVE);
-	slot = find_or_take(oid);
+	record = find_or_take(oid);
 	LWLockRelease(control_lock);
-	return slot;
+	return record;
 }
 
-/* The slot of this process's database; NULL without shared memory or slot. */
+/* The record of this process's database; NULL without shared memory or record. */
 PresenceDatabase *
 presence_database_mine(void)
 {
@@ -144,45 +149,45 @@ presence_database_mine(void)
 	return my_database;
 }
 
-/* The slot with an index; its oid says whether it is in use. */
+/* The record with an index; its oid says whether it is in use. */
 PresenceDatabase *
 presence_database_at(int index)
 {
-	return &databases->slots[index];
+	return &databases->records[index];
 }
 
-/* The index of a slot. */
+/* The index of a record. */
 int
 presence_database_index(const PresenceDatabase *database)
 {
-	return database - databases->slots;
+	return database - databases->records;
 }
 
-/* Free the slot of a database that is gone. */
+/* Free the record of a database that is gone. */
 void
 presence_database_forget(Oid oid)
 {
-	PresenceDatabase *slot;
+	PresenceDatabase *record;
 
 	LWLockAcquire(control_lock, LW_EXCLUSIVE);
-	slot = presence_database_find(oid);
-	if (slot && slot->worker_state == PRESENCE_WORKER_NONE)
-		init_slot(slot, InvalidOid);
+	record = presence_database_find(oid);
+	if (record && record->worker_state == PRESENCE_WORKER_NONE)
+		init_record(record, InvalidOid);
 	LWLockRelease(control_lock);
 }
 
-/* Free a slot, unless somebody has come to want a worker there. */
+/* Free a record, unless somebody has come to want a worker there. */
 void
 presence_database_release(PresenceDatabase *database)
 {
 	LWLockAcquire(control_lock, LW_EXCLUSIVE);
 	if (!database->wanted && database->holds == 0 &&
 		database->worker_state == PRESENCE_WORKER_NONE)
-		init_slot(database, InvalidOid);
+		init_record(database, InvalidOid);
 	LWLockRelease(control_lock);
 }
 
-/* Count; a database without a slot is not counted. */
+/* Count; a database without a record is not counted. */
 void
 presence_database_add(PresenceDatabase *database, PresenceCounter counter,
 					  uint64 count)
@@ -265,18 +270,18 @@ presence_database_want_worker(PresenceDatabase *database)
 
 /*
  * Have a worker look into a database of which nothing may be known yet; false:
- * all slots are taken.  May be called while a transaction commits, too.
+ * all records are taken.  May be called while a transaction commits, too.
  */
 bool
 presence_database_want_look(Oid oid)
 {
-	PresenceDatabase *slot;
+	PresenceDatabase *record;
 
 	LWLockAcquire(control_lock, LW_EXCLUSIVE);
-	slot = find_or_take(oid);
-	if (slot && slot->worker_state == PRESENCE_WORKER_NONE)
-		slot->wanted = true;
+	record = find_or_take(oid);
+	if (record && record->worker_state == PRESENCE_WORKER_NONE)
+		record->wanted = true;
 	LWLockRelease(control_lock);
 	presence_database_wake_launcher();
-	return slot != NULL;
+	return record != NULL;
 }

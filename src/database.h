@@ -63,19 +63,19 @@ typedef enum PresenceLoad
  */
 typedef struct PresenceDatabase
 {
-	Oid			oid;			/* lock; InvalidOid: slot is free */
+	Oid			oid;			/* lock; InvalidOid: the record is free */
 
-	/* The worker, and who wants it or wants it gone; lock. */
+	/* The worker's slot; lock.  Set by slot.c, "wanted" by database.c, too. */
 	PresenceWorkerState worker_state;
 	int			worker_pid;
 	Latch	   *worker_latch;	/* lies in a PGPROC, so it never dangles */
 	bool		wanted;
 	int			holds;			/* statements that keep the worker away */
-	bool		doubtful;		/* the extension may go: the worker is to look */
+	bool		doubtful;		/* the extension may go; no lock */
 	int			failures;		/* ends of the worker by error in a row */
 	PresenceTime retry_at;		/* no start before */
 
-	/* Since when silence counts; liveness.c alone. */
+	/* Since when silence counts; set by liveness.c. */
 	pg_atomic_uint64 floor;		/* PresenceTime; signs of life count from here */
 	pg_atomic_uint64 floor_told;	/* for which listeners read again */
 	pg_atomic_uint64 due;		/* when the worker will be heard of, by the
@@ -104,7 +104,6 @@ extern int	presence_database_index(const PresenceDatabase *database);
 extern void presence_database_forget(Oid oid);
 extern void presence_database_release(PresenceDatabase *database);
 extern uint64 presence_database_epoch(void);
-extern LWLock *presence_database_lock(void);
 
 extern void presence_database_add(PresenceDatabase *database,
 								  PresenceCounter counter, uint64 count);
@@ -119,5 +118,8 @@ extern void presence_database_wake_launcher(void);
 extern void presence_database_wake_worker(PresenceDatabase *database);
 extern void presence_database_want_worker(PresenceDatabase *database);
 extern bool presence_database_want_look(Oid oid);
+
+/* For slot.c, and for nobody else. */
+extern LWLock *presence_database_lock(void);
 
 #endif							/* PRESENCE_DATABASE_H */

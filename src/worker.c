@@ -63,11 +63,13 @@
 #include "miscadmin.h"
 #include "notify.h"
 #include "pgstat.h"
+#include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "queue.h"
 #include "registry.h"
 #include "relay.h"
 #include "shmem.h"
+#include "slot.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/lmgr.h"
@@ -150,9 +152,6 @@ typedef struct Worker
 {
 	PresenceDatabase *database; /* NULL without shared memory */
 	Oid			extension;
-	bool		leaving;		/* ends by its own will */
-	bool		gone;			/* so is the extension */
-	bool		needed;			/* but it has come back: another worker is to come */
 	MemoryContext scratch;		/* reset each round */
 	WorkerRescue rescue;		/* NULL: an error ends the worker */
 	PresenceRoster *roster;
@@ -225,87 +224,6 @@ typedef struct Delivery
 	List	   *covered;		/* hints that wait, by where they lie there */
 } Delivery;
 
-/* Describe a worker of a database to the postmaster. */
-void
-presence_worker_describe(BackgroundWorker *description, Oid database)
-{
-	memset(description, 0, sizeof(*description));
-	description->bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	description->bgw_start_time = BgWorkerStart_RecoveryFinished;
-	description->bgw_restart_time = BGW_NEVER_RESTART;
-	strlcpy(description->bgw_library_name, "presence", BGW_MAXLEN);
-	strlcpy(description->bgw_function_name, "presence_worker_main", BGW_MAXLEN);
-	snprintf(description->bgw_name, BGW_MAXLEN, "presence worker for database %u", database);
-	strlcpy(description->bgw_type, "presence worker", BGW_MAXLEN);
-	description->bgw_main_arg = ObjectIdGetDatum(database);
-	description->bgw_notify_pid = MyProcPid;
-}
-
-/*
- * Give the slot back; whoever ended by an error is started again later.
- *
- * A transaction that commits at this moment asks for a worker only once it
- * finds none; before, its channel is in the registry already.
- */
-static void
-release_slot(int code, Datum arg)
-{
-	PresenceDatabase *database = worker.database;
-
-	LWLockAcquire(presence_database_lock(), LW_EXCLUSIVE);
-	if (database->worker_pid == MyProcPid)
-	{
-		database->worker_state = PRESENCE_WORKER_NONE;
-		database->worker_pid = 0;
-		database->worker_latch = NULL;
-		presence_liveness_promise_nothing(database);
-		database->wanted = !worker.leaving;
-		database->failures = worker.leaving ? 0 : database->failures + 1;
-		database->retry_at = worker.leaving ? 0 :
-			presence_clock_now() + (PresenceTime) 100000 * (1 << Min(database->failures, 8));
-	}
-	LWLockRelease(presence_database_lock());
-	if (worker.gone ? worker.needed :
-		worker.leaving && (presence_registry_count(MyDatabaseId) > 0 ||
-						   !presence_ephemeral_is_empty(MyDatabaseId) ||
-						   !presence_queue_is_empty(database)))
-		presence_database_want_worker(database);
-	presence_database_wake_launcher();
-}
-
-/* Take the slot of this database; false: another worker has it. */
-static bool
-claim_slot(void)
-{
-	PresenceDatabase *database = presence_database_mine();
-	bool		claimed;
-
-	if (database == NULL)
-		return false;
-	LWLockAcquire(presence_database_lock(), LW_EXCLUSIVE);
-	claimed = database->worker_pid == 0 && database->holds == 0;
-	if (claimed)
-	{
-		database->worker_state = PRESENCE_WORKER_RUNNING;
-		database->worker_pid = MyProcPid;
-		database->worker_latch = MyLatch;
-		database->wanted = false;
-	}
-	else if (database->worker_state == PRESENCE_WORKER_STARTING)
-	{
-		/* Held off, which is no failure: it is started again after that. */
-		database->worker_state = PRESENCE_WORKER_NONE;
-		database->wanted = true;
-	}
-	LWLockRelease(presence_database_lock());
-	if (claimed)
-	{
-		worker.database = database;
-		before_shmem_exit(release_slot, (Datum) 0);
-	}
-	return claimed;
-}
-
 /*
  * Settings that must not depend on the database's or the owner's.  They become
  * what ResetAllOptions() goes back to: a user's trigger may change any setting
@@ -336,11 +254,16 @@ pin_settings(void)
 		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
 }
 
-/* End the worker by its own will. */
+/*
+ * End the worker by its own will.  Where something is left to do, or has come
+ * meanwhile, another one is to follow.
+ */
 static void
 leave(void)
 {
-	worker.leaving = true;
+	presence_slot_leave(worker.database);
+	if (!presence_slot_is_empty(worker.database))
+		presence_database_want_worker(worker.database);
 	proc_exit(0);
 }
 
@@ -356,21 +279,21 @@ leave(void)
 static void
 leave_for_good(void)
 {
+	bool		needed;
+
 	AbortCurrentTransaction();
-	worker.gone = true;
-	if (worker.database)
-	{
-		pg_atomic_write_u32(&worker.database->loaded, PRESENCE_LOAD_PARTIAL);
-		presence_queue_reset(worker.database);
-		presence_registry_clear(MyDatabaseId);
-		presence_ephemeral_clear(MyDatabaseId);
-		StartTransactionCommand();
-		worker.needed = OidIsValid(get_extension_oid("presence", true));
-		CommitTransactionCommand();
-		if (worker.needed || OidIsValid(worker.extension))
-			presence_queue_owe_resync(worker.database);
-	}
-	leave();
+	if (worker.database == NULL)
+		proc_exit(0);
+	presence_slot_forget(worker.database, MyDatabaseId);
+	StartTransactionCommand();
+	needed = OidIsValid(get_extension_oid("presence", true));
+	CommitTransactionCommand();
+	if (needed || OidIsValid(worker.extension))
+		presence_queue_owe_resync(worker.database);
+	presence_slot_leave(worker.database);
+	if (needed)
+		presence_database_want_worker(worker.database);
+	proc_exit(0);
 }
 
 /*
@@ -741,7 +664,7 @@ deliver(void)
 	worker.last_delivery = presence_clock_now();
 	presence_database_set(worker.database, PRESENCE_LAST_DRAIN,
 						  (uint64) GetCurrentTimestamp());
-	worker.database->failures = 0;
+	presence_slot_note_success(worker.database);
 	pgstat_report_stat(true);
 	pgstat_report_activity(STATE_IDLE, NULL);
 	MemoryContextReset(worker.scratch);
@@ -1352,9 +1275,8 @@ has_channels(void)
 static void
 look_for_extension(PresenceTime now)
 {
-	if (worker.database == NULL || !worker.database->doubtful)
+	if (worker.database == NULL || !presence_slot_end_doubt(worker.database))
 		return;
-	worker.database->doubtful = false;
 	begin_work("looking for the extension");
 	end_work();
 }
@@ -1558,63 +1480,14 @@ run(uint32 wait_event)
 	}
 }
 
-/*
- * The lock that the only worker of a database holds for its session where there
- * is no shared memory.  It is a user lock because those alone are released when
- * an idle process is terminated.
- */
-static LOCKTAG
-lock_of_worker(Oid extension)
-{
-	LOCKTAG		tag;
-
-	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, ExtensionRelationId, extension, 1);
-	tag.locktag_lockmethodid = USER_LOCKMETHOD;
-	return tag;
-}
-
-/* Whether a worker has it; those who ask do not see each other. */
-static bool
-is_locked_out(const LOCKTAG *tag)
-{
-	if (LockAcquire(tag, ShareLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
-		return true;
-	LockRelease(tag, ShareLock, true);
-	return false;
-}
-
-/* Take it, past those who only ask; false: another worker has it. */
-static bool
-lock_out_others(Oid extension)
-{
-	LOCKTAG		tag = lock_of_worker(extension);
-
-	while (LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
-	{
-		if (is_locked_out(&tag))
-			return false;
-		CHECK_FOR_INTERRUPTS();
-		pg_usleep(1000);
-	}
-	return true;
-}
-
-/* Whether a worker runs in this database; for servers without shared memory. */
-bool
-presence_worker_runs_alone(void)
-{
-	LOCKTAG		tag = lock_of_worker(get_extension_oid("presence", false));
-
-	return is_locked_out(&tag);
-}
-
 /* Make this the only worker of the database. */
 static void
 become_the_worker(void)
 {
 	if (presence_shmem_ready())
 	{
-		if (!claim_slot())
+		worker.database = presence_database_mine();
+		if (worker.database == NULL || !presence_slot_claim(worker.database))
 			proc_exit(0);
 		begin_queue();
 		begin_work("starting");
@@ -1622,7 +1495,7 @@ become_the_worker(void)
 		return;
 	}
 	begin_work("starting");
-	if (!lock_out_others(worker.extension))
+	if (!presence_slot_claim_alone(worker.extension))
 		proc_exit(0);
 	end_work();
 }

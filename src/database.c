@@ -1,82 +1,76 @@
 /*-------------------------------------------------------------------------
  *
  * database.c
- *		Keeps what the processes of one database share.
+ *		Keeps a record of each database in which presence is used.
  *
- * Each database in which presence is used has a slot here: its worker, its
- * floor, its counters.  One LWLock, the control lock, guards the directory of
- * slots and the fields that say so in database.h; it is held for a few
+ * The record holds what the processes of that database share: numbers, counters,
+ * and what belongs to modules above this one, which say in database.h what is
+ * theirs.  Here stands what even the lowest of them need: to find the record, to
+ * count, and to ask for a worker.
+ *
+ * One LWLock, the control lock, guards the directory of records and the worker's
+ * slots in them (slot.c): a record may be freed only while its slot is empty and
+ * wanted by nobody, so the two cannot have a lock each.  It is held for a few
  * instructions.  The other fields are atomic.
- *
- * The floor is the time before which silence proves nothing: the server was
- * down, in recovery, or stopped.  A presence is never older than the floor.
- * Where the library is not preloaded, the floor is read off the start times
- * of the server's own processes, which a crash or a promotion starts anew.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "access/xlog.h"
-#include "compat.h"
 #include "database.h"
-#include "guc.h"
 #include "miscadmin.h"
 #include "shmem.h"
 #include "storage/lwlock.h"
 #include "utils/timestamp.h"
 
-
 typedef struct PresenceDatabases
 {
 	uint64		epoch;			/* fixed at creation */
 	Latch	   *launcher;		/* lock; NULL: none runs */
-	pg_atomic_uint32 recovering;	/* until somebody sees recovery ended */
-	pg_atomic_uint64 floor;		/* of all databases; PresenceTime */
-	PresenceDatabase slots[PRESENCE_MAX_DATABASES];
+	PresenceDatabase records[PRESENCE_MAX_DATABASES];
 } PresenceDatabases;
 
 static PresenceDatabases *databases;
 static LWLock *control_lock;
 static PresenceDatabase *my_database;
 
-/* Bytes of shared memory that the slots need. */
+/* Bytes of shared memory that the records need. */
 Size
 presence_database_shmem_size(void)
 {
 	return sizeof(PresenceDatabases);
 }
 
-/* Empty a slot and give it to a database. */
+/* Empty a record and give it to a database. */
 static void
-init_slot(PresenceDatabase *slot, Oid oid)
+init_record(PresenceDatabase *record, Oid oid)
 {
-	slot->oid = oid;
-	slot->worker_state = PRESENCE_WORKER_NONE;
-	slot->worker_pid = 0;
-	slot->worker_latch = NULL;
-	slot->wanted = false;
-	slot->holds = 0;
-	slot->doubtful = false;
-	slot->failures = 0;
-	slot->retry_at = 0;
-	pg_atomic_init_u64(&slot->floor, 0);
-	pg_atomic_init_u64(&slot->floor_told, 0);
-	pg_atomic_init_u64(&slot->due, 0);
-	pg_atomic_init_u64(&slot->wall_offset, (uint64) presence_clock_wall_offset());
-	pg_atomic_init_u32(&slot->loaded, 0);
-	pg_atomic_init_u32(&slot->last_seen_rows, 1);
-	pg_atomic_init_u64(&slot->tickets, 0);
-	pg_atomic_init_u64(&slot->rules, 1);
+	record->oid = oid;
+	record->worker_state = PRESENCE_WORKER_NONE;
+	record->worker_pid = 0;
+	record->worker_latch = NULL;
+	record->wanted = false;
+	record->holds = 0;
+	record->doubtful = false;
+	record->failures = 0;
+	record->retry_at = 0;
+	pg_atomic_init_u64(&record->floor, 0);
+	pg_atomic_init_u64(&record->floor_told, 0);
+	pg_atomic_init_u64(&record->due, 0);
+	pg_atomic_init_u64(&record->wall_offset, (uint64) presence_clock_wall_offset());
+	pg_atomic_init_u32(&record->loaded, PRESENCE_LOAD_PARTIAL);
+	pg_atomic_init_u32(&record->last_seen_rows, 1);
+	pg_atomic_init_u64(&record->tickets, 0);
+	pg_atomic_init_u64(&record->rules, 1);
 	for (int i = 0; i < PRESENCE_NVOICES; i++)
-		pg_atomic_init_u64(&slot->seq[i], 0);
+		pg_atomic_init_u64(&record->seq[i], 0);
 	for (int i = 0; i < PRESENCE_NCOUNTERS; i++)
-		pg_atomic_init_u64(&slot->counters[i], 0);
-	pg_atomic_write_u64(&slot->counters[PRESENCE_STATS_RESET],
+		pg_atomic_init_u64(&record->counters[i], 0);
+	pg_atomic_write_u64(&record->counters[PRESENCE_STATS_RESET],
 						(uint64) GetCurrentTimestamp());
 }
 
-/* Attach to the slots, creating them when new. */
+/* Attach to the records, creating them when new. */
 void
 presence_database_shmem_init(void *area, bool found)
 {
@@ -87,13 +81,11 @@ presence_database_shmem_init(void *area, bool found)
 	if (!pg_strong_random(&databases->epoch, sizeof(databases->epoch)))
 		databases->epoch = (uint64) GetCurrentTimestamp();
 	databases->launcher = NULL;
-	pg_atomic_init_u32(&databases->recovering, 1);
-	pg_atomic_init_u64(&databases->floor, (uint64) presence_clock_now());
 	for (int i = 0; i < PRESENCE_MAX_DATABASES; i++)
-		init_slot(&databases->slots[i], InvalidOid);
+		init_record(&databases->records[i], InvalidOid);
 }
 
-/* The lock that guards the slots' directory and workers. */
+/* The control lock, for slot.c. */
 LWLock *
 presence_database_lock(void)
 {
@@ -107,13 +99,13 @@ presence_database_epoch(void)
 	return databases->epoch;
 }
 
-/* The slot of a database, or NULL. */
+/* The record of a database, or NULL. */
 PresenceDatabase *
 presence_database_find(Oid oid)
 {
 	for (int i = 0; i < PRESENCE_MAX_DATABASES; i++)
-		if (databases->slots[i].oid == oid)
-			return &databases->slots[i];
+		if (databases->records[i].oid == oid)
+			return &databases->records[i];
 	return NULL;
 }
 
@@ -121,32 +113,32 @@ presence_database_find(Oid oid)
 static PresenceDatabase *
 find_or_take(Oid oid)
 {
-	PresenceDatabase *slot = presence_database_find(oid);
+	PresenceDatabase *record = presence_database_find(oid);
 
-	if (slot == NULL)
+	if (record == NULL)
 	{
-		slot = presence_database_find(InvalidOid);
-		if (slot)
-			init_slot(slot, oid);
+		record = presence_database_find(InvalidOid);
+		if (record)
+			init_record(record, oid);
 	}
-	return slot;
+	return record;
 }
 
-/* The slot of a database, taking a free one; NULL when all are taken. */
+/* The record of a database, taking a free one; NULL when all are taken. */
 PresenceDatabase *
 presence_database_get(Oid oid)
 {
-	PresenceDatabase *slot = presence_database_find(oid);
+	PresenceDatabase *record = presence_database_find(oid);
 
-	if (slot)
-		return slot;
+	if (record)
+		return record;
 	LWLockAcquire(control_lock, LW_EXCLUSIVE);
-	slot = find_or_take(oid);
+	record = find_or_take(oid);
 	LWLockRelease(control_lock);
-	return slot;
+	return record;
 }
 
-/* The slot of this process's database; NULL without shared memory or slot. */
+/* The record of this process's database; NULL without shared memory or record. */
 PresenceDatabase *
 presence_database_mine(void)
 {
@@ -157,45 +149,45 @@ presence_database_mine(void)
 	return my_database;
 }
 
-/* The slot with an index; its oid says whether it is in use. */
+/* The record with an index; its oid says whether it is in use. */
 PresenceDatabase *
 presence_database_at(int index)
 {
-	return &databases->slots[index];
+	return &databases->records[index];
 }
 
-/* The index of a slot. */
+/* The index of a record. */
 int
 presence_database_index(const PresenceDatabase *database)
 {
-	return database - databases->slots;
+	return database - databases->records;
 }
 
-/* Free the slot of a database that is gone. */
+/* Free the record of a database that is gone. */
 void
 presence_database_forget(Oid oid)
 {
-	PresenceDatabase *slot;
+	PresenceDatabase *record;
 
 	LWLockAcquire(control_lock, LW_EXCLUSIVE);
-	slot = presence_database_find(oid);
-	if (slot && slot->worker_state == PRESENCE_WORKER_NONE)
-		init_slot(slot, InvalidOid);
+	record = presence_database_find(oid);
+	if (record && record->worker_state == PRESENCE_WORKER_NONE)
+		init_record(record, InvalidOid);
 	LWLockRelease(control_lock);
 }
 
-/* Free a slot, unless somebody has come to want a worker there. */
+/* Free a record, unless somebody has come to want a worker there. */
 void
 presence_database_release(PresenceDatabase *database)
 {
 	LWLockAcquire(control_lock, LW_EXCLUSIVE);
 	if (!database->wanted && database->holds == 0 &&
 		database->worker_state == PRESENCE_WORKER_NONE)
-		init_slot(database, InvalidOid);
+		init_record(database, InvalidOid);
 	LWLockRelease(control_lock);
 }
 
-/* Count; a database without a slot is not counted. */
+/* Count; a database without a record is not counted. */
 void
 presence_database_add(PresenceDatabase *database, PresenceCounter counter,
 					  uint64 count)
@@ -278,107 +270,18 @@ presence_database_want_worker(PresenceDatabase *database)
 
 /*
  * Have a worker look into a database of which nothing may be known yet; false:
- * all slots are taken.  May be called while a transaction commits, too.
+ * all records are taken.  May be called while a transaction commits, too.
  */
 bool
 presence_database_want_look(Oid oid)
 {
-	PresenceDatabase *slot;
+	PresenceDatabase *record;
 
 	LWLockAcquire(control_lock, LW_EXCLUSIVE);
-	slot = find_or_take(oid);
-	if (slot && slot->worker_state == PRESENCE_WORKER_NONE)
-		slot->wanted = true;
+	record = find_or_take(oid);
+	if (record && record->worker_state == PRESENCE_WORKER_NONE)
+		record->wanted = true;
 	LWLockRelease(control_lock);
 	presence_database_wake_launcher();
-	return slot != NULL;
-}
-
-/* Let all presences live on for a full max_age once recovery has ended. */
-void
-presence_database_end_recovery(void)
-{
-	uint32		expected = 1;
-
-	if (pg_atomic_read_u32(&databases->recovering) == 0)
-		return;
-	pg_atomic_write_u64(&databases->floor, (uint64) presence_clock_now());
-	pg_atomic_compare_exchange_u32(&databases->recovering, &expected, 0);
-}
-
-/*
- * The floor without shared memory: the newest start of the processes that
- * the postmaster starts again after a crash or a promotion.
- */
-static PresenceTime
-guess_floor(void)
-{
-	static PresenceTime floor = 0;
-	TimestampTz newest = PgStartTime;
-	int			nbackends;
-
-	if (floor != 0)
-		return floor;
-	nbackends = pgstat_fetch_stat_numbackends();
-	for (int i = 1; i <= nbackends; i++)
-	{
-		PgBackendStatus *status = presence_compat_backend_status(i);
-
-		if (status->st_backendType == B_BG_WRITER ||
-			status->st_backendType == B_CHECKPOINTER ||
-			status->st_backendType == B_WAL_WRITER ||
-			status->st_backendType == B_AUTOVAC_LAUNCHER)
-			newest = Max(newest, status->st_proc_start_timestamp);
-	}
-	floor = presence_clock_from_timestamp(newest);
-	return floor;
-}
-
-/* Time before which silence proves nothing, for this process's database. */
-PresenceTime
-presence_database_floor(void)
-{
-	PresenceDatabase *database;
-	PresenceTime floor;
-
-	if (RecoveryInProgress())
-		return presence_clock_now();
-	if (!presence_shmem_ready())
-		return guess_floor();
-	if (unlikely(pg_atomic_read_u32(&databases->recovering)))
-		presence_database_end_recovery();
-	floor = (PresenceTime) pg_atomic_read_u64(&databases->floor);
-	database = presence_database_mine();
-	if (database == NULL)
-		return floor;
-	return Max(floor, (PresenceTime) pg_atomic_read_u64(&database->floor));
-}
-
-/* Give every presence of a database a full max_age from a moment on. */
-void
-presence_database_raise_floor(PresenceDatabase *database, PresenceTime time)
-{
-	pg_atomic_write_u64(&database->floor, (uint64) time);
-}
-
-/* How late a worker may wake before that counts as a stall; microseconds. */
-PresenceTime
-presence_database_stall_limit(void)
-{
-	PresenceTime limit = (PresenceTime) presence_max_age * 1000 / 8;
-
-	return Min(Max(limit, 500 * 1000), 1000 * 1000);
-}
-
-/* Whether the worker is overdue: the server was stopped, or it is. */
-bool
-presence_database_stalled(PresenceDatabase *database)
-{
-	PresenceTime due;
-
-	if (database == NULL || database->worker_state != PRESENCE_WORKER_RUNNING)
-		return false;
-	due = (PresenceTime) pg_atomic_read_u64(&database->due);
-	return due != 0 &&
-		presence_clock_machine() > due + presence_database_stall_limit();
+	return record != NULL;
 }

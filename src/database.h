@@ -49,31 +49,41 @@ typedef enum PresenceWorkerState
 	PRESENCE_WORKER_RUNNING
 } PresenceWorkerState;
 
+/* Whether every channel with rows has an entry in the registry. */
+typedef enum PresenceLoad
+{
+	PRESENCE_LOAD_PARTIAL,		/* some may have none */
+	PRESENCE_LOAD_COMPLETE,
+	PRESENCE_LOAD_RUNNING		/* that is being brought about */
+} PresenceLoad;
+
 /*
  * "lock" is the control lock of database.c.  What it guards may be read
  * without it where a moment's delay does no harm.
  */
 typedef struct PresenceDatabase
 {
-	Oid			oid;			/* lock; InvalidOid: slot is free */
+	Oid			oid;			/* lock; InvalidOid: the record is free */
 
-	/* The worker, and who wants it or wants it gone; lock. */
+	/* The worker's slot; lock.  Set by slot.c, "wanted" by database.c, too. */
 	PresenceWorkerState worker_state;
 	int			worker_pid;
 	Latch	   *worker_latch;	/* lies in a PGPROC, so it never dangles */
 	bool		wanted;
 	int			holds;			/* statements that keep the worker away */
-	bool		doubtful;		/* the extension may go: the worker is to look */
+	bool		doubtful;		/* the extension may go; no lock */
 	int			failures;		/* ends of the worker by error in a row */
 	PresenceTime retry_at;		/* no start before */
 
-	/* Read by all; the worker writes them, the floor whoever sees a stall. */
+	/* Since when silence counts; set by liveness.c. */
 	pg_atomic_uint64 floor;		/* PresenceTime; signs of life count from here */
 	pg_atomic_uint64 floor_told;	/* for which listeners read again */
 	pg_atomic_uint64 due;		/* when the worker will be heard of, by the
 								 * machine's clock; 0: nobody knows */
 	pg_atomic_uint64 wall_offset;	/* as last seen */
-	pg_atomic_uint32 loaded;	/* every row's channel is in the registry */
+
+	pg_atomic_uint32 loaded;	/* PresenceLoad: the worker raises it, whoever
+								 * finds the registry full lowers it */
 	pg_atomic_uint32 last_seen_rows; /* a user may have more than one */
 	pg_atomic_uint64 tickets;	/* drawn by transactions that are to be told */
 	pg_atomic_uint64 rules;		/* rises with bans and deleted rooms, once they
@@ -94,7 +104,6 @@ extern int	presence_database_index(const PresenceDatabase *database);
 extern void presence_database_forget(Oid oid);
 extern void presence_database_release(PresenceDatabase *database);
 extern uint64 presence_database_epoch(void);
-extern LWLock *presence_database_lock(void);
 
 extern void presence_database_add(PresenceDatabase *database,
 								  PresenceCounter counter, uint64 count);
@@ -110,11 +119,7 @@ extern void presence_database_wake_worker(PresenceDatabase *database);
 extern void presence_database_want_worker(PresenceDatabase *database);
 extern bool presence_database_want_look(Oid oid);
 
-extern PresenceTime presence_database_floor(void);
-extern void presence_database_raise_floor(PresenceDatabase *database,
-										  PresenceTime time);
-extern void presence_database_end_recovery(void);
-extern PresenceTime presence_database_stall_limit(void);
-extern bool presence_database_stalled(PresenceDatabase *database);
+/* For slot.c, and for nobody else. */
+extern LWLock *presence_database_lock(void);
 
 #endif							/* PRESENCE_DATABASE_H */

@@ -6,7 +6,7 @@
  * A ban and an add that commit beside each other do not see each other, and
  * neither do the deletion of a room and an add.  The hints of both come to the
  * worker, which calls presence_enforce_note() for each hint that it announces,
- * and presence_enforce_run() afterwards: it looks, in the newest snapshot, for
+ * and presence_enforce_apply() afterwards: it looks, in the newest snapshot, for
  * presences of the users and rooms that the hints speak of.  Whichever hint
  * comes second finds the other transaction committed.
  *
@@ -29,12 +29,23 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "worker_xact.h"
 
 /* Presences removed in one transaction. */
 #define BATCH 1000
 
 /* Past so many names all presences are looked at instead. */
 #define MAX_NAMES 10000
+
+/* Longest pause after errors; microseconds. */
+#define MAX_PAUSE (60 * USECS_PER_SEC)
+
+static const PresenceWorkerTable ruled_tables[] = {
+	{"bans", AccessShareLock},
+	{"presences", RowExclusiveLock},
+	{"rooms", RowExclusiveLock},
+	{NULL}
+};
 
 /* What is to be looked at; everything where "all" is set. */
 static struct
@@ -45,6 +56,9 @@ static struct
 	bool		all;
 }			wanted;
 
+static PresenceTime next_try;	/* not before */
+static PresenceTime error_pause; /* before the next one, after errors */
+
 /* Look at all presences. */
 void
 presence_enforce_all(void)
@@ -53,8 +67,8 @@ presence_enforce_all(void)
 }
 
 /* Whether there is anything to look at. */
-bool
-presence_enforce_is_wanted(void)
+static bool
+is_wanted(void)
 {
 	return wanted.all || wanted.users != NIL || wanted.rooms != NIL;
 }
@@ -118,10 +132,10 @@ name_array(List *names)
 
 /*
  * Remove a batch of presences that a ban is against; false: there is more, or
- * somebody has locked it.  Needs SPI and a transaction of its own.
+ * somebody has locked it.
  */
-bool
-presence_enforce_bans(void)
+static bool
+apply_bans(void)
 {
 	Datum		users = name_array(wanted.users);
 
@@ -133,25 +147,96 @@ presence_enforce_bans(void)
 }
 
 /*
- * Make rooms anew that are gone while somebody is in them.  Needs SPI and a
- * transaction of its own, with a lock_timeout: it waits for whoever is making
- * such a room.  Once both are committed, and the first one answered true,
- * presence_enforce_finish() is to be called.
+ * Make rooms anew that are gone while somebody is in them.  Waits for whoever is
+ * making such a room, for a moment.
  */
-void
-presence_enforce_rooms(void)
+static void
+restore_rooms(void)
 {
 	if (wanted.all || wanted.rooms != NIL)
 		presence_store_restore_rooms(name_array(wanted.rooms));
 }
 
 /* What was wanted has been done, and is committed. */
-void
-presence_enforce_finish(void)
+static void
+forget_wanted(void)
 {
 	wanted.users = NIL;
 	wanted.rooms = NIL;
 	wanted.all = false;
 	if (wanted.context)
 		MemoryContextReset(wanted.context);
+}
+
+/* Rules could not be applied: say so once, and try again later. */
+static void
+rescue_rules(const ErrorData *error)
+{
+	PresenceTime now = presence_clock_now();
+
+	next_try = now + PRESENCE_WORKER_RETRY_DELAY;
+	if (presence_worker_xact_is_passing(error))
+		return;
+	if (error_pause == 0)
+		ereport(LOG,
+				(errcode(error->sqlerrcode),
+				 errmsg("could not apply bans and deletions of rooms to those who entered meanwhile: %s",
+						error->message),
+				 error->detail ? errdetail_internal("%s", error->detail) : 0,
+				 errhint("The worker tries again, at least once a minute."),
+				 error->context ? errcontext("%s", error->context) : 0));
+	error_pause = Min(Max(error_pause * 2, USECS_PER_SEC), MAX_PAUSE);
+	next_try = now + error_pause;
+}
+
+/* Begin to apply rules; false: others are in the way. */
+static bool
+begin(PresenceTime now)
+{
+	next_try = now + PRESENCE_WORKER_RETRY_DELAY;
+	if (!presence_worker_xact_begin_on("applying changed rules of rooms",
+									   ruled_tables, rescue_rules))
+		return false;
+	presence_worker_xact_limit_lock_waits();
+	presence_store_connect();
+	return true;
+}
+
+/* Commit what has been applied. */
+static void
+end(void)
+{
+	presence_store_finish();
+	presence_worker_xact_end();
+}
+
+/*
+ * Apply rules that changed while somebody entered.  Others may be in the way of
+ * each of the two steps, and the second one must not take the first one back.
+ */
+void
+presence_enforce_apply(PresenceTime now)
+{
+	bool		done;
+
+	if (!is_wanted() || now < next_try || !begin(now))
+		return;
+	done = apply_bans();
+	end();
+	if (!begin(now))
+		return;
+	restore_rooms();
+	end();
+	error_pause = 0;
+	if (!done)
+		return;
+	next_try = now;
+	forget_wanted();
+}
+
+/* When that is to be done. */
+PresenceTime
+presence_enforce_next(PresenceTime now)
+{
+	return is_wanted() ? Max(next_try, now) : PG_INT64_MAX;
 }

@@ -10,13 +10,12 @@
 
 #include "postgres.h"
 
+#include "clock.h"
 #include "hint.h"
 
 extern void presence_enforce_note(const PresenceHint *hint);
 extern void presence_enforce_all(void);
-extern bool presence_enforce_is_wanted(void);
-extern bool presence_enforce_bans(void);
-extern void presence_enforce_rooms(void);
-extern void presence_enforce_finish(void);
+extern void presence_enforce_apply(PresenceTime now);
+extern PresenceTime presence_enforce_next(PresenceTime now);
 
 #endif							/* PRESENCE_ENFORCE_H */

@@ -289,7 +289,7 @@ static void
 note_entry(void *arg, PresenceEntryRef ref, PresenceTime seen)
 {
 	PresenceExpiry *expiry = arg;
-	PresenceTime deadline = Max(seen, presence_database_floor()) +
+	PresenceTime deadline = Max(seen, presence_liveness_floor()) +
 		presence_liveness_max_age();
 
 	expiry->channels++;

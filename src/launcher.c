@@ -9,17 +9,11 @@
  * transaction that finds no worker sets "wanted" in the slot of its database
  * and wakes the launcher.
  *
- *	NONE -> (wanted) -> STARTING -> (the worker claims the slot) -> RUNNING
- *	RUNNING -> (the worker leaves) -> NONE
- *	STARTING -> (the worker ended before) -> NONE, wanted again later
- *	STARTING -> (held off before it claimed the slot) -> NONE, still wanted
- *
- * A worker that ended by an error, or that could not be started because
- * max_worker_processes is exhausted, is tried again after a pause that
- * doubles.  While it cannot be started its queue is closed, and transactions
- * announce their changes themselves.  A database in which nothing has happened
- * is given up instead where its worker cannot start, and the slot of one that
- * turns out not to have the extension is freed for others.
+ * When a worker may be started, and what becomes of it, slot.c says; one that
+ * could not be started, because max_worker_processes is exhausted, or ended
+ * before it came to its slot, is abandoned here.  A database in which nothing has
+ * happened is given up instead where its worker cannot start, and the slot of one
+ * that turns out not to have the extension is freed for others.
  *
  * The launcher is connected to no database and holds no lock while it waits.
  *
@@ -35,15 +29,14 @@
 #include "catalog/pg_database.h"
 #include "compat.h"
 #include "database.h"
-#include "ephemeral.h"
 #include "launcher.h"
+#include "liveness.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
-#include "queue.h"
-#include "registry.h"
 #include "shmem.h"
+#include "slot.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "tcop/tcopprot.h"
@@ -51,13 +44,9 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
-#include "worker.h"
 
 /* Databases that are looked into at the same time while starting. */
 #define MAX_PROBES 2
-
-/* First pause before a worker is tried again; microseconds. */
-#define FIRST_PAUSE (100 * 1000)
 
 /* How often pauses are looked after; milliseconds. */
 #define CHECK_INTERVAL 1000
@@ -136,44 +125,20 @@ database_exists(Oid database)
 	return exists;
 }
 
-/* Pause before the next try; the control lock is held. */
+/* Describe the worker of a database to the postmaster. */
 static void
-pause_database(PresenceDatabase *database)
+describe_worker(BackgroundWorker *description, Oid database)
 {
-	database->failures++;
-	database->retry_at = presence_clock_now() +
-		((PresenceTime) FIRST_PAUSE << Min(database->failures, 8));
-}
-
-/* NONE -> STARTING: whether that is due. */
-static bool
-claim_start(PresenceDatabase *database)
-{
-	bool		claimed;
-
-	LWLockAcquire(presence_database_lock(), LW_EXCLUSIVE);
-	claimed = OidIsValid(database->oid) && database->wanted &&
-		database->worker_state == PRESENCE_WORKER_NONE &&
-		database->holds == 0 && presence_clock_now() >= database->retry_at;
-	if (claimed)
-		database->worker_state = PRESENCE_WORKER_STARTING;
-	LWLockRelease(presence_database_lock());
-	return claimed;
-}
-
-/* STARTING -> NONE: no worker came; try again after a pause. */
-static void
-give_up_start(PresenceDatabase *database)
-{
-	LWLockAcquire(presence_database_lock(), LW_EXCLUSIVE);
-	if (database->worker_state == PRESENCE_WORKER_STARTING)
-	{
-		database->worker_state = PRESENCE_WORKER_NONE;
-		database->wanted = true;
-		pause_database(database);
-	}
-	LWLockRelease(presence_database_lock());
-	(void) presence_queue_close(database, true);
+	memset(description, 0, sizeof(*description));
+	description->bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	description->bgw_start_time = BgWorkerStart_RecoveryFinished;
+	description->bgw_restart_time = BGW_NEVER_RESTART;
+	strlcpy(description->bgw_library_name, "presence", BGW_MAXLEN);
+	strlcpy(description->bgw_function_name, "presence_worker_main", BGW_MAXLEN);
+	snprintf(description->bgw_name, BGW_MAXLEN, "presence worker for database %u", database);
+	strlcpy(description->bgw_type, "presence worker", BGW_MAXLEN);
+	description->bgw_main_arg = ObjectIdGetDatum(database);
+	description->bgw_notify_pid = MyProcPid;
 }
 
 /* Ask the postmaster for a worker. */
@@ -186,7 +151,7 @@ start_worker(PresenceDatabase *database)
 
 	if (handles[index])
 		pfree(handles[index]);	/* of one that has left and ends now */
-	presence_worker_describe(&description, database->oid);
+	describe_worker(&description, database->oid);
 	if (!RegisterDynamicBackgroundWorker(&description, &handles[index]))
 	{
 		handles[index] = NULL;
@@ -197,21 +162,9 @@ start_worker(PresenceDatabase *database)
 							database->oid),
 					 errdetail("All background worker slots are taken; transactions announce their changes themselves."),
 					 errhint("Raise max_worker_processes.")));
-		give_up_start(database);
+		presence_slot_abandon(database);
 	}
 	MemoryContextSwitchTo(old);
-}
-
-/* A database that is gone needs nothing any more. */
-static void
-forget_database(PresenceDatabase *database)
-{
-	Oid			oid = database->oid;
-
-	presence_queue_reset(database);
-	presence_registry_clear(oid);
-	presence_ephemeral_clear(oid);
-	presence_database_forget(oid);
 }
 
 /* Whether nothing is known to have happened in a database. */
@@ -220,18 +173,7 @@ is_unused(PresenceDatabase *database)
 {
 	return pg_atomic_read_u64(&database->seq[PRESENCE_VOICE_CHANGED]) == 0 &&
 		presence_database_count(database, PRESENCE_ADDS) == 0 &&
-		presence_queue_is_empty(database) &&
-		presence_registry_count(database->oid) == 0 &&
-		presence_ephemeral_is_empty(database->oid);
-}
-
-/* Stop looking into a database that lets no worker in. */
-static void
-give_up_look(PresenceDatabase *database)
-{
-	LWLockAcquire(presence_database_lock(), LW_EXCLUSIVE);
-	database->wanted = false;
-	LWLockRelease(presence_database_lock());
+		presence_slot_is_empty(database);
 }
 
 /*
@@ -251,7 +193,7 @@ look_after_orphan(PresenceDatabase *database)
 	else if (presence_clock_now() > *since + ORPHAN_PATIENCE)
 	{
 		*since = 0;
-		give_up_start(database);
+		presence_slot_abandon(database);
 	}
 }
 
@@ -269,11 +211,11 @@ clear_up(PresenceDatabase *database)
 	handles[index] = NULL;
 	if (database->worker_state != PRESENCE_WORKER_STARTING)
 		return;
-	give_up_start(database);
+	presence_slot_abandon(database);
 	if (!database_exists(database->oid))
-		forget_database(database);
+		presence_slot_forget(database, database->oid);
 	else if (database->failures >= MAX_LOOKS && is_unused(database))
-		give_up_look(database);
+		presence_slot_unwant(database);	/* it lets no worker in */
 }
 
 /* Whether a slot holds nothing worth keeping. */
@@ -315,7 +257,7 @@ look_after_databases(void)
 			continue;
 		clear_up(database);
 		look_after_orphan(database);
-		if (claim_start(database))
+		if (presence_slot_start(database))
 			start_worker(database);
 	}
 }
@@ -348,7 +290,7 @@ presence_launcher_main(Datum arg)
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	wait_event = presence_compat_wait_event("PresenceLauncherMain");
 
-	presence_database_end_recovery();
+	presence_liveness_end_recovery();
 	before_shmem_exit(stop_launcher, (Datum) 0);
 	presence_database_set_launcher(MyLatch);
 	list_databases();
@@ -380,9 +322,9 @@ start_alone(void)
 	BackgroundWorkerHandle *handle;
 	pid_t		pid;
 
-	if (presence_worker_runs_alone())
+	if (presence_slot_is_claimed_alone())
 		return false;
-	presence_worker_describe(&description, MyDatabaseId);
+	describe_worker(&description, MyDatabaseId);
 	if (!RegisterDynamicBackgroundWorker(&description, &handle))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
@@ -390,7 +332,7 @@ start_alone(void)
 				 errdetail("All background worker slots are taken."),
 				 errhint("Raise max_worker_processes.")));
 	if (WaitForBackgroundWorkerStartup(handle, &pid) != BGWH_STARTED &&
-		!presence_worker_runs_alone())
+		!presence_slot_is_claimed_alone())
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
 				 errmsg("the presence worker did not start"),

@@ -4,11 +4,10 @@
  *		Gets workers out of the way of statements on whole databases.
  *
  * DROP DATABASE, ALTER DATABASE RENAME and SET TABLESPACE, and CREATE
- * DATABASE for its template, fail while anybody is connected.  Before such a
- * statement runs, the worker of the database is asked to leave: "holds" in its
- * slot counts the statements that hold it off, and the launcher starts none
- * until that is zero.  A process that ends in between takes its hold back.  Who
- * has no right to the statement sends nobody away.
+ * DATABASE for its template, fail while anybody is connected.  While such a
+ * statement runs, the worker of the database is held off (slot.c): asked to
+ * leave, and not started.  A process that ends in between lets it back.  Who has
+ * no right to the statement sends nobody away.
  *
  *	statement                   commits                    fails
  *	DROP DATABASE               slot, entries, queue go    worker comes back
@@ -36,15 +35,12 @@
 #include "commands/extension.h"
 #include "compat.h"
 #include "database.h"
-#include "ephemeral.h"
 #include "lifecycle.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
-#include "queue.h"
-#include "registry.h"
 #include "shmem.h"
+#include "slot.h"
 #include "storage/ipc.h"
-#include "storage/lwlock.h"
 #include "tcop/utility.h"
 #include "utils/syscache.h"
 
@@ -159,32 +155,15 @@ may_run(Node *stmt, Oid database)
 	return presence_compat_owns_database(database);
 }
 
-/* Keep the worker away from now on, and ask the one that runs to leave. */
-static void
-hold_off(PresenceDatabase *database)
-{
-	LWLockAcquire(presence_database_lock(), LW_EXCLUSIVE);
-	database->holds++;
-	held = database;
-	held_oid = database->oid;
-	LWLockRelease(presence_database_lock());
-	presence_database_wake_worker(database);
-}
-
 /* Let a worker come back if there is something to do for it. */
 static void
 let_back(void)
 {
 	PresenceDatabase *database = held;
 
-	if (database == NULL)
-		return;
-	LWLockAcquire(presence_database_lock(), LW_EXCLUSIVE);
 	held = NULL;
-	if (database->oid == held_oid)
-		database->holds--;		/* else it is gone, and its slot another's */
-	LWLockRelease(presence_database_lock());
-	presence_database_wake_launcher();
+	if (database)
+		presence_slot_let_back(database, held_oid);
 }
 
 /* The same, when the process ends in between. */
@@ -208,18 +187,6 @@ wait_until_gone(PresenceDatabase *database)
 	}
 }
 
-/* Drop what belongs to a database that has been dropped. */
-static void
-forget(PresenceDatabase *database, Oid oid)
-{
-	if (database->oid != oid)
-		return;					/* the launcher has done it already */
-	presence_queue_reset(database);
-	presence_registry_clear(oid);
-	presence_ephemeral_clear(oid);
-	presence_database_forget(oid);
-}
-
 /* Run a statement while a database has no worker. */
 static void
 process_alone(PresenceDatabase *database, PlannedStmt *pstmt, const char *query,
@@ -237,7 +204,8 @@ process_alone(PresenceDatabase *database, PlannedStmt *pstmt, const char *query,
 
 	PG_TRY();
 	{
-		hold_off(database);
+		held_oid = presence_slot_hold_off(database);
+		held = database;
 		wait_until_gone(database);
 		if (prev_process_utility)
 			prev_process_utility(pstmt, query, read_only_tree, context, params,
@@ -252,7 +220,7 @@ process_alone(PresenceDatabase *database, PlannedStmt *pstmt, const char *query,
 	}
 	PG_END_TRY();
 	if (drops)
-		forget(database, oid);
+		presence_slot_forget(database, oid);
 }
 
 /* Look at every utility statement. */
@@ -300,10 +268,7 @@ object_access(ObjectAccessType access, Oid class, Oid object, int column,
 		get_extension_oid("presence", true) != object)
 		return;
 	if (presence_database_mine())
-	{
-		presence_database_mine()->doubtful = true;
-		presence_database_wake_worker(presence_database_mine());
-	}
+		presence_slot_doubt(presence_database_mine());
 }
 
 /* Hook into utility statements and drops; once, at preload. */

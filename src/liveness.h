@@ -11,13 +11,26 @@
 #include "postgres.h"
 
 #include "clock.h"
+#include "database.h"
 #include "registry.h"
+
+extern Size presence_liveness_shmem_size(void);
+extern void presence_liveness_shmem_init(void *area, bool found);
+
+extern PresenceTime presence_liveness_floor(void);
+extern bool presence_liveness_floor_rose(PresenceDatabase *database);
+extern void presence_liveness_end_recovery(void);
+extern PresenceTime presence_liveness_stall_limit(void);
+extern void presence_liveness_check_stall(PresenceDatabase *database);
+extern void presence_liveness_check_wall_clock(void);
+extern void presence_liveness_promise(PresenceDatabase *database,
+									  PresenceTime within);
+extern void presence_liveness_promise_nothing(PresenceDatabase *database);
 
 extern PresenceTime presence_liveness_max_age(void);
 extern PresenceTime presence_liveness_cutoff(PresenceTime now,
 											 PresenceTime age);
 extern PresenceTime presence_liveness_row_slack(void);
-extern void presence_liveness_check_wall_clock(void);
 extern PresenceTime presence_liveness_seen(const char *channel, int length,
 										   TimestampTz row_last_seen);
 extern bool presence_liveness_is_live(const char *channel, int length,

@@ -54,15 +54,6 @@
 /* Blocks of a table from which old rows are removed at once. */
 #define BLOCKS_AT_ONCE 32
 
-/* Whether every channel with rows is known to be in the registry. */
-static bool
-registry_is_complete(void)
-{
-	PresenceDatabase *database = presence_database_mine();
-
-	return database && pg_atomic_read_u32(&database->loaded) == 1;
-}
-
 /* A channel's name as the registry takes it. */
 static PresenceName
 name_of(text *channel)
@@ -99,10 +90,7 @@ current_cutoff(void)
 static void
 forgive_stall(void)
 {
-	PresenceDatabase *database = presence_database_mine();
-
-	if (presence_database_stalled(database))
-		presence_database_raise_floor(database, presence_clock_now());
+	presence_liveness_check_stall(presence_database_mine());
 	presence_liveness_check_wall_clock();
 }
 
@@ -193,7 +181,8 @@ bury_old_self(text *channel)
 	List	   *rows;
 
 	if (life != PRESENCE_LIFE_DEAD && !others_revive(channel) &&
-		(life != PRESENCE_LIFE_ABSENT || registry_is_complete() ||
+		(life != PRESENCE_LIFE_ABSENT ||
+		 presence_registry_is_complete(presence_database_mine()) ||
 		 !presence_store_has_older(PointerGetDatum(channel), row_cutoff(cutoff))))
 		return;
 	rows = presence_store_lock_channels(PointerGetDatum(array_of_one(channel)),
@@ -401,7 +390,7 @@ beat_rows(Datum channel, TimestampTz wall, TimestampTz since)
 
 	if (count > 0)
 		presence_xact_put_off_death(Max(presence_clock_from_timestamp(oldest),
-										presence_database_floor()) +
+										presence_liveness_floor()) +
 									presence_liveness_max_age() + slack);
 	return count;
 }
@@ -748,7 +737,7 @@ presence_membership_pull_back(void)
 {
 	TimestampTz wall = presence_clock_wall();
 
-	if (!registry_is_complete())
+	if (!presence_registry_is_complete(presence_database_mine()))
 		presence_store_pull_back(wall, wall + presence_liveness_max_age());
 }
 

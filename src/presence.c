@@ -18,6 +18,7 @@
 #include "hash.h"
 #include "launcher.h"
 #include "lifecycle.h"
+#include "liveness.h"
 #include "miscadmin.h"
 #include "queue.h"
 #include "registry.h"
@@ -39,6 +40,8 @@ static const PresenceShmemArea areas[] = {
 	{"presence registry", presence_registry_shmem_size,
 		presence_registry_shmem_init, "presence_registry",
 	PRESENCE_REGISTRY_LOCKS},
+	{"presence liveness", presence_liveness_shmem_size,
+	presence_liveness_shmem_init},
 	{"presence queues", presence_queue_shmem_size, presence_queue_shmem_init,
 	"presence_queue", 1},
 	{"presence cells", presence_cells_shmem_size, presence_cells_shmem_init},

@@ -180,6 +180,14 @@ bucket_head(uint32 hash)
 	return &registry->heads[hash & (registry->nbuckets - 1)];
 }
 
+/* Whether every channel of a database that has rows has an entry. */
+bool
+presence_registry_is_complete(PresenceDatabase *database)
+{
+	return database &&
+		pg_atomic_read_u32(&database->loaded) == PRESENCE_LOAD_COMPLETE;
+}
+
 /* Name a channel of this process's database. */
 PresenceName
 presence_registry_name(const char *data, int length)
@@ -484,7 +492,7 @@ presence_registry_begin(const PresenceName *name, PresenceTime now,
 						PresenceTime cutoff, bool pin)
 {
 	PresenceDatabase *database = presence_database_mine();
-	bool		exact = database && pg_atomic_read_u32(&database->loaded) == 1;
+	bool		exact = presence_registry_is_complete(database);
 	LWLock	   *lock = partition_lock(name->hash);
 	PresenceCell *cell;
 	PresenceLife life;
@@ -510,7 +518,7 @@ presence_registry_begin(const PresenceName *name, PresenceTime now,
 	if (life == PRESENCE_LIFE_FULL)
 	{
 		if (database)
-			pg_atomic_write_u32(&database->loaded, 0);
+			pg_atomic_write_u32(&database->loaded, PRESENCE_LOAD_PARTIAL);
 		warn_full(name);
 	}
 	return life;

@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "clock.h"
+#include "database.h"
 
 #define PRESENCE_REGISTRY_LOCKS 128
 
@@ -66,6 +67,7 @@ typedef void (*PresenceScanFunc) (void *arg, PresenceEntryRef ref,
 extern Size presence_registry_shmem_size(void);
 extern void presence_registry_shmem_init(void *area, bool found);
 
+extern bool presence_registry_is_complete(PresenceDatabase *database);
 extern PresenceName presence_registry_name(const char *data, int length);
 extern PresenceLife presence_registry_touch(const PresenceName *name,
 											PresenceTime now,

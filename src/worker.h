@@ -10,11 +10,6 @@
 
 #include "postgres.h"
 
-#include "postmaster/bgworker.h"
-
 extern PGDLLEXPORT void presence_worker_main(Datum database);
-
-extern bool presence_worker_runs_alone(void);
-extern void presence_worker_describe(BackgroundWorker *worker, Oid database);
 
 #endif							/* PRESENCE_WORKER_H */

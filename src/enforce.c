@@ -8,7 +8,8 @@
  * worker, which calls presence_enforce_note() for each hint that it announces,
  * and presence_enforce_apply() afterwards: it looks, in the newest snapshot, for
  * presences of the users and rooms that the hints speak of.  Whichever hint
- * comes second finds the other transaction committed.
+ * comes second finds the other transaction committed.  That may fail for what
+ * others do, or for their triggers; then it is tried again, less and less often.
  *
  * A hint of somebody who entered is looked at only where the rules have changed
  * since they let it in (see "rules" in database.h), so this costs nothing while

@@ -12,9 +12,11 @@
  *
  * The dead are taken in batches, whose parts are removed one at a time: those
  * in "ranges" are still to be tried.  A part whose removal failed is halved
- * until the one stands alone that cannot be removed.  What could not be removed, because somebody had locked
- * its rows or because that raised an error, is put off, for longer each time,
- * so that it is in nobody's way.
+ * until the one stands alone that cannot be removed.  What could not be removed,
+ * because somebody had locked its rows or because that raised an error, is put
+ * off, for longer each time, so that it is in nobody's way.
+ *
+ * This is the worker's own memory: no locks.
  *
  *	noted ─► batch ─► removed, or alive after all
  *	           │ ▲

@@ -59,12 +59,14 @@
 #define FIRST_PAUSE (100 * 1000)
 #define MAX_DOUBLINGS 8
 
+/* Take the control lock. */
 static void
 lock_slots(void)
 {
 	LWLockAcquire(presence_database_lock(), LW_EXCLUSIVE);
 }
 
+/* Release it. */
 static void
 unlock_slots(void)
 {

@@ -12,9 +12,9 @@
  * statements take again, before its snapshot; if not, it is put off, and the
  * other steps go on.
  *
- * A transaction that is begun here is ended by presence_worker_xact_end(), or, by
- * who has something to do between the two, by presence_worker_xact_commit() and
- * presence_worker_xact_rest().
+ * A transaction that is begun here is ended by presence_worker_xact_end(), or,
+ * where something is to be done in between, by presence_worker_xact_commit() and
+ * presence_worker_xact_rest(), which make it up.
  *
  * An error comes up to the worker's main loop, and ends the worker.  Not so where
  * users' triggers, constraints and locks may make a step fail.  Such a step names
@@ -23,7 +23,7 @@
  *
  * Memory: what a step allocates lies in a scratch context, reset with each.
  *
- * This is the worker's own memory: no locks of shared memory.
+ * What is kept here is the worker's own memory: no locks of shared memory.
  *
  *-------------------------------------------------------------------------
  */
@@ -285,7 +285,7 @@ presence_worker_xact_rest(void)
 	MemoryContextReset(work.scratch);
 }
 
-/* Both. */
+/* Commit, and rest. */
 void
 presence_worker_xact_end(void)
 {

@@ -11,7 +11,7 @@
 #include "postgres.h"
 
 #include "fmgr.h"
-#include "registry.h"
+#include "name.h"
 #include "utils/jsonb.h"
 
 /* The texts of an array argument that holds no NULL unless it may. */

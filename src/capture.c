@@ -334,7 +334,7 @@ presence_capture_begin(const char *channel, int length, PresenceTime now,
 
 	if (!presence_shmem_ready())
 		return PRESENCE_LIFE_FULL;
-	name = presence_registry_name(channel, length);
+	name = presence_name_make(channel, length);
 	note = get_channel(&name);
 	if (!note->deed.pinned)
 	{
@@ -844,7 +844,7 @@ count_change(const PresenceHint *hint, bool joins)
 				   PRESENCE_EXPIRATIONS : PRESENCE_LEAVES]++;
 	if (channel == NULL)
 		return;					/* too long for the registry, too */
-	name = presence_registry_name(channel, strlen(channel));
+	name = presence_name_make(channel, strlen(channel));
 	note = get_channel(&name);
 	if (!note->deed.changed && !note->deed.pinned)
 		note->deed.ref = presence_registry_find(&name);

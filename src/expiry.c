@@ -178,7 +178,7 @@ find_late(PresenceExpiry *expiry, const char *channel, int length)
 
 	if (expiry->late->members == 0)
 		return NULL;
-	entry = latenames_lookup(expiry->late, presence_registry_name(channel, length));
+	entry = latenames_lookup(expiry->late, presence_name_make(channel, length));
 	return entry ? entry->late : NULL;
 }
 
@@ -205,7 +205,7 @@ make_late(PresenceExpiry *expiry, const Doomed *doomed)
 	if (late)
 		return late;
 	late = MemoryContextAllocZero(expiry->context, sizeof(Late));
-	late->name = presence_registry_name(MemoryContextStrdup(expiry->context, doomed->name),
+	late->name = presence_name_make(MemoryContextStrdup(expiry->context, doomed->name),
 										length);
 	entry = latenames_insert(expiry->late, late->name, &found);
 	entry->late = late;

@@ -75,7 +75,7 @@ registry_seen(const char *channel, int length)
 
 	if (!presence_shmem_ready() || RecoveryInProgress())
 		return 0;
-	name = presence_registry_name(channel, length);
+	name = presence_name_make(channel, length);
 	(void) presence_registry_look(&name, 0, &seen);
 	return seen;
 }

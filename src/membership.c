@@ -61,14 +61,6 @@ registry_is_complete(void)
 	return database && pg_atomic_read_u32(&database->loaded) == 1;
 }
 
-/* A channel's name as the registry takes it. */
-static PresenceName
-name_of(text *channel)
-{
-	return presence_registry_name(VARDATA_ANY(channel),
-								  VARSIZE_ANY_EXHDR(channel));
-}
-
 /* What the registry knows of a channel; ABSENT without shared memory. */
 static PresenceLife
 look_at(text *channel, PresenceTime cutoff)
@@ -78,7 +70,7 @@ look_at(text *channel, PresenceTime cutoff)
 
 	if (!presence_shmem_ready())
 		return PRESENCE_LIFE_ABSENT;
-	name = name_of(channel);
+	name = presence_name_of_text(channel);
 	return presence_registry_look(&name, cutoff, &seen);
 }
 
@@ -174,7 +166,7 @@ others_revive(text *channel)
 
 	if (!presence_shmem_ready())
 		return false;
-	name = name_of(channel);
+	name = presence_name_of_text(channel);
 	return presence_registry_is_reviving(&name) &&
 		!presence_capture_has_pinned(&name);
 }
@@ -496,7 +488,7 @@ static PresenceLife
 beat_entry(text *channel)
 {
 	PresenceTime now = presence_clock_now();
-	PresenceName name = name_of(channel);
+	PresenceName name = presence_name_of_text(channel);
 
 	return presence_registry_touch(&name, now,
 								   presence_liveness_cutoff(now, presence_liveness_max_age()));
@@ -532,7 +524,7 @@ sees_committed(void)
 static bool
 touch_entry(text *channel, PresenceTime cutoff)
 {
-	PresenceName name = name_of(channel);
+	PresenceName name = presence_name_of_text(channel);
 	PresenceTime now = presence_clock_now();
 	bool		absent = look_at(channel, cutoff) == PRESENCE_LIFE_ABSENT;
 
@@ -591,8 +583,7 @@ typedef struct Condemned
 #define SH_KEY_TYPE PresenceName
 #define SH_KEY name
 #define SH_HASH_KEY(tb, key) (key).hash
-#define SH_EQUAL(tb, a, b) ((a).hash == (b).hash && (a).length == (b).length && \
-							memcmp((a).data, (b).data, (a).length) == 0)
+#define SH_EQUAL(tb, a, b) presence_name_equal(&(a), &(b))
 #define SH_SCOPE static inline
 #define SH_DEFINE
 #define SH_DECLARE
@@ -608,7 +599,7 @@ condemn_channels(Datum *channels, int nchannels, PresenceTime cutoff)
 	for (int i = 0; i < nchannels && presence_shmem_ready(); i++)
 	{
 		text	   *channel = DatumGetTextPP(channels[i]);
-		PresenceName name = name_of(channel);
+		PresenceName name = presence_name_of_text(channel);
 		PresenceVerdict verdict;
 		Condemned  *entry;
 		bool		counted;
@@ -641,7 +632,7 @@ condemned_rows(List *rows, condemned_hash *table, PresenceTime cutoff)
 	foreach(lc, rows)
 	{
 		PresenceRow *row = lfirst(lc);
-		PresenceName name = presence_registry_name(row->channel,
+		PresenceName name = presence_name_make(row->channel,
 												   strlen(row->channel));
 		Condemned  *entry = condemned_lookup(table, name);
 
@@ -694,7 +685,7 @@ bury_rowless(condemned_hash *table, ArrayType *channels)
 	for (int i = 0; i < count; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		entry = condemned_lookup(table, name_of(DatumGetTextPP(datums[i])));
+		entry = condemned_lookup(table, presence_name_of_text(DatumGetTextPP(datums[i])));
 		if (entry)
 			entry->counted = true;
 	}

@@ -52,7 +52,6 @@
 
 #include "database.h"
 #include "guc.h"
-#include "hash.h"
 #include "miscadmin.h"
 #include "port/pg_bitutils.h"
 #include "registry.h"
@@ -178,18 +177,6 @@ static uint32 *
 bucket_head(uint32 hash)
 {
 	return &registry->heads[hash & (registry->nbuckets - 1)];
-}
-
-/* Name a channel of this process's database. */
-PresenceName
-presence_registry_name(const char *data, int length)
-{
-	PresenceName name;
-
-	name.data = data;
-	name.length = length;
-	name.hash = presence_hash_within(MyDatabaseId, data, length);
-	return name;
 }
 
 /* Whether a cell's entry has a name; the lengths are known to agree. */

@@ -11,20 +11,9 @@
 #include "postgres.h"
 
 #include "clock.h"
+#include "name.h"
 
 #define PRESENCE_REGISTRY_LOCKS 128
-
-/* A name has at most 255 characters of at most 4 bytes. */
-#define PRESENCE_MAX_NAME_CHARS 255
-#define PRESENCE_MAX_NAME_BYTES (PRESENCE_MAX_NAME_CHARS * 4)
-
-/* A channel of this process's database, with its hash. */
-typedef struct PresenceName
-{
-	const char *data;
-	int			length;			/* bytes */
-	uint32		hash;
-} PresenceName;
 
 /* What the registry knows of a channel. */
 typedef enum PresenceLife
@@ -66,7 +55,6 @@ typedef void (*PresenceScanFunc) (void *arg, PresenceEntryRef ref,
 extern Size presence_registry_shmem_size(void);
 extern void presence_registry_shmem_init(void *area, bool found);
 
-extern PresenceName presence_registry_name(const char *data, int length);
 extern PresenceLife presence_registry_touch(const PresenceName *name,
 											PresenceTime now,
 											PresenceTime cutoff);

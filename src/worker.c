@@ -990,7 +990,7 @@ static bool
 load_channel(void *arg, const char *channel, int length, TimestampTz last_seen)
 {
 	bool	   *complete = arg;
-	PresenceName name = presence_registry_name(channel, length);
+	PresenceName name = presence_name_make(channel, length);
 	uint32		changes;
 
 	if (presence_registry_load(&name, presence_clock_from_timestamp(last_seen),

@@ -13,6 +13,7 @@
 #include "commands/trigger.h"
 #include "compat.h"
 #include "executor/spi.h"
+#include "extension.h"
 #include "hint.h"
 #include "json.h"
 #include "lib/stringinfo.h"
@@ -223,7 +224,7 @@ presence_room_deleted(PG_FUNCTION_ARGS)
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_AFTER(data->tg_event) ||
 		!TRIGGER_FIRED_BY_DELETE(data->tg_event) ||
 		!TRIGGER_FIRED_FOR_ROW(data->tg_event) ||
-		RelationGetRelid(data->tg_relation) != presence_store_table("rooms"))
+		RelationGetRelid(data->tg_relation) != presence_extension_table("rooms"))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("this function serves the trigger of presence.rooms only"),
@@ -231,11 +232,11 @@ presence_room_deleted(PG_FUNCTION_ARGS)
 	room = SPI_getbinval(data->tg_trigtuple, data->tg_relation->rd_att, 1, &isnull);
 	presence_admission_note_room_deleted(data->tg_relation, DatumGetTextPP(room));
 	presence_store_connect();
-	caller = presence_store_become_owner();
+	caller = presence_extension_become_owner();
 	(void) presence_membership_remove(presence_store_lock_members(room, (Datum) 0,
 																  (Datum) 0, " nn"),
 									  PRESENCE_REASON_ROOM_DELETED);
-	presence_store_become_caller(caller);
+	presence_extension_become_caller(caller);
 	presence_store_finish();
 	return PointerGetDatum(NULL);
 }

@@ -27,6 +27,7 @@
 #include "catalog/pg_type.h"
 #include "compat.h"
 #include "database.h"
+#include "extension.h"
 #include "guc.h"
 #include "liveness.h"
 #include "membership.h"
@@ -218,13 +219,13 @@ differs(const PresenceEntrant *entrant, const PresenceRow *row)
 static bool
 is_present(const PresenceEntrant *entrant)
 {
-	PresenceSession caller = presence_store_become_owner();
+	PresenceSession caller = presence_extension_become_owner();
 	PresenceRow row;
 	bool		found;
 
 	found = presence_store_find(PointerGetDatum(entrant->room),
 								PointerGetDatum(entrant->channel), &row);
-	presence_store_become_caller(caller);
+	presence_extension_become_caller(caller);
 	return found;
 }
 
@@ -235,7 +236,7 @@ give_up(const PresenceEntrant *entrant, int attempts)
 	char	   *channel = text_to_cstring(entrant->channel);
 	char	   *room = text_to_cstring(entrant->room);
 	bool		present = is_present(entrant);
-	char	   *suppressor = presence_store_suppressor("presences", !present);
+	char	   *suppressor = presence_extension_suppressor("presences", !present);
 
 	if (present && !presence_permission_may_update(entrant->room, entrant->channel))
 		ereport(ERROR,
@@ -267,8 +268,8 @@ static bool
 may_be_hindered(void)
 {
 	return !presence_permission_touch_is_free() ||
-		presence_store_suppressor("presences", true) ||
-		presence_store_suppressor("presences", false);
+		presence_extension_suppressor("presences", true) ||
+		presence_extension_suppressor("presences", false);
 }
 
 /*
@@ -772,7 +773,7 @@ BlockNumber
 presence_membership_forget(PresencePast past, BlockNumber from)
 {
 	bool		admissions = past == PRESENCE_PAST_ADMISSIONS;
-	BlockNumber blocks = presence_store_blocks(admissions ? "admissions" : "user_last_seen");
+	BlockNumber blocks = presence_extension_blocks(admissions ? "admissions" : "user_last_seen");
 	BlockNumber to = from + BLOCKS_AT_ONCE;
 
 	if (from < blocks && admissions)
@@ -832,13 +833,15 @@ presence_membership_prune_rooms(void)
 {
 	List	   *found;
 	ListCell   *lc;
+	int			wait = ROOMS_LOCK_TIMEOUT;
 	uint64		count = 0;
 
 	forget_all();
 	if (!presence_admission_worker_enforces())
 		presence_store_restore_rooms((Datum) 0);
 	found = find_empty_rooms();
-	if (found == NIL || !presence_store_try_lock("rooms", ROOMS_LOCK_TIMEOUT))
+	if (found == NIL ||
+		!presence_extension_try_lock("rooms", ShareRowExclusiveLock, &wait))
 		return 0;
 	foreach(lc, found)
 		count += presence_store_delete_empty_rooms(lfirst(lc));

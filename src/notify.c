@@ -17,6 +17,7 @@
 #include "commands/async.h"
 #include "database.h"
 #include "ephemeral.h"
+#include "extension.h"
 #include "fmgr.h"
 #include "guc.h"
 #include "json.h"
@@ -454,7 +455,7 @@ asks_resync(PresenceHint *const *hints, int nhints)
 static bool
 lock_table(const char *name, LOCKMODE mode, int *wait)
 {
-	Oid			table = presence_store_table(name);
+	Oid			table = presence_extension_table(name);
 
 	for (;;)
 	{
@@ -586,7 +587,7 @@ presence_notify_transaction(PresenceHint *const *hints, int nhints, bool resync)
 	MemoryContext context;
 	MemoryContext old;
 
-	if (!presence_store_is_there())
+	if (!presence_extension_exists())
 		return true;			/* dropped since: nobody is to be told */
 	told = may_announce(&wait);
 	context = AllocSetContextCreate(CurrentMemoryContext, "presence notify",
@@ -594,7 +595,7 @@ presence_notify_transaction(PresenceHint *const *hints, int nhints, bool resync)
 	old = MemoryContextSwitchTo(context);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	PushActiveSnapshot(snapshot);
-	caller = presence_store_become_owner();
+	caller = presence_extension_become_owner();
 	presence_store_connect();
 	remember_leavers(hints, nhints, &wait);
 	if (told && (resync || asks_resync(hints, nhints)))
@@ -607,7 +608,7 @@ presence_notify_transaction(PresenceHint *const *hints, int nhints, bool resync)
 	else if (lock_table("presences", AccessShareLock, &wait))
 		forget_leavers(hints, nhints, snapshot);
 	presence_store_finish();
-	presence_store_become_caller(caller);
+	presence_extension_become_caller(caller);
 	PopActiveSnapshot();
 	UnregisterSnapshot(snapshot);
 	MemoryContextSwitchTo(old);

@@ -20,6 +20,7 @@
  */
 #include "postgres.h"
 
+#include "extension.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "permission.h"
@@ -91,7 +92,7 @@ has_no_policies(Oid table)
 static bool
 may_beat_for_all(void)
 {
-	Oid			table = presence_store_table("presences");
+	Oid			table = presence_extension_table("presences");
 
 	if (pg_class_aclcheck(table, GetUserId(), ACL_UPDATE) != ACLCHECK_OK &&
 		pg_attribute_aclcheck_all(table, GetUserId(), ACL_UPDATE,
@@ -108,7 +109,7 @@ may_beat_for_all(void)
 static bool
 may_see_all_rooms(void)
 {
-	return has_no_policies(presence_store_table("rooms"));
+	return has_no_policies(presence_extension_table("rooms"));
 }
 
 /*

@@ -7,7 +7,7 @@
  * Statements are prepared once in a session and kept.  They run as whoever
  * calls: its grants and row-level security decide.  Only the announcement of
  * events reads as the owner of the extension, between
- * presence_store_become_owner() and presence_store_become_caller(), because
+ * presence_extension_become_owner() and presence_extension_become_caller(), because
  * events tell what is, not what the caller may see.
  *
  * Names and operators are qualified, so the caller's search_path means
@@ -22,15 +22,10 @@
 #include "access/genam.h"
 #include "access/table.h"
 #include "access/xact.h"
-#include "catalog/namespace.h"
-#include "catalog/pg_authid.h"
-#include "catalog/pg_extension.h"
-#include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
-#include "commands/extension.h"
-#include "commands/trigger.h"
 #include "compat.h"
 #include "executor/spi.h"
+#include "extension.h"
 #include "hint.h"
 #include "jit/jit.h"
 #include "miscadmin.h"
@@ -799,96 +794,11 @@ one_array(void)
 	return array;
 }
 
-/* Whether the extension is there, as the running transaction sees it. */
-bool
-presence_store_is_there(void)
-{
-	return OidIsValid(get_extension_oid("presence", true));
-}
-
-/* Who owns the extension. */
-Oid
-presence_store_owner(void)
-{
-	Relation	relation = table_open(ExtensionRelationId, AccessShareLock);
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-	Oid			owner = BOOTSTRAP_SUPERUSERID;
-
-	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber,
-				F_NAMEEQ, CStringGetDatum("presence"));
-	scan = systable_beginscan(relation, ExtensionNameIndexId, true, NULL, 1, &key);
-	tuple = systable_getnext(scan);
-	if (HeapTupleIsValid(tuple))
-		owner = ((Form_pg_extension) GETSTRUCT(tuple))->extowner;
-	systable_endscan(scan);
-	table_close(relation, AccessShareLock);
-	return owner;
-}
-
-/* Act as the owner of the extension, past row-level security. */
-PresenceSession
-presence_store_become_owner(void)
-{
-	PresenceSession caller;
-
-	GetUserIdAndSecContext(&caller.user, &caller.context);
-	SetUserIdAndSecContext(presence_store_owner(),
-						   caller.context | SECURITY_LOCAL_USERID_CHANGE |
-						   SECURITY_NOFORCE_RLS);
-	return caller;
-}
-
-/* Act as the caller again. */
-void
-presence_store_become_caller(PresenceSession session)
-{
-	SetUserIdAndSecContext(session.user, session.context);
-}
-
-/* A table of the extension, by its name. */
-Oid
-presence_store_table(const char *name)
-{
-	Oid			schema = get_namespace_oid("presence", true);
-	Oid			table = OidIsValid(schema) ? get_relname_relid(name, schema) :
-		InvalidOid;
-
-	if (!OidIsValid(table))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("table presence.%s does not exist", name),
-				 errhint("Run CREATE EXTENSION presence in this database.")));
-	return table;
-}
-
-/*
- * Wait at most so long for every transaction that is changing a table; whether
- * they have ended, and others are kept out until this one ends.  It is asked
- * again and again rather than waited for: nobody queues behind who waits, and
- * there is no error that would have to be caught.
- */
-bool
-presence_store_try_lock(const char *name, int timeout_ms)
-{
-	Oid			table = presence_store_table(name);
-
-	for (int waited = 0; waited < timeout_ms; waited++)
-	{
-		if (ConditionalLockRelationOid(table, ShareRowExclusiveLock))
-			return true;
-		CHECK_FOR_INTERRUPTS();
-		pg_usleep(1000);
-	}
-	return false;
-}
-
 /* Keep those who enter out until the transaction ends, waiting for the others. */
 void
 presence_store_lock_rooms(void)
 {
-	LockRelationOid(presence_store_table("rooms"), ShareRowExclusiveLock);
+	LockRelationOid(presence_extension_table("rooms"), ShareRowExclusiveLock);
 }
 
 /*
@@ -933,7 +843,7 @@ look_up_room(Oid table, Datum room, PresenceRoomRules *rules)
 bool
 presence_store_find_room(Datum room, PresenceRoomRules *rules)
 {
-	Oid			table = presence_store_table("rooms");
+	Oid			table = presence_extension_table("rooms");
 
 	LockRelationOid(table, RowExclusiveLock);
 	return look_up_room(table, room, rules);
@@ -943,7 +853,7 @@ presence_store_find_room(Datum room, PresenceRoomRules *rules)
 static void
 reject_room(Datum room)
 {
-	char	   *suppressor = presence_store_suppressor("rooms", true);
+	char	   *suppressor = presence_extension_suppressor("rooms", true);
 
 	ereport(ERROR,
 			(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
@@ -977,12 +887,12 @@ presence_store_enter_room(Datum room)
 static ArrayType *
 find_empty(Datum rooms)
 {
-	PresenceSession caller = presence_store_become_owner();
+	PresenceSession caller = presence_extension_become_owner();
 	ArrayType  *empty;
 
 	(void) run_newest(&empty_among, &rooms, NULL);
 	empty = one_array();
-	presence_store_become_caller(caller);
+	presence_extension_become_caller(caller);
 	return empty;
 }
 
@@ -1073,35 +983,6 @@ presence_store_has_meta(Datum room, Datum channel, Datum meta)
 	Datum		values[] = {room, channel, meta};
 
 	return any_rows(run(&has_meta, values, NULL, InvalidSnapshot, 1));
-}
-
-/*
- * A trigger of the user's own that can keep rows of a table from being
- * inserted, or updated, in silence: its name, or NULL.
- */
-char *
-presence_store_suppressor(const char *name, bool insert)
-{
-	Relation	relation = table_open(presence_store_table(name), AccessShareLock);
-	TriggerDesc *triggers = relation->trigdesc;
-	char	   *suppressor = NULL;
-
-	for (int i = 0; triggers && i < triggers->numtriggers; i++)
-	{
-		Trigger    *trigger = &triggers->triggers[i];
-
-		if (TRIGGER_FOR_BEFORE(trigger->tgtype) && TRIGGER_FOR_ROW(trigger->tgtype) &&
-			(insert ? TRIGGER_FOR_INSERT(trigger->tgtype) :
-			 TRIGGER_FOR_UPDATE(trigger->tgtype)) &&
-			trigger->tgenabled != TRIGGER_DISABLED &&
-			strcmp(trigger->tgname, "presence_renew_id") != 0)
-		{
-			suppressor = pstrdup(trigger->tgname);
-			break;
-		}
-	}
-	table_close(relation, AccessShareLock);
-	return suppressor;
 }
 
 /* Lock a presence for removal. */
@@ -1223,12 +1104,12 @@ presence_store_beat(Datum channel, TimestampTz now, TimestampTz since,
 ArrayType *
 presence_store_remaining(Datum channels)
 {
-	PresenceSession caller = presence_store_become_owner();
+	PresenceSession caller = presence_extension_become_owner();
 	ArrayType  *left;
 
 	(void) run_newest(&remaining, &channels, NULL);
 	left = one_array();
-	presence_store_become_caller(caller);
+	presence_extension_become_caller(caller);
 	return left;
 }
 
@@ -1505,17 +1386,6 @@ presence_store_check_constraints(void)
 	MemoryContextSwitchTo(context);
 }
 
-/* How many blocks a table has. */
-BlockNumber
-presence_store_blocks(const char *name)
-{
-	Relation	relation = table_open(presence_store_table(name), AccessShareLock);
-	BlockNumber blocks = RelationGetNumberOfBlocks(relation);
-
-	table_close(relation, NoLock);
-	return blocks;
-}
-
 /* Run a statement on the rows of some blocks, with a time. */
 static void
 run_in_blocks(Statement *statement, BlockNumber from, BlockNumber to,
@@ -1591,13 +1461,13 @@ presence_store_banned_exist(Datum users)
 void
 presence_store_restore_rooms(Datum rooms)
 {
-	PresenceSession caller = presence_store_become_owner();
+	PresenceSession caller = presence_extension_become_owner();
 
 	if (rooms)
 		(void) run(&restore_rooms, &rooms, NULL, InvalidSnapshot, 0);
 	else
 		(void) run(&restore_all_rooms, NULL, NULL, InvalidSnapshot, 0);
-	presence_store_become_caller(caller);
+	presence_extension_become_caller(caller);
 }
 
 /* Whether a user is invited to a room. */

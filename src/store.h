@@ -60,31 +60,18 @@ typedef struct PresenceRoomRules
 	bool		private;
 } PresenceRoomRules;
 
-typedef struct PresenceSession
-{
-	Oid			user;
-	int			context;
-} PresenceSession;
-
 /* Looks at a channel with a last_seen; false: it has seen enough. */
 typedef bool (*PresenceChannelVisitor) (void *arg, const char *channel,
 										int length, TimestampTz last_seen);
 
 extern void presence_store_connect(void);
 extern void presence_store_finish(void);
-extern bool presence_store_is_there(void);
-extern Oid	presence_store_owner(void);
-extern PresenceSession presence_store_become_owner(void);
-extern void presence_store_become_caller(PresenceSession session);
 
-extern Oid	presence_store_table(const char *name);
-extern bool presence_store_try_lock(const char *table, int timeout_ms);
 extern bool presence_store_find_room(Datum room, PresenceRoomRules *rules);
 extern PresenceRoomRules presence_store_enter_room(Datum room);
 extern void presence_store_lock_rooms(void);
 extern ArrayType *presence_store_empty_rooms(text *after, int limit, text **last);
 extern uint64 presence_store_delete_empty_rooms(ArrayType *rooms);
-extern BlockNumber presence_store_blocks(const char *name);
 
 extern bool presence_store_insert(Datum room, Datum channel, Datum user,
 								  Datum meta, const char *nulls,
@@ -95,7 +82,6 @@ extern bool presence_store_replace(Datum room, Datum channel, Datum user,
 								   PresenceRow *row);
 extern bool presence_store_merge_meta(Datum room, Datum channel, Datum meta);
 extern bool presence_store_has_meta(Datum room, Datum channel, Datum meta);
-extern char *presence_store_suppressor(const char *table, bool insert);
 extern List *presence_store_lock_presence(Datum room, Datum channel);
 extern List *presence_store_lock_channels(Datum channels, bool skip_locked);
 extern uint64 presence_store_delete(List *rows);

@@ -57,6 +57,7 @@
 #include "ephemeral.h"
 #include "executor/spi.h"
 #include "expiry.h"
+#include "extension.h"
 #include "guc.h"
 #include "liveness.h"
 #include "membership.h"
@@ -418,7 +419,7 @@ begin_transaction(const char *what)
 		worker.database && worker.database->doubtful)
 		adopt_extension(extension);
 	worker.extension = extension;
-	SetUserIdAndSecContext(presence_store_owner(),
+	SetUserIdAndSecContext(presence_extension_owner(),
 						   SECURITY_LOCAL_USERID_CHANGE | SECURITY_NOFORCE_RLS);
 	MemoryContextSwitchTo(worker.scratch);
 }
@@ -478,7 +479,7 @@ static bool
 lock_tables(const WorkerTable *tables)
 {
 	for (; tables->name; tables++)
-		if (!ConditionalLockRelationOid(presence_store_table(tables->name), tables->mode))
+		if (!ConditionalLockRelationOid(presence_extension_table(tables->name), tables->mode))
 			return false;
 	return true;
 }

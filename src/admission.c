@@ -43,6 +43,8 @@
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "storage/proc.h"
+#include "store.h"
+#include "store_presences.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"

@@ -14,7 +14,8 @@
 #include "hint.h"
 #include "nodes/pg_list.h"
 #include "roster.h"
-#include "store.h"
+#include "store_people.h"
+#include "store_presences.h"
 #include "utils/snapshot.h"
 
 typedef enum PresenceEventKind

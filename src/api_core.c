@@ -23,6 +23,7 @@
 #include "miscadmin.h"
 #include "permission.h"
 #include "shmem.h"
+#include "store.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 

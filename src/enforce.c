@@ -25,7 +25,7 @@
 #include "database.h"
 #include "enforce.h"
 #include "membership.h"
-#include "store.h"
+#include "store_rooms.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"

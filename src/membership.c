@@ -34,6 +34,8 @@
 #include "miscadmin.h"
 #include "permission.h"
 #include "shmem.h"
+#include "store_channels.h"
+#include "store_people.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 

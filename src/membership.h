@@ -12,7 +12,7 @@
 
 #include "hint.h"
 #include "registry.h"
-#include "store.h"
+#include "store_presences.h"
 #include "utils/array.h"
 
 /* Rooms that are looked at at once, to remove the empty ones. */

@@ -26,6 +26,7 @@
 #include "notify.h"
 #include "shmem.h"
 #include "storage/lmgr.h"
+#include "store.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
 #include "utils/json.h"

@@ -25,6 +25,8 @@
 #include "miscadmin.h"
 #include "permission.h"
 #include "store.h"
+#include "store_channels.h"
+#include "store_rooms.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"

@@ -55,15 +55,6 @@
 /* Blocks of a table from which old rows are removed at once. */
 #define BLOCKS_AT_ONCE 32
 
-/* Whether every channel with rows is known to be in the registry. */
-static bool
-registry_is_complete(void)
-{
-	PresenceDatabase *database = presence_database_mine();
-
-	return database && pg_atomic_read_u32(&database->loaded) == 1;
-}
-
 /* What the registry knows of a channel; ABSENT without shared memory. */
 static PresenceLife
 look_at(text *channel, PresenceTime cutoff)
@@ -186,7 +177,7 @@ bury_old_self(text *channel)
 	List	   *rows;
 
 	if (life != PRESENCE_LIFE_DEAD && !others_revive(channel) &&
-		(life != PRESENCE_LIFE_ABSENT || registry_is_complete() ||
+		(life != PRESENCE_LIFE_ABSENT || presence_registry_is_complete(presence_database_mine()) ||
 		 !presence_store_has_older(PointerGetDatum(channel), row_cutoff(cutoff))))
 		return;
 	rows = presence_store_lock_channels(PointerGetDatum(array_of_one(channel)),
@@ -740,7 +731,7 @@ presence_membership_pull_back(void)
 {
 	TimestampTz wall = presence_clock_wall();
 
-	if (!registry_is_complete())
+	if (!presence_registry_is_complete(presence_database_mine()))
 		presence_store_pull_back(wall, wall + presence_liveness_max_age());
 }
 

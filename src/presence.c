@@ -23,7 +23,7 @@
 #include "miscadmin.h"
 #include "notify.h"
 #include "queue.h"
-#include "registry.h"
+#include "registry_mem.h"
 #include "shmem.h"
 
 PRESENCE_MODULE_MAGIC("presence", "1.0");
@@ -38,8 +38,8 @@ static const PresenceShmemArea areas[] = {
 	presence_database_shmem_init, "presence_control", 1},
 	{"presence backends", presence_backend_shmem_size,
 	presence_backend_shmem_init},
-	{"presence registry", presence_registry_shmem_size,
-		presence_registry_shmem_init, "presence_registry",
+	{"presence registry", presence_registry_mem_shmem_size,
+		presence_registry_mem_shmem_init, "presence_registry",
 	PRESENCE_REGISTRY_LOCKS},
 	{"presence queues", presence_queue_shmem_size, presence_queue_shmem_init,
 	"presence_queue", 1},

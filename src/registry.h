@@ -11,9 +11,8 @@
 #include "postgres.h"
 
 #include "clock.h"
+#include "database.h"
 #include "name.h"
-
-#define PRESENCE_REGISTRY_LOCKS 128
 
 /* What the registry knows of a channel. */
 typedef enum PresenceLife
@@ -52,9 +51,7 @@ typedef struct PresenceVerdict
 typedef void (*PresenceScanFunc) (void *arg, PresenceEntryRef ref,
 								  PresenceTime seen);
 
-extern Size presence_registry_shmem_size(void);
-extern void presence_registry_shmem_init(void *area, bool found);
-
+extern bool presence_registry_is_complete(PresenceDatabase *database);
 extern PresenceLife presence_registry_touch(const PresenceName *name,
 											PresenceTime now,
 											PresenceTime cutoff);

@@ -16,12 +16,15 @@
 #include "args.h"
 #include "backend.h"
 #include "catalog/pg_type.h"
+#include "cleanup.h"
 #include "compat.h"
 #include "funcapi.h"
+#include "heartbeat.h"
 #include "liveness.h"
 #include "membership.h"
 #include "miscadmin.h"
 #include "permission.h"
+#include "removal.h"
 #include "shmem.h"
 #include "store.h"
 #include "utils/builtins.h"
@@ -276,7 +279,7 @@ presence_remove(PG_FUNCTION_ARGS)
 	presence_store_connect();
 	rows = presence_store_lock_presence(PointerGetDatum(room),
 										PointerGetDatum(channel));
-	removed = presence_membership_remove(rows, PRESENCE_REASON_LEAVE);
+	removed = presence_removal_delete(rows, PRESENCE_REASON_LEAVE);
 
 	presence_store_finish();
 	PG_RETURN_BOOL(removed > 0);
@@ -288,9 +291,9 @@ touch_in_store(text *channel)
 {
 	if (!presence_permission_may_touch(channel))
 		return false;
-	if (presence_membership_beat(channel) == PRESENCE_LIFE_ALIVE)
+	if (presence_heartbeat_beat(channel) == PRESENCE_LIFE_ALIVE)
 		return true;
-	return presence_membership_touch(channel);
+	return presence_heartbeat_touch(channel);
 }
 
 /* A heartbeat of a channel; whether it is present. */
@@ -301,7 +304,7 @@ touch(text *channel)
 
 	presence_backend_count_touches(1);
 	if (presence_permission_touch_is_free() &&
-		presence_membership_beat(channel) == PRESENCE_LIFE_ALIVE)
+		presence_heartbeat_beat(channel) == PRESENCE_LIFE_ALIVE)
 		return true;
 	presence_store_connect();
 	present = touch_in_store(channel);
@@ -342,7 +345,7 @@ presence_touch_many(PG_FUNCTION_ARGS)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (!is_free ||
-			presence_membership_beat(DatumGetTextPP(channels.datums[i])) != PRESENCE_LIFE_ALIVE)
+			presence_heartbeat_beat(DatumGetTextPP(channels.datums[i])) != PRESENCE_LIFE_ALIVE)
 			channels.datums[nmissing++] = channels.datums[i];
 	}
 
@@ -396,7 +399,7 @@ leave_all(Datum *channels, int count)
 
 	presence_store_connect();
 	rows = presence_store_lock_channels(PointerGetDatum(array), false);
-	removed = presence_membership_remove(rows, PRESENCE_REASON_LEAVE);
+	removed = presence_removal_delete(rows, PRESENCE_REASON_LEAVE);
 
 	presence_store_finish();
 	return removed;
@@ -453,7 +456,7 @@ prune_presences(PG_FUNCTION_ARGS)
 	}
 	PreventCommandDuringRecovery("prune_presences()");
 	presence_store_connect();
-	removed = presence_membership_prune(age);
+	removed = presence_removal_prune(age);
 	presence_store_finish();
 	PG_RETURN_INT64(removed);
 }
@@ -470,7 +473,7 @@ prune_rooms(PG_FUNCTION_ARGS)
 
 	PreventCommandDuringRecovery("prune_rooms()");
 	presence_store_connect();
-	removed = presence_membership_prune_rooms();
+	removed = presence_cleanup_rooms();
 	presence_store_finish();
 	PG_RETURN_INT64(removed);
 }

@@ -18,10 +18,11 @@
 #include "json.h"
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
-#include "membership.h"
 #include "miscadmin.h"
 #include "permission.h"
+#include "removal.h"
 #include "store.h"
+#include "store_presences.h"
 #include "utils/builtins.h"
 #include "utils/json.h"
 #include "utils/rel.h"
@@ -151,7 +152,7 @@ presence_kick(PG_FUNCTION_ARGS)
 	presence_store_connect();
 	rows = presence_store_lock_members(PointerGetDatum(room), PointerGetDatum(user),
 									   PointerGetDatum(channel), nulls);
-	removed = presence_membership_remove(rows, PRESENCE_REASON_KICKED);
+	removed = presence_removal_delete(rows, PRESENCE_REASON_KICKED);
 	presence_store_finish();
 	PG_RETURN_INT64(removed);
 }
@@ -182,7 +183,7 @@ presence_ban(PG_FUNCTION_ARGS)
 	rows = PG_GETARG_TIMESTAMPTZ(2) <= GetCurrentTimestamp() ? NIL :
 		presence_store_lock_members(PointerGetDatum(room), PointerGetDatum(user),
 									(Datum) 0, nulls);
-	removed = presence_membership_remove(rows, PRESENCE_REASON_BANNED);
+	removed = presence_removal_delete(rows, PRESENCE_REASON_BANNED);
 	presence_store_finish();
 	PG_RETURN_INT64(removed);
 }
@@ -233,7 +234,7 @@ presence_room_deleted(PG_FUNCTION_ARGS)
 	presence_admission_note_room_deleted(data->tg_relation, DatumGetTextPP(room));
 	presence_store_connect();
 	caller = presence_extension_become_owner();
-	(void) presence_membership_remove(presence_store_lock_members(room, (Datum) 0,
+	(void) presence_removal_delete(presence_store_lock_members(room, (Datum) 0,
 																  (Datum) 0, " nn"),
 									  PRESENCE_REASON_ROOM_DELETED);
 	presence_extension_become_caller(caller);

@@ -330,7 +330,6 @@ presence_capture_begin(const char *channel, int length, PresenceTime now,
 	PresenceName name;
 	CapturedChannel *note;
 	PresenceLife life;
-	PresenceTime seen;
 
 	if (!presence_shmem_ready())
 		return PRESENCE_LIFE_FULL;
@@ -344,7 +343,7 @@ presence_capture_begin(const char *channel, int length, PresenceTime now,
 			return life;
 	}
 	life = beat ? presence_registry_touch(&name, now, cutoff) :
-		presence_registry_look(&name, cutoff, &seen);
+		presence_registry_look(&name, cutoff).life;
 	if (life == PRESENCE_LIFE_DEAD)
 		(void) presence_registry_begin(&name, now, cutoff, false);
 	return life;

@@ -206,7 +206,7 @@ make_late(PresenceExpiry *expiry, const Doomed *doomed)
 		return late;
 	late = MemoryContextAllocZero(expiry->context, sizeof(Late));
 	late->name = presence_name_make(MemoryContextStrdup(expiry->context, doomed->name),
-										length);
+									length);
 	entry = latenames_insert(expiry->late, late->name, &found);
 	entry->late = late;
 	return late;

@@ -76,7 +76,7 @@ registry_seen(const char *channel, int length)
 	if (!presence_shmem_ready() || RecoveryInProgress())
 		return 0;
 	name = presence_name_make(channel, length);
-	(void) presence_registry_look(&name, 0, &seen);
+	seen = presence_registry_look(&name, 0).seen;
 	return seen;
 }
 

@@ -110,36 +110,24 @@ presence_registry_touch(const PresenceName *name, PresenceTime now,
 	return life;
 }
 
-/* What is known of a channel, and its newest sign of life (0: none). */
-PresenceLife
-presence_registry_look(const PresenceName *name, PresenceTime cutoff,
-					   PresenceTime *seen)
+/* What is known of a channel. */
+PresenceEntryView
+presence_registry_look(const PresenceName *name, PresenceTime cutoff)
 {
 	LWLock	   *lock = presence_registry_mem_partition(name->hash);
+	PresenceEntryView view = {PRESENCE_LIFE_ABSENT};
 	PresenceCell *cell;
-	PresenceLife life;
 
 	LWLockAcquire(lock, LW_SHARED);
 	cell = presence_registry_mem_find(name);
-	life = judge_cell(cell, cutoff);
-	*seen = cell ? (PresenceTime) pg_atomic_read_u64(&cell->seen) : 0;
+	if (cell)
+	{
+		view.life = judge_cell(cell, cutoff);
+		view.seen = (PresenceTime) pg_atomic_read_u64(&cell->seen);
+		view.revived = (cell->flags & CELL_REVIVED) != 0;
+	}
 	LWLockRelease(lock);
-	return life;
-}
-
-/* Whether a running transaction has brought a channel back to life. */
-bool
-presence_registry_is_reviving(const PresenceName *name)
-{
-	LWLock	   *lock = presence_registry_mem_partition(name->hash);
-	PresenceCell *cell;
-	bool		reviving;
-
-	LWLockAcquire(lock, LW_SHARED);
-	cell = presence_registry_mem_find(name);
-	reviving = cell && (cell->flags & CELL_REVIVED);
-	LWLockRelease(lock);
-	return reviving;
+	return view;
 }
 
 /*

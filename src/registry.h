@@ -24,6 +24,15 @@ typedef enum PresenceLife
 	PRESENCE_LIFE_DEAD			/* silent for too long, or being removed */
 } PresenceLife;
 
+/* What the registry knows of a channel at one moment. */
+typedef struct PresenceEntryView
+{
+	PresenceLife life;
+	PresenceTime seen;			/* newest sign of life; 0: none */
+	bool		revived;		/* a running transaction brought it back to
+								 * life */
+} PresenceEntryView;
+
 /* An entry, and which of its successive owners is meant. */
 typedef struct PresenceEntryRef
 {
@@ -55,13 +64,11 @@ extern bool presence_registry_is_complete(PresenceDatabase *database);
 extern PresenceLife presence_registry_touch(const PresenceName *name,
 											PresenceTime now,
 											PresenceTime cutoff);
-extern PresenceLife presence_registry_look(const PresenceName *name,
-										   PresenceTime cutoff,
-										   PresenceTime *seen);
+extern PresenceEntryView presence_registry_look(const PresenceName *name,
+												PresenceTime cutoff);
 extern PresenceLife presence_registry_begin(const PresenceName *name,
 											PresenceTime now,
 											PresenceTime cutoff, bool pin);
-extern bool presence_registry_is_reviving(const PresenceName *name);
 extern PresenceEntryRef presence_registry_find(const PresenceName *name);
 extern void presence_registry_end(const PresenceName *name,
 								  const PresenceDeed *deed, bool committed);

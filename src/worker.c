@@ -50,6 +50,7 @@
 #include "catalog/pg_database.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_type.h"
+#include "cleanup.h"
 #include "commands/extension.h"
 #include "compat.h"
 #include "database.h"
@@ -60,7 +61,6 @@
 #include "extension.h"
 #include "guc.h"
 #include "liveness.h"
-#include "membership.h"
 #include "miscadmin.h"
 #include "notify.h"
 #include "pgstat.h"
@@ -68,6 +68,7 @@
 #include "queue.h"
 #include "registry.h"
 #include "relay.h"
+#include "removal.h"
 #include "shmem.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
@@ -978,7 +979,7 @@ expire_due(PresenceTime now)
 		return;
 	}
 	presence_store_connect();
-	removed = presence_membership_expire(channels, max_age);
+	removed = presence_removal_expire(channels, max_age);
 	if (!is_loaded())
 		left = presence_store_older_among(channels, max_age);
 	presence_store_finish();
@@ -1063,7 +1064,7 @@ correct_future(PresenceTime now)
 		return;
 	worker.next_future = now + presence_liveness_max_age() / 4;
 	presence_store_connect();
-	presence_membership_pull_back();
+	presence_removal_pull_back();
 	presence_store_finish();
 	end_work();
 }
@@ -1269,7 +1270,7 @@ forget_some(PresencePast past, PresenceTime now)
 		return;
 	}
 	presence_store_connect();
-	worker.chores.block = presence_membership_forget(past, worker.chores.block);
+	worker.chores.block = presence_cleanup_forget(past, worker.chores.block);
 	presence_store_finish();
 	end_work();
 	rest_from_chore(now);

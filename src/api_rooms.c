@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * api_rooms.c
- *		The SQL functions of admission, moderation, statuses and broadcast.
+ *		The SQL functions of admission, moderation and broadcast.
  *
  *-------------------------------------------------------------------------
  */
@@ -17,7 +17,6 @@
 #include "hint.h"
 #include "json.h"
 #include "lib/stringinfo.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "permission.h"
 #include "removal.h"
@@ -29,7 +28,6 @@
 #include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(presence_check_room_settings);
-PG_FUNCTION_INFO_V1(presence_check_status);
 PG_FUNCTION_INFO_V1(presence_invite);
 PG_FUNCTION_INFO_V1(presence_uninvite);
 PG_FUNCTION_INFO_V1(presence_kick);
@@ -37,8 +35,6 @@ PG_FUNCTION_INFO_V1(presence_ban);
 PG_FUNCTION_INFO_V1(presence_unban);
 PG_FUNCTION_INFO_V1(presence_room_deleted);
 PG_FUNCTION_INFO_V1(presence_broadcast);
-
-#define MAX_MESSAGE 100			/* characters */
 
 /* Bytes that a notification may have, less its epoch and number. */
 #define MAX_BROADCAST (PRESENCE_MAX_PAYLOAD - 64)
@@ -57,40 +53,6 @@ presence_check_room_settings(PG_FUNCTION_ARGS)
 				 errhint("Pass the most connections to admit, or 0 for no limit.")));
 	if (!PG_ARGISNULL(1))
 		presence_args_check_object(PG_GETARG_JSONB_P(1), "meta");
-	PG_RETURN_VOID();
-}
-
-/*
- * presence.check_status(status text, custom_message text) returns void
- */
-Datum
-presence_check_status(PG_FUNCTION_ARGS)
-{
-	static const char *const statuses[] = {"online", "away", "busy", "offline"};
-	char	   *status;
-	bool		known = false;
-	int			length;
-
-	if (PG_ARGISNULL(0))
-		presence_args_reject_null("status");
-	status = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	for (int i = 0; i < lengthof(statuses); i++)
-		known |= strcmp(status, statuses[i]) == 0;
-	if (!known)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("argument \"status\" must be online, away, busy or offline"),
-				 errdetail("The value has %d characters.", pg_mbstrlen(status)),
-				 errhint("Choose offline to be invisible.")));
-	if (PG_ARGISNULL(1))
-		PG_RETURN_VOID();
-	length = pg_mbstrlen(text_to_cstring(PG_GETARG_TEXT_PP(1)));
-	if (length > MAX_MESSAGE)
-		ereport(ERROR,
-				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
-				 errmsg("argument \"custom_message\" is too long"),
-				 errdetail("The value has %d characters.", length),
-				 errhint("Pass a message of at most %d characters.", MAX_MESSAGE)));
 	PG_RETURN_VOID();
 }
 
@@ -235,8 +197,8 @@ presence_room_deleted(PG_FUNCTION_ARGS)
 	presence_store_connect();
 	caller = presence_extension_become_owner();
 	(void) presence_removal_delete(presence_store_lock_members(room, (Datum) 0,
-																  (Datum) 0, " nn"),
-									  PRESENCE_REASON_ROOM_DELETED);
+															   (Datum) 0, " nn"),
+								   PRESENCE_REASON_ROOM_DELETED);
 	presence_extension_become_caller(caller);
 	presence_store_finish();
 	return PointerGetDatum(NULL);

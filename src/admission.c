@@ -33,6 +33,7 @@
 #include "commands/trigger.h"
 #include "compat.h"
 #include "database.h"
+#include "extension.h"
 #include "guc.h"
 #include "hash.h"
 #include "miscadmin.h"
@@ -41,6 +42,9 @@
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "storage/proc.h"
+#include "store.h"
+#include "store_presences.h"
+#include "store_rooms.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -122,7 +126,7 @@ ban_timeout(void)
 static void
 lock_bans(void)
 {
-	Oid			bans = presence_store_table("bans");
+	Oid			bans = presence_extension_table("bans");
 	MemoryContext context = CurrentMemoryContext;
 	int			timeout = ban_timeout();
 	int			level = NewGUCNestLevel();
@@ -179,7 +183,7 @@ presence_admission_note_room_deleted(Relation rooms, text *room)
 static bool
 bans_exist(void)
 {
-	Relation	bans = table_open(presence_store_table("bans"), RowExclusiveLock);
+	Relation	bans = table_open(presence_extension_table("bans"), RowExclusiveLock);
 	bool		exist = RelationGetNumberOfBlocks(bans) > 0;
 
 	table_close(bans, NoLock);
@@ -205,7 +209,7 @@ presence_admission_prepare(PresenceAdmission *admission,
 static void
 lock_slot(int kind, uint32 hash)
 {
-	LockDatabaseObject(presence_store_table("rooms"), hash % LOCK_SLOTS, kind,
+	LockDatabaseObject(presence_extension_table("rooms"), hash % LOCK_SLOTS, kind,
 					   ExclusiveLock);
 }
 
@@ -302,12 +306,12 @@ void
 presence_admission_check(const PresenceAdmission *admission, text *room,
 						 text *user, PresenceEntrance entrance)
 {
-	PresenceSession caller = presence_store_become_owner();
+	PresenceSession caller = presence_extension_become_owner();
 
 	check_user(admission, room, user);
 	if (entrance != PRESENCE_ENTRANCE_USER)
 		check_place(admission, room, user, entrance == PRESENCE_ENTRANCE_LIVE);
-	presence_store_become_caller(caller);
+	presence_extension_become_caller(caller);
 }
 
 /*
@@ -317,7 +321,7 @@ presence_admission_check(const PresenceAdmission *admission, text *room,
 static bool
 is_exempt(void)
 {
-	return superuser() || has_privs_of_role(GetUserId(), presence_store_owner());
+	return superuser() || has_privs_of_role(GetUserId(), presence_extension_owner());
 }
 
 /* Ask the rules of a room about who has a row in it now. */

@@ -10,7 +10,7 @@
 
 #include "postgres.h"
 
-#include "store.h"
+#include "store_rooms.h"
 #include "utils/relcache.h"
 
 #define PRESENCE_ERRCODE_ROOM_FULL		MAKE_SQLSTATE('P', 'R', '0', '0', '1')

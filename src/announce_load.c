@@ -23,9 +23,10 @@
 #include "postgres.h"
 
 #include "announce_turn.h"
+#include "lib/simplehash.h"
 #include "liveness.h"
 #include "miscadmin.h"
-#include "store.h"
+#include "store_presences.h"
 
 /* Look presences up in the table. */
 static void

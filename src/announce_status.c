@@ -15,7 +15,7 @@
 #include "clock.h"
 #include "miscadmin.h"
 #include "shmem.h"
-#include "store.h"
+#include "store_people.h"
 #include "utils/array.h"
 
 /* The status that others see. */

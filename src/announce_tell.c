@@ -18,7 +18,7 @@
 
 #include "announce_turn.h"
 #include "miscadmin.h"
-#include "store.h"
+#include "store_presences.h"
 
 /*
  * A member has left.  It leaves as the user that listeners know it by: an

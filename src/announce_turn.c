@@ -10,6 +10,7 @@
 #include "announce_turn.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
+#include "store_presences.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 

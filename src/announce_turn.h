@@ -16,8 +16,11 @@
 #include "backlog.h"
 #include "event.h"
 #include "hint.h"
+#include "lib/simplehash.h"
+#include "lib/simplehash.h"
 #include "nodes/pg_list.h"
 #include "roster.h"
+#include "store_presences.h"
 #include "utils/snapshot.h"
 
 /* Presences, or users, looked up by one statement. */

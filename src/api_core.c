@@ -16,13 +16,18 @@
 #include "args.h"
 #include "backend.h"
 #include "catalog/pg_type.h"
+#include "cleanup.h"
 #include "compat.h"
 #include "funcapi.h"
+#include "heartbeat.h"
 #include "liveness.h"
 #include "membership.h"
 #include "miscadmin.h"
 #include "permission.h"
+#include "removal.h"
 #include "shmem.h"
+#include "store.h"
+#include "store_presences.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
@@ -275,7 +280,7 @@ presence_remove(PG_FUNCTION_ARGS)
 	presence_store_connect();
 	rows = presence_store_lock_presence(PointerGetDatum(room),
 										PointerGetDatum(channel));
-	removed = presence_membership_remove(rows, PRESENCE_REASON_LEAVE);
+	removed = presence_removal_delete(rows, PRESENCE_REASON_LEAVE);
 
 	presence_store_finish();
 	PG_RETURN_BOOL(removed > 0);
@@ -287,9 +292,9 @@ touch_in_store(text *channel)
 {
 	if (!presence_permission_may_touch(channel))
 		return false;
-	if (presence_membership_beat(channel) == PRESENCE_LIFE_ALIVE)
+	if (presence_heartbeat_beat(channel) == PRESENCE_LIFE_ALIVE)
 		return true;
-	return presence_membership_touch(channel);
+	return presence_heartbeat_touch(channel);
 }
 
 /* A heartbeat of a channel; whether it is present. */
@@ -300,7 +305,7 @@ touch(text *channel)
 
 	presence_backend_count_touches(1);
 	if (presence_permission_touch_is_free() &&
-		presence_membership_beat(channel) == PRESENCE_LIFE_ALIVE)
+		presence_heartbeat_beat(channel) == PRESENCE_LIFE_ALIVE)
 		return true;
 	presence_store_connect();
 	present = touch_in_store(channel);
@@ -341,7 +346,7 @@ presence_touch_many(PG_FUNCTION_ARGS)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (!is_free ||
-			presence_membership_beat(DatumGetTextPP(channels.datums[i])) != PRESENCE_LIFE_ALIVE)
+			presence_heartbeat_beat(DatumGetTextPP(channels.datums[i])) != PRESENCE_LIFE_ALIVE)
 			channels.datums[nmissing++] = channels.datums[i];
 	}
 
@@ -395,7 +400,7 @@ leave_all(Datum *channels, int count)
 
 	presence_store_connect();
 	rows = presence_store_lock_channels(PointerGetDatum(array), false);
-	removed = presence_membership_remove(rows, PRESENCE_REASON_LEAVE);
+	removed = presence_removal_delete(rows, PRESENCE_REASON_LEAVE);
 
 	presence_store_finish();
 	return removed;
@@ -452,7 +457,7 @@ prune_presences(PG_FUNCTION_ARGS)
 	}
 	PreventCommandDuringRecovery("prune_presences()");
 	presence_store_connect();
-	removed = presence_membership_prune(age);
+	removed = presence_removal_prune(age);
 	presence_store_finish();
 	PG_RETURN_INT64(removed);
 }
@@ -469,7 +474,7 @@ prune_rooms(PG_FUNCTION_ARGS)
 
 	PreventCommandDuringRecovery("prune_rooms()");
 	presence_store_connect();
-	removed = presence_membership_prune_rooms();
+	removed = presence_cleanup_rooms();
 	presence_store_finish();
 	PG_RETURN_INT64(removed);
 }

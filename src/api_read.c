@@ -19,6 +19,7 @@
 #include "queue.h"
 #include "reader.h"
 #include "store.h"
+#include "store_presences.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -35,8 +36,6 @@ PG_FUNCTION_INFO_V1(presence_rooms);
 PG_FUNCTION_INFO_V1(presence_user_rooms);
 PG_FUNCTION_INFO_V1(presence_is_online);
 PG_FUNCTION_INFO_V1(presence_online);
-PG_FUNCTION_INFO_V1(presence_status);
-PG_FUNCTION_INFO_V1(presence_statuses);
 PG_FUNCTION_INFO_V1(presence_snapshot);
 
 /* Whether a row's presence gave a sign of life within an age. */
@@ -111,27 +110,6 @@ presence_check_name(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(presence_args_name(fcinfo, 0, argument_name(fcinfo)));
 }
 
-/* Return all rows of an answer; "flags" are those of InitMaterializedSRF(). */
-static Datum
-return_rows(FunctionCallInfo fcinfo, PresenceRead what, Datum argument, int flags)
-{
-	InitMaterializedSRF(fcinfo, flags);
-	presence_reader_rows(what, argument, ((ReturnSetInfo *) fcinfo->resultinfo)->setResult);
-	return (Datum) 0;
-}
-
-/* Return the only row of an answer. */
-static Datum
-return_row(FunctionCallInfo fcinfo, PresenceRead what, Datum argument)
-{
-	TupleDesc	desc;
-
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
-	PG_RETURN_DATUM(heap_copy_tuple_as_datum(presence_reader_row(what, argument),
-											 BlessTupleDesc(desc)));
-}
-
 /* Return the only value, of a fixed size, of an answer. */
 static Datum
 return_value(PresenceRead what, Datum argument, Oid type)
@@ -166,7 +144,7 @@ names_argument(FunctionCallInfo fcinfo, const char *argument)
 Datum
 presence_list(PG_FUNCTION_ARGS)
 {
-	return return_rows(fcinfo, PRESENCE_READ_LIST, name_argument(fcinfo, "room"), 0);
+	return presence_reader_return_rows(fcinfo, PRESENCE_READ_LIST, name_argument(fcinfo, "room"), 0);
 }
 
 /*
@@ -178,7 +156,7 @@ presence_list(PG_FUNCTION_ARGS)
 Datum
 presence_users(PG_FUNCTION_ARGS)
 {
-	return return_rows(fcinfo, PRESENCE_READ_USERS, name_argument(fcinfo, "room"), 0);
+	return presence_reader_return_rows(fcinfo, PRESENCE_READ_USERS, name_argument(fcinfo, "room"), 0);
 }
 
 /*
@@ -205,7 +183,7 @@ presence_anonymous_count(PG_FUNCTION_ARGS)
 Datum
 presence_counts(PG_FUNCTION_ARGS)
 {
-	return return_row(fcinfo, PRESENCE_READ_COUNTS, name_argument(fcinfo, "room"));
+	return presence_reader_return_row(fcinfo, PRESENCE_READ_COUNTS, name_argument(fcinfo, "room"));
 }
 
 /*
@@ -214,8 +192,8 @@ presence_counts(PG_FUNCTION_ARGS)
 Datum
 presence_rooms(PG_FUNCTION_ARGS)
 {
-	return return_rows(fcinfo, PRESENCE_READ_ROOMS, name_argument(fcinfo, "channel_name"),
-					   MAT_SRF_USE_EXPECTED_DESC);
+	return presence_reader_return_rows(fcinfo, PRESENCE_READ_ROOMS, name_argument(fcinfo, "channel_name"),
+									   MAT_SRF_USE_EXPECTED_DESC);
 }
 
 /*
@@ -224,8 +202,8 @@ presence_rooms(PG_FUNCTION_ARGS)
 Datum
 presence_user_rooms(PG_FUNCTION_ARGS)
 {
-	return return_rows(fcinfo, PRESENCE_READ_USER_ROOMS, name_argument(fcinfo, "user_id"),
-					   MAT_SRF_USE_EXPECTED_DESC);
+	return presence_reader_return_rows(fcinfo, PRESENCE_READ_USER_ROOMS, name_argument(fcinfo, "user_id"),
+									   MAT_SRF_USE_EXPECTED_DESC);
 }
 
 /*
@@ -244,31 +222,7 @@ presence_is_online(PG_FUNCTION_ARGS)
 Datum
 presence_online(PG_FUNCTION_ARGS)
 {
-	return return_rows(fcinfo, PRESENCE_READ_ONLINE, names_argument(fcinfo, "user_ids"), 0);
-}
-
-/*
- * presence_status(user_id text) returns presence.person
- */
-Datum
-presence_status(PG_FUNCTION_ARGS)
-{
-	Datum		user = name_argument(fcinfo, "user_id");
-
-	return return_row(fcinfo, PRESENCE_READ_STATUSES,
-					  PointerGetDatum(construct_array(&user, 1, TEXTOID, -1, false,
-													  TYPALIGN_INT)));
-}
-
-/*
- * presence_statuses(user_ids text[]) returns setof presence.person
- *
- * One row for each id asked for, in that order.
- */
-Datum
-presence_statuses(PG_FUNCTION_ARGS)
-{
-	return return_rows(fcinfo, PRESENCE_READ_STATUSES, names_argument(fcinfo, "user_ids"), 0);
+	return presence_reader_return_rows(fcinfo, PRESENCE_READ_ONLINE, names_argument(fcinfo, "user_ids"), 0);
 }
 
 /*

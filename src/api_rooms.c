@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * api_rooms.c
- *		The SQL functions of admission, moderation, statuses and broadcast.
+ *		The SQL functions of admission, moderation and broadcast.
  *
  *-------------------------------------------------------------------------
  */
@@ -12,22 +12,24 @@
 #include "commands/trigger.h"
 #include "compat.h"
 #include "executor/spi.h"
+#include "extension.h"
 #include "hint.h"
 #include "json.h"
 #include "lib/stringinfo.h"
-#include "mb/pg_wchar.h"
-#include "membership.h"
 #include "miscadmin.h"
 #include "permission.h"
+#include "removal.h"
 #include "store.h"
+#include "store_presences.h"
+#include "store_rooms.h"
 #include "utils/builtins.h"
 #include "utils/json.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 #include "xact.h"
+#include "lib/stringinfo.h"
 
 PG_FUNCTION_INFO_V1(presence_check_room_settings);
-PG_FUNCTION_INFO_V1(presence_check_status);
 PG_FUNCTION_INFO_V1(presence_invite);
 PG_FUNCTION_INFO_V1(presence_uninvite);
 PG_FUNCTION_INFO_V1(presence_kick);
@@ -35,8 +37,6 @@ PG_FUNCTION_INFO_V1(presence_ban);
 PG_FUNCTION_INFO_V1(presence_unban);
 PG_FUNCTION_INFO_V1(presence_room_deleted);
 PG_FUNCTION_INFO_V1(presence_broadcast);
-
-#define MAX_MESSAGE 100			/* characters */
 
 /* Bytes that a notification may have, less its epoch and number. */
 #define MAX_BROADCAST (PRESENCE_MAX_PAYLOAD - 64)
@@ -55,40 +55,6 @@ presence_check_room_settings(PG_FUNCTION_ARGS)
 				 errhint("Pass the most connections to admit, or 0 for no limit.")));
 	if (!PG_ARGISNULL(1))
 		presence_args_check_object(PG_GETARG_JSONB_P(1), "meta");
-	PG_RETURN_VOID();
-}
-
-/*
- * presence.check_status(status text, custom_message text) returns void
- */
-Datum
-presence_check_status(PG_FUNCTION_ARGS)
-{
-	static const char *const statuses[] = {"online", "away", "busy", "offline"};
-	char	   *status;
-	bool		known = false;
-	int			length;
-
-	if (PG_ARGISNULL(0))
-		presence_args_reject_null("status");
-	status = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	for (int i = 0; i < lengthof(statuses); i++)
-		known |= strcmp(status, statuses[i]) == 0;
-	if (!known)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("argument \"status\" must be online, away, busy or offline"),
-				 errdetail("The value has %d characters.", pg_mbstrlen(status)),
-				 errhint("Choose offline to be invisible.")));
-	if (PG_ARGISNULL(1))
-		PG_RETURN_VOID();
-	length = pg_mbstrlen(text_to_cstring(PG_GETARG_TEXT_PP(1)));
-	if (length > MAX_MESSAGE)
-		ereport(ERROR,
-				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
-				 errmsg("argument \"custom_message\" is too long"),
-				 errdetail("The value has %d characters.", length),
-				 errhint("Pass a message of at most %d characters.", MAX_MESSAGE)));
 	PG_RETURN_VOID();
 }
 
@@ -150,7 +116,7 @@ presence_kick(PG_FUNCTION_ARGS)
 	presence_store_connect();
 	rows = presence_store_lock_members(PointerGetDatum(room), PointerGetDatum(user),
 									   PointerGetDatum(channel), nulls);
-	removed = presence_membership_remove(rows, PRESENCE_REASON_KICKED);
+	removed = presence_removal_delete(rows, PRESENCE_REASON_KICKED);
 	presence_store_finish();
 	PG_RETURN_INT64(removed);
 }
@@ -181,7 +147,7 @@ presence_ban(PG_FUNCTION_ARGS)
 	rows = PG_GETARG_TIMESTAMPTZ(2) <= GetCurrentTimestamp() ? NIL :
 		presence_store_lock_members(PointerGetDatum(room), PointerGetDatum(user),
 									(Datum) 0, nulls);
-	removed = presence_membership_remove(rows, PRESENCE_REASON_BANNED);
+	removed = presence_removal_delete(rows, PRESENCE_REASON_BANNED);
 	presence_store_finish();
 	PG_RETURN_INT64(removed);
 }
@@ -223,7 +189,7 @@ presence_room_deleted(PG_FUNCTION_ARGS)
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_AFTER(data->tg_event) ||
 		!TRIGGER_FIRED_BY_DELETE(data->tg_event) ||
 		!TRIGGER_FIRED_FOR_ROW(data->tg_event) ||
-		RelationGetRelid(data->tg_relation) != presence_store_table("rooms"))
+		RelationGetRelid(data->tg_relation) != presence_extension_table("rooms"))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("this function serves the trigger of presence.rooms only"),
@@ -231,11 +197,11 @@ presence_room_deleted(PG_FUNCTION_ARGS)
 	room = SPI_getbinval(data->tg_trigtuple, data->tg_relation->rd_att, 1, &isnull);
 	presence_admission_note_room_deleted(data->tg_relation, DatumGetTextPP(room));
 	presence_store_connect();
-	caller = presence_store_become_owner();
-	(void) presence_membership_remove(presence_store_lock_members(room, (Datum) 0,
-																  (Datum) 0, " nn"),
-									  PRESENCE_REASON_ROOM_DELETED);
-	presence_store_become_caller(caller);
+	caller = presence_extension_become_owner();
+	(void) presence_removal_delete(presence_store_lock_members(room, (Datum) 0,
+															   (Datum) 0, " nn"),
+								   PRESENCE_REASON_ROOM_DELETED);
+	presence_extension_become_caller(caller);
 	presence_store_finish();
 	return PointerGetDatum(NULL);
 }

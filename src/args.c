@@ -16,6 +16,7 @@
 #include "json.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "name.h"
 #include "utils/array.h"
 
 /* Raise the error for a required argument that is NULL. */

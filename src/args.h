@@ -11,7 +11,6 @@
 #include "postgres.h"
 
 #include "fmgr.h"
-#include "registry.h"
 #include "utils/jsonb.h"
 
 /* The texts of an array argument that holds no NULL unless it may. */

@@ -12,7 +12,7 @@
 
 #include "hint.h"
 #include "lib/ilist.h"
-#include "store.h"
+#include "store_presences.h"
 #include "utils/snapshot.h"
 
 typedef struct PresenceBacklog PresenceBacklog;

@@ -20,11 +20,14 @@
 #include "postgres.h"
 
 #include "chores.h"
+#include "cleanup.h"
 #include "database.h"
 #include "guc.h"
 #include "membership.h"
+#include "name.h"
 #include "registry.h"
 #include "store.h"
+#include "store_rooms.h"
 #include "utils/builtins.h"
 #include "worker_xact.h"
 
@@ -217,7 +220,7 @@ forget_some(PresencePast past, PresenceTime now)
 		return;
 	}
 	presence_store_connect();
-	chores.block = presence_membership_forget(past, chores.block);
+	chores.block = presence_cleanup_forget(past, chores.block);
 	presence_store_finish();
 	presence_worker_xact_end();
 	rest_from_chore(now);

@@ -43,6 +43,8 @@
 #include "relay.h"
 #include "roster.h"
 #include "slot.h"
+#include "store.h"
+#include "store_people.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"

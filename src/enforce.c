@@ -25,8 +25,10 @@
 #include "catalog/pg_type.h"
 #include "database.h"
 #include "enforce.h"
-#include "membership.h"
+#include "removal.h"
 #include "store.h"
+#include "store_presences.h"
+#include "store_rooms.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -142,7 +144,7 @@ apply_bans(void)
 
 	if (!wanted.all && wanted.users == NIL)
 		return true;
-	(void) presence_membership_remove(presence_store_lock_banned(users, BATCH),
+	(void) presence_removal_delete(presence_store_lock_banned(users, BATCH),
 									  PRESENCE_REASON_BANNED);
 	return !presence_store_banned_exist(users);
 }

@@ -42,6 +42,7 @@
 #include "entry.h"
 #include "guc.h"
 #include "miscadmin.h"
+#include "name.h"
 
 /* The part of the cells that is kept for tombs and vacant rooms: one in ... */
 #define SPARE_SHARE 8
@@ -222,16 +223,16 @@ count_spare(PresenceStateDatabase *database, const PresenceNode *node, int sign)
 
 /* Find a room of this database; 0: none. */
 uint32
-presence_entry_find_room(const char *name, int length, uint32 hash)
+presence_entry_find_room(const PresenceName *name)
 {
-	for (uint32 i = presence_cells_first(hash); i != 0;
+	for (uint32 i = presence_cells_first(name->hash); i != 0;
 		 i = presence_cells_node(i)->chain)
 	{
 		PresenceNode *node = presence_cells_node(i);
 
-		if (node->hash == hash && (node->flags & PRESENCE_NODE_ROOM) &&
-			node->database == MyDatabaseId && node->key_length == length &&
-			presence_cells_match(node, 0, name, length))
+		if (node->hash == name->hash && (node->flags & PRESENCE_NODE_ROOM) &&
+			node->database == MyDatabaseId && node->key_length == name->length &&
+			presence_cells_match(node, 0, name->data, name->length))
 			return i;
 	}
 	return 0;
@@ -256,14 +257,13 @@ presence_entry_find(uint32 room, const PresenceStateName *name)
 
 /* Make a room. */
 static uint32
-make_room(PresenceStateDatabase *database, const PresenceStateName *name)
+make_room(PresenceStateDatabase *database, const PresenceName *name)
 {
-	uint32		index = presence_cells_make(name->room_hash, name->room,
-											name->room_length);
+	uint32		index = presence_cells_make(name->hash, name->data, name->length);
 	PresenceNode *room = presence_cells_node(index);
 
 	room->flags = PRESENCE_NODE_ROOM;
-	room->key_length = name->room_length;
+	room->key_length = name->length;
 	room->record = database - store->databases;
 	database->rooms++;
 	database->held += room->cells;
@@ -564,10 +564,9 @@ presence_entry_reserve(PresenceStateDatabase *database, uint32 wanted)
 
 /* The room of a name, made where there is none. */
 static uint32
-enter_room(PresenceStateDatabase *database, const PresenceStateName *name)
+enter_room(PresenceStateDatabase *database, const PresenceName *name)
 {
-	uint32		room = presence_entry_find_room(name->room, name->room_length,
-												name->room_hash);
+	uint32		room = presence_entry_find_room(name);
 
 	if (room == 0)
 		return make_room(database, name);
@@ -625,7 +624,7 @@ void
 presence_entry_set(PresenceStateDatabase *database, const PresenceStateName *name,
 				   const char *value, int length, PresenceTime expires)
 {
-	uint32		room = enter_room(database, name);
+	uint32		room = enter_room(database, &name->room);
 	uint32		index = presence_entry_find(room, name);
 	bool		changed = index == 0 || !shows(index, value, length);
 	PresenceNode *entry;

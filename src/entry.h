@@ -14,8 +14,8 @@
 
 #include "cells.h"
 #include "clock.h"
+#include "name.h"
 #include "port/atomics.h"
-#include "registry.h"
 #include "storage/lwlock.h"
 
 /* What the keys of cursors and of those who type begin with. */
@@ -31,13 +31,11 @@
 
 #define PRESENCE_STATE_NEVER PG_INT64_MAX
 
-/* A key in a room of this process's database, with their hashes. */
+/* A key in a room of this process's database. */
 typedef struct PresenceStateName
 {
-	const char *room;
-	int			room_length;	/* bytes */
-	uint32		room_hash;
-	uint32		hash;
+	PresenceName room;
+	uint32		hash;			/* of the key within the room */
 	int			key_length;		/* bytes */
 	char		key[PRESENCE_MAX_KEY_BYTES];
 } PresenceStateName;
@@ -93,7 +91,7 @@ extern void presence_entry_init_database(PresenceStateDatabase *database, Oid oi
 extern void presence_entry_lower(PresenceStateDatabase *database,
 								 pg_atomic_uint64 * next, PresenceTime time);
 
-extern uint32 presence_entry_find_room(const char *name, int length, uint32 hash);
+extern uint32 presence_entry_find_room(const PresenceName *name);
 extern uint32 presence_entry_find(uint32 room, const PresenceStateName *name);
 extern uint64 presence_entry_serial(void);
 extern PresenceTime presence_entry_interval(void);

@@ -20,6 +20,7 @@
 #include "ephemeral.h"
 #include "hash.h"
 #include "miscadmin.h"
+#include "name.h"
 
 /* Entries or rooms looked at under one hold of the lock. */
 #define HOLD_LIMIT 16
@@ -42,9 +43,7 @@ static bool scanned;
 /* A walk through the entries of a room, in pieces. */
 typedef struct Reading
 {
-	const char *room;
-	int			room_length;
-	uint32		room_hash;
+	PresenceName room;
 	const char *prefix;			/* of the keys to be read */
 	int			prefix_length;
 	uint32		last;			/* the entry looked at last */
@@ -65,13 +64,11 @@ presence_ephemeral_name(PresenceStateName *name, const char *room,
 		prefix_length + key_length > PRESENCE_MAX_KEY_BYTES)
 		elog(ERROR, "name of a state is too long: %d bytes in a room of %d",
 			 prefix_length + key_length, room_length);
-	name->room = room;
-	name->room_length = room_length;
-	name->room_hash = presence_registry_name(room, room_length).hash;
+	name->room = presence_name_make(room, room_length);
 	name->key_length = prefix_length + key_length;
 	memcpy(name->key, prefix, prefix_length);
 	memcpy(name->key + prefix_length, key, key_length);
-	name->hash = presence_hash_within(name->room_hash, name->key,
+	name->hash = presence_hash_within(name->room.hash, name->key,
 									  name->key_length);
 }
 
@@ -91,7 +88,7 @@ presence_ephemeral_set(const PresenceStateName *name, const char *value,
 	presence_entry_lock(LW_EXCLUSIVE);
 	database = presence_entry_my_database();
 	done = database &&
-		presence_entry_reserve(database, presence_cells_for(name->room_length) +
+		presence_entry_reserve(database, presence_cells_for(name->room.length) +
 							   presence_cells_for(name->key_length + length));
 	if (done)
 		presence_entry_set(database, name, value, length, presence_entry_now() + ttl);
@@ -108,8 +105,7 @@ presence_ephemeral_set(const PresenceStateName *name, const char *value,
 static uint32
 find_entry(const PresenceStateName *name)
 {
-	uint32		room = presence_entry_find_room(name->room, name->room_length,
-												name->room_hash);
+	uint32		room = presence_entry_find_room(&name->room);
 	uint32		index = room == 0 ? 0 : presence_entry_find(room, name);
 
 	if (index == 0 || (presence_cells_node(index)->flags & PRESENCE_NODE_TOMB))
@@ -271,8 +267,7 @@ read_piece(Reading *reading, Size *size)
 	int			count = 0;
 
 	*size = 0;
-	room = presence_entry_find_room(reading->room, reading->room_length,
-									reading->room_hash);
+	room = presence_entry_find_room(&reading->room);
 	if (room == 0)
 		return false;
 	for (index = go_on(reading, room); index != 0;
@@ -310,11 +305,10 @@ List *
 presence_ephemeral_read(const char *room, int room_length, const char *prefix,
 						int prefix_length)
 {
-	Reading		reading = {room, room_length};
+	Reading		reading = {presence_name_make(room, room_length)};
 	List	   *states = NIL;
 	bool		more;
 
-	reading.room_hash = presence_registry_name(room, room_length).hash;
 	reading.prefix = prefix;
 	reading.prefix_length = prefix_length;
 	reading.buffer = palloc(ROUND_BUFFER);

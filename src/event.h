@@ -13,7 +13,8 @@
 #include "hint.h"
 #include "nodes/pg_list.h"
 #include "roster.h"
-#include "store.h"
+#include "store_people.h"
+#include "store_presences.h"
 
 typedef enum PresenceEventKind
 {

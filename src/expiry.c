@@ -35,12 +35,15 @@
 #include "expiry.h"
 #include "guc.h"
 #include "lib/pairingheap.h"
+#include "lib/simplehash.h"
 #include "liveness.h"
 #include "miscadmin.h"
+#include "name.h"
 #include "registry.h"
 #include "shmem.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "lib/pairingheap.h"
 
 /* Channels removed in one transaction. */
 #define RANGE_SIZE 2000
@@ -180,7 +183,7 @@ find_late(PresenceExpiry *expiry, const char *channel, int length)
 
 	if (expiry->late->members == 0)
 		return NULL;
-	entry = latenames_lookup(expiry->late, presence_registry_name(channel, length));
+	entry = latenames_lookup(expiry->late, presence_name_make(channel, length));
 	return entry ? entry->late : NULL;
 }
 
@@ -207,8 +210,8 @@ make_late(PresenceExpiry *expiry, const Doomed *doomed)
 	if (late)
 		return late;
 	late = MemoryContextAllocZero(expiry->context, sizeof(Late));
-	late->name = presence_registry_name(MemoryContextStrdup(expiry->context, doomed->name),
-										length);
+	late->name = presence_name_make(MemoryContextStrdup(expiry->context, doomed->name),
+									length);
 	entry = latenames_insert(expiry->late, late->name, &found);
 	entry->late = late;
 	return late;

@@ -8,7 +8,7 @@
 #include "postgres.h"
 
 #include "hint.h"
-#include "registry.h"
+#include "name.h"
 #include "utils/memutils.h"
 
 /* Whether a field may be carried: names no longer than names can be. */

@@ -34,6 +34,7 @@
 #include "guc.h"
 #include "liveness.h"
 #include "miscadmin.h"
+#include "name.h"
 #include "shmem.h"
 #include "utils/timestamp.h"
 
@@ -245,8 +246,8 @@ registry_seen(const char *channel, int length)
 
 	if (!presence_shmem_ready() || RecoveryInProgress())
 		return 0;
-	name = presence_registry_name(channel, length);
-	(void) presence_registry_look(&name, 0, &seen);
+	name = presence_name_make(channel, length);
+	seen = presence_registry_look(&name, 0).seen;
 	return seen;
 }
 

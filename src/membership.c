@@ -1,42 +1,32 @@
 /*-------------------------------------------------------------------------
  *
  * membership.c
- *		Lets channels enter rooms, stay and leave, keeping table and registry
- *		in step.
+ *		Lets channels enter rooms, keeping table and registry in step.
  *
- * All functions expect SPI to be connected.
- *
- * Death.  Whoever removes the silent first condemns their registry entries
- * (registry.c), so that a heartbeat that comes later is answered with false.
- * Then it locks the rows, looks once more (an add may have revived a channel
- * since, which it shows in the registry before its rows can be seen) and
- * deletes what is still condemned.  The end of the transaction frees the
- * entries, or makes them what they were.
- *
- * An add that finds its channel dead waits for such a removal, or removes the
- * old rows itself, before it enters: nothing old comes back to life.
+ * An add asks the rules first and pins the channel in the registry before it
+ * writes, once the rows of an earlier life of the channel are gone (removal.c).  It
+ * is repeated while others add and remove the same pair, but not for ever: what
+ * hinders it may be a policy or a trigger.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "access/xact.h"
-#include "access/xlog.h"
 #include "admission.h"
-#include "catalog/pg_type.h"
 #include "compat.h"
-#include "database.h"
-#include "guc.h"
+#include "extension.h"
+#include "heartbeat.h"
 #include "intent.h"
 #include "liveness.h"
 #include "membership.h"
 #include "miscadmin.h"
 #include "permission.h"
 #include "pins.h"
-#include "shmem.h"
+#include "removal.h"
+#include "store_presences.h"
+#include "store_rooms.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
-#include "xact.h"
 
 /*
  * How often a change is tried again when others add and remove the same pair;
@@ -45,150 +35,12 @@
 #define MAX_ATTEMPTS 1000
 #define MAX_HINDERED_ATTEMPTS 10
 
-/* How long prune_rooms tries to find a moment without anybody entering; ms. */
-#define ROOMS_LOCK_TIMEOUT 20
-
-/* Rooms that it removes while it keeps those who enter out. */
-#define MAX_ROOMS_A_CALL 10000
-
-/* Blocks of a table from which old rows are removed at once. */
-#define BLOCKS_AT_ONCE 32
-
-/* A channel's name as the registry takes it. */
-static PresenceName
-name_of(text *channel)
-{
-	return presence_registry_name(VARDATA_ANY(channel),
-								  VARSIZE_ANY_EXHDR(channel));
-}
-
-/* What the registry knows of a channel; ABSENT without shared memory. */
-static PresenceLife
-look_at(text *channel, PresenceTime cutoff)
-{
-	PresenceName name;
-	PresenceTime seen;
-
-	if (!presence_shmem_ready())
-		return PRESENCE_LIFE_ABSENT;
-	name = name_of(channel);
-	return presence_registry_look(&name, cutoff, &seen);
-}
-
 /* The time before which a last sign of life means death now. */
 static PresenceTime
 current_cutoff(void)
 {
 	return presence_liveness_cutoff(presence_clock_now(),
 									presence_liveness_max_age());
-}
-
-/*
- * Where the worker is overdue the server was stopped, and silence proves
- * nothing.  Asked before anybody is pronounced dead.
- */
-static void
-forgive_stall(void)
-{
-	presence_liveness_check_stall(presence_database_mine());
-	presence_liveness_check_wall_clock();
-}
-
-/* The same for a channel that seems dead and is giving a sign of life. */
-static PresenceTime
-forgiving_cutoff(void)
-{
-	forgive_stall();
-	return current_cutoff();
-}
-
-/* The age limit as a time of rows; -infinity where nothing is too old. */
-static TimestampTz
-row_cutoff(PresenceTime cutoff)
-{
-	if (cutoff == 0)
-		return DT_NOBEGIN;
-	return presence_clock_to_timestamp(cutoff - presence_liveness_row_slack());
-}
-
-/* A text[] of one channel. */
-static ArrayType *
-array_of_one(text *channel)
-{
-	Datum		datum = PointerGetDatum(channel);
-
-	return construct_array(&datum, 1, TEXTOID, -1, false, TYPALIGN_INT);
-}
-
-/* Remove presences that are locked, for a reason; how many went. */
-uint64
-presence_membership_remove(List *rows, PresenceReason reason)
-{
-	uint64		count;
-
-	if (rows == NIL)
-		return 0;
-	presence_intent_push_reason(reason);
-	count = presence_store_delete(rows);
-	presence_intent_pop();
-	return count;
-}
-
-/* Those of the rows whose channels are dead. */
-static List *
-dead_rows(List *rows, PresenceTime cutoff)
-{
-	List	   *dead = NIL;
-	ListCell   *lc;
-
-	foreach(lc, rows)
-	{
-		PresenceRow *row = lfirst(lc);
-
-		CHECK_FOR_INTERRUPTS();
-		if (!presence_liveness_is_live(row->channel, strlen(row->channel),
-									   row->last_seen, cutoff))
-			dead = lappend(dead, row);
-	}
-	return dead;
-}
-
-/*
- * Whether another transaction is bringing a channel back to life: its old rows
- * can still be seen, but will go when that commits.
- */
-static bool
-others_revive(text *channel)
-{
-	PresenceName name;
-
-	if (!presence_shmem_ready())
-		return false;
-	name = name_of(channel);
-	return presence_registry_is_reviving(&name) &&
-		!presence_pins_has(&name);
-}
-
-/*
- * A channel is about to enter a room: if it has died before, its old rows go
- * first, waiting for whoever is removing them already.
- */
-static void
-bury_old_self(text *channel)
-{
-	PresenceTime cutoff = forgiving_cutoff();
-	PresenceLife life = look_at(channel, cutoff);
-	List	   *rows;
-
-	if (life != PRESENCE_LIFE_DEAD && !others_revive(channel) &&
-		(life != PRESENCE_LIFE_ABSENT ||
-		 presence_registry_is_complete(presence_database_mine()) ||
-		 !presence_store_has_older(PointerGetDatum(channel), row_cutoff(cutoff))))
-		return;
-	rows = presence_store_lock_channels(PointerGetDatum(array_of_one(channel)),
-										false);
-	(void) presence_membership_remove(dead_rows(rows, cutoff),
-									  PRESENCE_REASON_EXPIRED);
 }
 
 /* Whether an add names another user than the one that is stored. */
@@ -217,13 +69,13 @@ differs(const PresenceEntrant *entrant, const PresenceRow *row)
 static bool
 is_present(const PresenceEntrant *entrant)
 {
-	PresenceSession caller = presence_store_become_owner();
+	PresenceSession caller = presence_extension_become_owner();
 	PresenceRow row;
 	bool		found;
 
 	found = presence_store_find(PointerGetDatum(entrant->room),
 								PointerGetDatum(entrant->channel), &row);
-	presence_store_become_caller(caller);
+	presence_extension_become_caller(caller);
 	return found;
 }
 
@@ -234,7 +86,7 @@ give_up(const PresenceEntrant *entrant, int attempts)
 	char	   *channel = text_to_cstring(entrant->channel);
 	char	   *room = text_to_cstring(entrant->room);
 	bool		present = is_present(entrant);
-	char	   *suppressor = presence_store_suppressor("presences", !present);
+	char	   *suppressor = presence_extension_suppressor("presences", !present);
 
 	if (present && !presence_permission_may_update(entrant->room, entrant->channel))
 		ereport(ERROR,
@@ -266,8 +118,8 @@ static bool
 may_be_hindered(void)
 {
 	return !presence_permission_touch_is_free() ||
-		presence_store_suppressor("presences", true) ||
-		presence_store_suppressor("presences", false);
+		presence_extension_suppressor("presences", true) ||
+		presence_extension_suppressor("presences", false);
 }
 
 /*
@@ -377,25 +229,6 @@ begin(text *channel, bool beat)
 }
 
 /*
- * Write a sign of life into the rows of a channel that have had none since a
- * time; how many.  Others see it once it is committed, which may be after they
- * have seen the channel dead.
- */
-static uint64
-beat_rows(Datum channel, TimestampTz wall, TimestampTz since)
-{
-	PresenceTime slack = presence_liveness_row_slack();
-	TimestampTz oldest;
-	uint64		count = presence_store_beat(channel, wall, since, wall - slack, &oldest);
-
-	if (count > 0)
-		presence_xact_put_off_death(Max(presence_clock_from_timestamp(oldest),
-										presence_liveness_floor()) +
-									presence_liveness_max_age() + slack);
-	return count;
-}
-
-/*
  * Add a channel to a room; whether that is new.  "row" gets the presence as
  * it stands, seen now.
  */
@@ -411,14 +244,14 @@ presence_membership_add(const PresenceEntrant *entrant, PresenceRow *row)
 	ticket.asked = presence_permission_touch_is_free() ? admit(entrant, row) :
 		admit_later(entrant);
 	presence_intent_push_ticket(&ticket);
-	bury_old_self(entrant->channel);
+	presence_removal_bury_old_self(entrant->channel);
 	life = begin(entrant->channel, false);
 	inserted = insert_or_replace(entrant, wall, life == PRESENCE_LIFE_ALIVE, row);
 	presence_intent_pop();
 	if (!inserted)
 		(void) begin(entrant->channel, true);
 	if (life == PRESENCE_LIFE_FULL)
-		(void) beat_rows(PointerGetDatum(entrant->channel), wall, DT_NOBEGIN);
+		(void) presence_heartbeat_write(PointerGetDatum(entrant->channel), wall, DT_NOBEGIN);
 	row->last_seen = wall;
 	return inserted;
 }
@@ -464,383 +297,7 @@ presence_membership_update(text *room, text *channel, Jsonb *meta)
 								   row.last_seen, cutoff) ||
 		!presence_permission_may_touch(channel))
 		return false;
-	if (presence_membership_beat(channel) != PRESENCE_LIFE_ALIVE)
-		(void) presence_membership_touch(channel);
+	if (presence_heartbeat_beat(channel) != PRESENCE_LIFE_ALIVE)
+		(void) presence_heartbeat_touch(channel);
 	return merge_meta(room, channel, meta);
-}
-
-/* A heartbeat that lives in the rows of its channel. */
-static bool
-touch_rows(text *channel, PresenceTime cutoff)
-{
-	Datum		datum = PointerGetDatum(channel);
-	TimestampTz wall = presence_clock_wall();
-	TimestampTz since = row_cutoff(cutoff);
-
-	if (beat_rows(datum, wall, since) > 0)
-		return true;
-	return presence_store_has_channel(datum, since);
-}
-
-/* A heartbeat in the registry. */
-static PresenceLife
-beat_entry(text *channel)
-{
-	PresenceTime now = presence_clock_now();
-	PresenceName name = name_of(channel);
-
-	return presence_registry_touch(&name, now,
-								   presence_liveness_cutoff(now, presence_liveness_max_age()));
-}
-
-/*
- * A heartbeat, as far as the registry can answer it alone: ALIVE means that
- * it was stored.  The registry knows nothing of what the running transaction
- * has added or removed.  Needs no SPI.
- */
-PresenceLife
-presence_membership_beat(text *channel)
-{
-	if (!presence_shmem_ready() || presence_xact_is_active())
-		return PRESENCE_LIFE_ABSENT;
-	return beat_entry(channel);
-}
-
-/*
- * Whether what the running transaction sees is what is committed: not once it
- * has dealt with presences itself, nor with a snapshot of the past.
- */
-static bool
-sees_committed(void)
-{
-	return !presence_xact_is_active() && !IsolationUsesXactSnapshot();
-}
-
-/*
- * Look whether a channel has rows, and make its entry say so, if what is seen
- * can be trusted for that.
- */
-static bool
-touch_entry(text *channel, PresenceTime cutoff)
-{
-	PresenceName name = name_of(channel);
-	PresenceTime now = presence_clock_now();
-	bool		absent = look_at(channel, cutoff) == PRESENCE_LIFE_ABSENT;
-
-	for (;;)
-	{
-		uint32		changes;
-		PresenceLife life = presence_registry_load(&name, now, cutoff, &changes);
-
-		if (life == PRESENCE_LIFE_DEAD)
-			return false;
-		if (life == PRESENCE_LIFE_FULL)
-			return touch_rows(channel, cutoff);
-		if (!presence_store_has_channel(PointerGetDatum(channel),
-										absent ? row_cutoff(cutoff) : DT_NOBEGIN))
-		{
-			if (sees_committed())
-				presence_registry_forget(&name, changes);
-			return false;
-		}
-		if (!sees_committed())
-			return beat_entry(channel) != PRESENCE_LIFE_DEAD;
-		if (presence_registry_confirm(&name, now, changes))
-			return true;
-		CHECK_FOR_INTERRUPTS();
-	}
-}
-
-/*
- * A heartbeat that the registry could not answer alone: look at the table,
- * and repair the registry.  false: the channel is not present.
- */
-bool
-presence_membership_touch(text *channel)
-{
-	PresenceTime cutoff = forgiving_cutoff();
-
-	if (look_at(channel, cutoff) == PRESENCE_LIFE_DEAD)
-		return false;
-	return presence_shmem_ready() ? touch_entry(channel, cutoff) :
-		touch_rows(channel, cutoff);
-}
-
-/* A channel that is to be removed because it is silent. */
-typedef struct Condemned
-{
-	PresenceName name;			/* key */
-	char		status;			/* for simplehash */
-	PresenceVerdict verdict;
-	int			death;			/* as xact.c numbers it */
-	bool		counted;		/* the end of its rows frees its entry */
-	bool		has_rows;		/* at least one was found */
-} Condemned;
-
-#define SH_PREFIX condemned
-#define SH_ELEMENT_TYPE Condemned
-#define SH_KEY_TYPE PresenceName
-#define SH_KEY name
-#define SH_HASH_KEY(tb, key) (key).hash
-#define SH_EQUAL(tb, a, b) ((a).hash == (b).hash && (a).length == (b).length && \
-							memcmp((a).data, (b).data, (a).length) == 0)
-#define SH_SCOPE static inline
-#define SH_DEFINE
-#define SH_DECLARE
-#include "lib/simplehash.h"
-
-/* Condemn those of the channels that the registry knows to be silent. */
-static condemned_hash *
-condemn_channels(Datum *channels, int nchannels, PresenceTime cutoff)
-{
-	condemned_hash *table = condemned_create(CurrentMemoryContext,
-											 Max(nchannels, 1), NULL);
-
-	for (int i = 0; i < nchannels && presence_shmem_ready(); i++)
-	{
-		text	   *channel = DatumGetTextPP(channels[i]);
-		PresenceName name = name_of(channel);
-		PresenceVerdict verdict;
-		Condemned  *entry;
-		bool		counted;
-		bool		found;
-		int			death;
-
-		CHECK_FOR_INTERRUPTS();
-		/* Nothing may fail between the two: the entry must be released. */
-		presence_xact_reserve_death();
-		if (!presence_registry_condemn(&name, presence_pins_has(&name),
-									   cutoff, &verdict, &counted))
-			continue;
-		death = presence_xact_condemned(&verdict);
-		entry = condemned_insert(table, name, &found);
-		entry->verdict = verdict;
-		entry->death = death;
-		entry->counted = counted;
-		entry->has_rows = false;
-	}
-	return table;
-}
-
-/* Those of the locked rows that may really go. */
-static List *
-condemned_rows(List *rows, condemned_hash *table, PresenceTime cutoff)
-{
-	List	   *doomed = NIL;
-	ListCell   *lc;
-
-	foreach(lc, rows)
-	{
-		PresenceRow *row = lfirst(lc);
-		PresenceName name = presence_registry_name(row->channel,
-												   strlen(row->channel));
-		Condemned  *entry = condemned_lookup(table, name);
-
-		CHECK_FOR_INTERRUPTS();
-		if (entry)
-			entry->has_rows = true;
-		if (entry ? presence_registry_condemned(&entry->verdict) :
-			look_at(cstring_to_text(row->channel), cutoff) == PRESENCE_LIFE_ABSENT &&
-			!presence_liveness_is_live(row->channel, strlen(row->channel),
-									   row->last_seen, cutoff))
-			doomed = lappend(doomed, row);
-	}
-	return doomed;
-}
-
-/* Whether there are entries that no count of rows will free. */
-static bool
-has_uncounted(condemned_hash *table)
-{
-	condemned_iterator iterator;
-	Condemned  *entry;
-	bool		found = false;
-
-	condemned_start_iterate(table, &iterator);
-	while ((entry = condemned_iterate(table, &iterator)))
-	{
-		CHECK_FOR_INTERRUPTS();
-		entry->counted &= entry->has_rows;
-		found |= !entry->counted;
-	}
-	return found;
-}
-
-/*
- * Have the entries freed at commit whose channels have no rows left, where no
- * count of their rows will do so.
- */
-static void
-bury_rowless(condemned_hash *table, ArrayType *channels)
-{
-	ArrayType  *left = presence_store_remaining(PointerGetDatum(channels));
-	condemned_iterator iterator;
-	Condemned  *entry;
-	Datum	   *datums;
-	int			count = 0;
-
-	if (left)
-		deconstruct_array(left, TEXTOID, -1, false, TYPALIGN_INT,
-						  &datums, NULL, &count);
-	for (int i = 0; i < count; i++)
-	{
-		CHECK_FOR_INTERRUPTS();
-		entry = condemned_lookup(table, name_of(DatumGetTextPP(datums[i])));
-		if (entry)
-			entry->counted = true;
-	}
-	condemned_start_iterate(table, &iterator);
-	while ((entry = condemned_iterate(table, &iterator)))
-	{
-		CHECK_FOR_INTERRUPTS();
-		if (!entry->counted)
-			presence_xact_bury(entry->death);
-	}
-}
-
-/*
- * Remove the presences of those of the channels (text[]) that were silent for
- * longer than an age in microseconds; how many went.  Rows that somebody else
- * has locked are left for the next time.
- */
-uint64
-presence_membership_expire(ArrayType *channels, int64 age)
-{
-	PresenceTime cutoff;
-	Datum	   *datums;
-	int			count;
-	condemned_hash *table;
-	List	   *rows;
-	uint64		removed;
-
-	forgive_stall();
-	cutoff = presence_liveness_cutoff(presence_clock_now(), age);
-	if (channels == NULL || cutoff == 0)
-		return 0;
-	deconstruct_array(channels, TEXTOID, -1, false, TYPALIGN_INT,
-					  &datums, NULL, &count);
-	table = condemn_channels(datums, count, cutoff);
-	rows = presence_store_lock_channels(PointerGetDatum(channels), true);
-	removed = presence_membership_remove(condemned_rows(rows, table, cutoff),
-										 PRESENCE_REASON_EXPIRED);
-	if (has_uncounted(table))
-		bury_rowless(table, channels);
-	return removed;
-}
-
-/*
- * A last_seen that plain SQL, or a clock that was set back, has put far into
- * the future would keep a row alive until then: it counts as now.
- */
-void
-presence_membership_pull_back(void)
-{
-	TimestampTz wall = presence_clock_wall();
-
-	if (!presence_registry_is_complete(presence_database_mine()))
-		presence_store_pull_back(wall, wall + presence_liveness_max_age());
-}
-
-/*
- * Remove all presences that were silent for longer than an age in microseconds;
- * how many went.
- */
-uint64
-presence_membership_prune(int64 age)
-{
-	presence_membership_pull_back();
-	return presence_membership_expire(presence_store_older(age), age);
-}
-
-/* Since when the rows of a table of the past are kept. */
-static TimestampTz
-oldest_kept(PresencePast past)
-{
-	int			seconds = past == PRESENCE_PAST_ADMISSIONS ?
-		presence_join_rate_window : presence_keep_last_seen;
-
-	if (past == PRESENCE_PAST_LAST_SEEN && seconds == 0)
-		return DT_NOBEGIN;
-	return GetCurrentTimestamp() - (int64) seconds * USECS_PER_SEC;
-}
-
-/*
- * Remove old rows from a part of a table, which begins with a block; where the
- * next part begins, 0: this was the last.
- */
-BlockNumber
-presence_membership_forget(PresencePast past, BlockNumber from)
-{
-	bool		admissions = past == PRESENCE_PAST_ADMISSIONS;
-	BlockNumber blocks = presence_store_blocks(admissions ? "admissions" : "user_last_seen");
-	BlockNumber to = from + BLOCKS_AT_ONCE;
-
-	if (from < blocks && admissions)
-		presence_store_forget_admissions(from, to, oldest_kept(past));
-	else if (from < blocks)
-		presence_store_forget_last_seen(from, to, oldest_kept(past));
-	return to < blocks ? to : 0;
-}
-
-/* Remove old rows from all tables of the past. */
-static void
-forget_all(void)
-{
-	for (PresencePast past = 0; past < PRESENCE_NPASTS; past++)
-	{
-		BlockNumber from = 0;
-
-		do
-		{
-			from = presence_membership_forget(past, from);
-			CHECK_FOR_INTERRUPTS();
-		} while (from != 0);
-	}
-}
-
-/* Arrays (text[]) of empty rooms, no more of them than one call removes. */
-static List *
-find_empty_rooms(void)
-{
-	List	   *found = NIL;
-	text	   *after = cstring_to_text("");
-	int			count = 0;
-
-	while (after && count < MAX_ROOMS_A_CALL)
-	{
-		ArrayType  *rooms = presence_store_empty_rooms(after,
-													   Min(PRESENCE_ROOMS_AT_ONCE, MAX_ROOMS_A_CALL - count),
-													   &after);
-
-		if (rooms)
-		{
-			found = lappend(found, rooms);
-			count += ArrayGetNItems(ARR_NDIM(rooms), ARR_DIMS(rooms));
-		}
-		CHECK_FOR_INTERRUPTS();
-	}
-	return found;
-}
-
-/*
- * Remove empty rooms, as many as may be while others are kept out until the
- * transaction ends, and what is old; how many rooms.  None while somebody stays
- * in the way.
- */
-uint64
-presence_membership_prune_rooms(void)
-{
-	List	   *found;
-	ListCell   *lc;
-	uint64		count = 0;
-
-	forget_all();
-	if (!presence_admission_worker_enforces())
-		presence_store_restore_rooms((Datum) 0);
-	found = find_empty_rooms();
-	if (found == NIL || !presence_store_try_lock("rooms", ROOMS_LOCK_TIMEOUT))
-		return 0;
-	foreach(lc, found)
-		count += presence_store_delete_empty_rooms(lfirst(lc));
-	return count;
 }

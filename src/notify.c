@@ -23,10 +23,13 @@
 #include "miscadmin.h"
 #include "notify.h"
 #include "shmem.h"
+#include "store_people.h"
+#include "store_presences.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
 #include "utils/json.h"
 #include "utils/timestamp.h"
+#include "lib/stringinfo.h"
 
 /* The epoch as payloads and functions show it. */
 char *

@@ -20,10 +20,13 @@
  */
 #include "postgres.h"
 
+#include "extension.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "permission.h"
 #include "store.h"
+#include "store_channels.h"
+#include "store_rooms.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
@@ -91,7 +94,7 @@ has_no_policies(Oid table)
 static bool
 may_beat_for_all(void)
 {
-	Oid			table = presence_store_table("presences");
+	Oid			table = presence_extension_table("presences");
 
 	if (pg_class_aclcheck(table, GetUserId(), ACL_UPDATE) != ACLCHECK_OK &&
 		pg_attribute_aclcheck_all(table, GetUserId(), ACL_UPDATE,
@@ -108,7 +111,7 @@ may_beat_for_all(void)
 static bool
 may_see_all_rooms(void)
 {
-	return has_no_policies(presence_store_table("rooms"));
+	return has_no_policies(presence_extension_table("rooms"));
 }
 
 /*

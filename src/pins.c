@@ -16,6 +16,8 @@
  */
 #include "postgres.h"
 
+#include "lib/simplehash.h"
+#include "name.h"
 #include "pins.h"
 #include "shmem.h"
 #include "utils/memutils.h"
@@ -81,11 +83,10 @@ presence_pins_begin(const char *channel, int length, PresenceTime now,
 	PresenceName name;
 	ChannelDeed *mine;
 	PresenceLife life;
-	PresenceTime seen;
 
 	if (!presence_shmem_ready())
 		return PRESENCE_LIFE_FULL;
-	name = presence_registry_name(channel, length);
+	name = presence_name_make(channel, length);
 	mine = get_channel(&name);
 	if (!mine->deed.pinned)
 	{
@@ -95,7 +96,7 @@ presence_pins_begin(const char *channel, int length, PresenceTime now,
 			return life;
 	}
 	life = beat ? presence_registry_touch(&name, now, cutoff) :
-		presence_registry_look(&name, cutoff, &seen);
+		presence_registry_look(&name, cutoff).life;
 	if (life == PRESENCE_LIFE_DEAD)
 		(void) presence_registry_begin(&name, now, cutoff, false);
 	return life;
@@ -121,7 +122,7 @@ presence_pins_is_active(void)
 void
 presence_pins_count(const char *channel, bool joins)
 {
-	PresenceName name = presence_registry_name(channel, strlen(channel));
+	PresenceName name = presence_name_make(channel, strlen(channel));
 	ChannelDeed *mine = get_channel(&name);
 
 	if (!mine->deed.changed && !mine->deed.pinned)

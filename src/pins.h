@@ -10,6 +10,7 @@
 
 #include "postgres.h"
 
+#include "name.h"
 #include "registry.h"
 
 extern PresenceLife presence_pins_begin(const char *channel, int length,

@@ -21,7 +21,7 @@
 #include "liveness.h"
 #include "miscadmin.h"
 #include "queue.h"
-#include "registry.h"
+#include "registry_mem.h"
 #include "shmem.h"
 #include "xact.h"
 
@@ -37,8 +37,8 @@ static const PresenceShmemArea areas[] = {
 	presence_database_shmem_init, "presence_control", 1},
 	{"presence backends", presence_backend_shmem_size,
 	presence_backend_shmem_init},
-	{"presence registry", presence_registry_shmem_size,
-		presence_registry_shmem_init, "presence_registry",
+	{"presence registry", presence_registry_mem_shmem_size,
+		presence_registry_mem_shmem_init, "presence_registry",
 	PRESENCE_REGISTRY_LOCKS},
 	{"presence liveness", presence_liveness_shmem_size,
 	presence_liveness_shmem_init},

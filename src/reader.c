@@ -23,20 +23,19 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "executor/tuptable.h"
+#include "funcapi.h"
 #include "jit/jit.h"
 #include "nodes/params.h"
 #include "optimizer/cost.h"
 #include "reader.h"
+#include "store.h"
 #include "tcop/dest.h"
 #include "utils/plancache.h"
-
-#define EQ "OPERATOR(pg_catalog.=)"
-#define GT "OPERATOR(pg_catalog.>)"
 
 /* The live presences that a condition finds by an index. */
 #define LIVE(columns, condition) \
 	"(SELECT " columns " FROM presence.members m WHERE " condition " OFFSET 0) m"
-#define LIVE_IN_ROOM(columns)	LIVE(columns, "m.room " EQ " $1")
+#define LIVE_IN_ROOM(columns)	LIVE(columns, "m.room " SQL_EQ " $1")
 
 /* A statement of one argument, prepared at its first use in a session. */
 typedef struct Question
@@ -71,36 +70,36 @@ static Question questions[] = {
 		LIVE_IN_ROOM("m.user_id"), TEXTOID
 	},
 	[PRESENCE_READ_ROOMS] = {
-		"SELECT m.room FROM " LIVE("m.room", "m.channel_name " EQ " $1")
+		"SELECT m.room FROM " LIVE("m.room", "m.channel_name " SQL_EQ " $1")
 		" ORDER BY m.room", TEXTOID
 	},
 	[PRESENCE_READ_USER_ROOMS] = {
-		"SELECT DISTINCT m.room FROM " LIVE("m.room", "m.user_id " EQ " $1")
+		"SELECT DISTINCT m.room FROM " LIVE("m.room", "m.user_id " SQL_EQ " $1")
 		" ORDER BY m.room", TEXTOID
 	},
 	[PRESENCE_READ_IS_ONLINE] = {
-		"SELECT EXISTS (SELECT FROM presence.members m WHERE m.user_id " EQ " $1)", TEXTOID
+		"SELECT EXISTS (SELECT FROM presence.members m WHERE m.user_id " SQL_EQ " $1)", TEXTOID
 	},
 	[PRESENCE_READ_ONLINE] = {
 		"SELECT m.user_id, pg_catalog.count(DISTINCT m.channel_name), pg_catalog.max(m.last_seen) FROM "
-		LIVE("m.user_id, m.channel_name, m.last_seen", "m.user_id " EQ " ANY ($1)")
+		LIVE("m.user_id, m.channel_name, m.last_seen", "m.user_id " SQL_EQ " ANY ($1)")
 		" GROUP BY m.user_id ORDER BY m.user_id", TEXTARRAYOID
 	},
 	[PRESENCE_READ_STATUSES] = {
 		"SELECT u.user_id,"
-		" CASE WHEN l.connections " GT " 0 THEN COALESCE(p.chosen_status, 'online') ELSE 'offline' END,"
+		" CASE WHEN l.connections " SQL_GT " 0 THEN COALESCE(p.chosen_status, 'online') ELSE 'offline' END,"
 		" p.chosen_status, p.custom_message,"
 		" CASE WHEN p.invisible THEN 0 ELSE l.connections END,"
 		" CASE WHEN p.invisible THEN p.chosen_at ELSE GREATEST(l.last_seen, s.last_seen) END"
 		" FROM pg_catalog.unnest($1) WITH ORDINALITY AS u (user_id, position)"
 		" CROSS JOIN LATERAL (SELECT pg_catalog.count(DISTINCT m.channel_name) AS connections,"
 		" pg_catalog.max(m.last_seen) AS last_seen FROM "
-		LIVE("m.channel_name, m.last_seen", "m.user_id " EQ " u.user_id") ") l"
+		LIVE("m.channel_name, m.last_seen", "m.user_id " SQL_EQ " u.user_id") ") l"
 		" CROSS JOIN LATERAL (SELECT pg_catalog.max(g.last_seen) AS last_seen"
-		" FROM presence.user_last_seen g WHERE g.user_id " EQ " u.user_id) s"
+		" FROM presence.user_last_seen g WHERE g.user_id " SQL_EQ " u.user_id) s"
 		" LEFT JOIN LATERAL (SELECT q.chosen_status, q.custom_message, q.chosen_at,"
-		" q.chosen_status " EQ " 'offline' AS invisible FROM presence.people q"
-		" WHERE q.user_id " EQ " u.user_id OFFSET 0) p ON true"
+		" q.chosen_status " SQL_EQ " 'offline' AS invisible FROM presence.people q"
+		" WHERE q.user_id " SQL_EQ " u.user_id OFFSET 0) p ON true"
 		" ORDER BY u.position", TEXTARRAYOID
 	},
 };
@@ -253,11 +252,14 @@ run(PresenceRead what, Datum argument, Tuplestorestate *rows)
 	return answer.row;
 }
 
-/* Read rows into a tuplestore whose columns are those of the statement. */
-void
-presence_reader_rows(PresenceRead what, Datum argument, Tuplestorestate *rows)
+/* Return all rows of an answer; "flags" are those of InitMaterializedSRF(). */
+Datum
+presence_reader_return_rows(FunctionCallInfo fcinfo, PresenceRead what,
+							Datum argument, int flags)
 {
-	(void) run(what, argument, rows);
+	InitMaterializedSRF(fcinfo, flags);
+	(void) run(what, argument, ((ReturnSetInfo *) fcinfo->resultinfo)->setResult);
+	return (Datum) 0;
 }
 
 /* Read the first row, in the caller's memory context; NULL: there is none. */
@@ -265,4 +267,17 @@ HeapTuple
 presence_reader_row(PresenceRead what, Datum argument)
 {
 	return run(what, argument, NULL);
+}
+
+/* Return the only row of an answer. */
+Datum
+presence_reader_return_row(FunctionCallInfo fcinfo, PresenceRead what,
+						   Datum argument)
+{
+	TupleDesc	desc;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	PG_RETURN_DATUM(heap_copy_tuple_as_datum(presence_reader_row(what, argument),
+											 BlessTupleDesc(desc)));
 }

@@ -11,7 +11,7 @@
 #include "postgres.h"
 
 #include "access/htup.h"
-#include "utils/tuplestore.h"
+#include "fmgr.h"
 
 /* Each has the columns of the SQL function of its name. */
 typedef enum PresenceRead
@@ -28,8 +28,10 @@ typedef enum PresenceRead
 	PRESENCE_READ_STATUSES
 } PresenceRead;
 
-extern void presence_reader_rows(PresenceRead what, Datum argument,
-								 Tuplestorestate *rows);
 extern HeapTuple presence_reader_row(PresenceRead what, Datum argument);
+extern Datum presence_reader_return_row(FunctionCallInfo fcinfo, PresenceRead what,
+										Datum argument);
+extern Datum presence_reader_return_rows(FunctionCallInfo fcinfo, PresenceRead what,
+										 Datum argument, int flags);
 
 #endif							/* PRESENCE_READER_H */

@@ -12,20 +12,7 @@
 
 #include "clock.h"
 #include "database.h"
-
-#define PRESENCE_REGISTRY_LOCKS 128
-
-/* A name has at most 255 characters of at most 4 bytes. */
-#define PRESENCE_MAX_NAME_CHARS 255
-#define PRESENCE_MAX_NAME_BYTES (PRESENCE_MAX_NAME_CHARS * 4)
-
-/* A channel of this process's database, with its hash. */
-typedef struct PresenceName
-{
-	const char *data;
-	int			length;			/* bytes */
-	uint32		hash;
-} PresenceName;
+#include "name.h"
 
 /* What the registry knows of a channel. */
 typedef enum PresenceLife
@@ -36,6 +23,15 @@ typedef enum PresenceLife
 	PRESENCE_LIFE_ALIVE,		/* beats, and has committed rows */
 	PRESENCE_LIFE_DEAD			/* silent for too long, or being removed */
 } PresenceLife;
+
+/* What the registry knows of a channel at one moment. */
+typedef struct PresenceEntryView
+{
+	PresenceLife life;
+	PresenceTime seen;			/* newest sign of life; 0: none */
+	bool		revived;		/* a running transaction brought it back to
+								 * life */
+} PresenceEntryView;
 
 /* An entry, and which of its successive owners is meant. */
 typedef struct PresenceEntryRef
@@ -64,21 +60,15 @@ typedef struct PresenceVerdict
 typedef void (*PresenceScanFunc) (void *arg, PresenceEntryRef ref,
 								  PresenceTime seen);
 
-extern Size presence_registry_shmem_size(void);
-extern void presence_registry_shmem_init(void *area, bool found);
-
 extern bool presence_registry_is_complete(PresenceDatabase *database);
-extern PresenceName presence_registry_name(const char *data, int length);
 extern PresenceLife presence_registry_touch(const PresenceName *name,
 											PresenceTime now,
 											PresenceTime cutoff);
-extern PresenceLife presence_registry_look(const PresenceName *name,
-										   PresenceTime cutoff,
-										   PresenceTime *seen);
+extern PresenceEntryView presence_registry_look(const PresenceName *name,
+												PresenceTime cutoff);
 extern PresenceLife presence_registry_begin(const PresenceName *name,
 											PresenceTime now,
 											PresenceTime cutoff, bool pin);
-extern bool presence_registry_is_reviving(const PresenceName *name);
 extern PresenceEntryRef presence_registry_find(const PresenceName *name);
 extern void presence_registry_end(const PresenceName *name,
 								  const PresenceDeed *deed, bool committed);

@@ -124,9 +124,9 @@ presence_relay_check_size(const PresenceStateName *name, int length)
 {
 	int			frame = strlen("{\"room\":,\"state\":{:}}") + length;
 
-	if (frame + 4 + ESCAPED_BYTE * (name->room_length + name->key_length) <= PRESENCE_MAX_PAYLOAD)
+	if (frame + 4 + ESCAPED_BYTE * (name->room.length + name->key_length) <= PRESENCE_MAX_PAYLOAD)
 		return;
-	frame += json_length(name->room, name->room_length) +
+	frame += json_length(name->room.data, name->room.length) +
 		json_length(name->key, name->key_length);
 	if (frame > PRESENCE_MAX_PAYLOAD)
 		ereport(ERROR,

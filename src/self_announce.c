@@ -22,6 +22,7 @@
 #include "announce.h"
 #include "database.h"
 #include "ephemeral.h"
+#include "extension.h"
 #include "guc.h"
 #include "miscadmin.h"
 #include "notify.h"
@@ -29,6 +30,8 @@
 #include "shmem.h"
 #include "storage/lmgr.h"
 #include "store.h"
+#include "store_people.h"
+#include "store_presences.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
@@ -56,7 +59,7 @@ asks_resync(PresenceHint *const *hints, int nhints)
 static bool
 lock_table(const char *name, LOCKMODE mode, int *wait)
 {
-	Oid			table = presence_store_table(name);
+	Oid			table = presence_extension_table(name);
 
 	for (;;)
 	{
@@ -188,7 +191,7 @@ presence_self_announce(PresenceHint *const *hints, int nhints, bool resync)
 	MemoryContext context;
 	MemoryContext old;
 
-	if (!presence_store_is_there())
+	if (!presence_extension_exists())
 		return true;			/* dropped since: nobody is to be told */
 	told = may_announce(&wait);
 	context = AllocSetContextCreate(CurrentMemoryContext, "presence self announce",
@@ -196,7 +199,7 @@ presence_self_announce(PresenceHint *const *hints, int nhints, bool resync)
 	old = MemoryContextSwitchTo(context);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	PushActiveSnapshot(snapshot);
-	caller = presence_store_become_owner();
+	caller = presence_extension_become_owner();
 	presence_store_connect();
 	remember_leavers(hints, nhints, &wait);
 	if (told && (resync || asks_resync(hints, nhints)))
@@ -209,7 +212,7 @@ presence_self_announce(PresenceHint *const *hints, int nhints, bool resync)
 	else if (lock_table("presences", AccessShareLock, &wait))
 		forget_leavers(hints, nhints, snapshot);
 	presence_store_finish();
-	presence_store_become_caller(caller);
+	presence_extension_become_caller(caller);
 	PopActiveSnapshot();
 	UnregisterSnapshot(snapshot);
 	MemoryContextSwitchTo(old);

@@ -1,7 +1,9 @@
 /*-------------------------------------------------------------------------
  *
  * store.h
- *		Every SQL statement that C sends to the tables.
+ *		SQL statements whose plans a session keeps.
+ *
+ * The files store_*.c hold the statements, each those on some tables.
  *
  *-------------------------------------------------------------------------
  */
@@ -10,149 +12,60 @@
 
 #include "postgres.h"
 
-#include "datatype/timestamp.h"
-#include "nodes/pg_list.h"
+#include "executor/spi.h"
 #include "storage/block.h"
-#include "storage/itemptr.h"
-#include "storage/lockdefs.h"
 #include "utils/array.h"
-#include "utils/jsonb.h"
+#include "utils/plancache.h"
 #include "utils/snapshot.h"
 
-/* A presence, in the memory context that was current before the call. */
-typedef struct PresenceRow
-{
-	int64		id;
-	char	   *room;
-	char	   *channel;
-	char	   *user;			/* NULL: anonymous */
-	Jsonb	   *meta;			/* NULL: none, or too large: see truncated */
-	bool		truncated;
-	TimestampTz joined_at;
-	TimestampTz last_seen;		/* as the row has it */
-	ItemPointerData tid;
-} PresenceRow;
+/* Operators of statements, qualified as all names there are. */
+#define SQL_EQ "OPERATOR(pg_catalog.=)"
+#define SQL_LT "OPERATOR(pg_catalog.<)"
+#define SQL_GT "OPERATOR(pg_catalog.>)"
+#define SQL_GE "OPERATOR(pg_catalog.>=)"
 
-/* A user whose connection went, and its last sign of life. */
-typedef struct PresenceLastSeen
-{
-	const char *user;
-	TimestampTz last_seen;
-} PresenceLastSeen;
+/* The rows of some blocks of a table: for presence_store_run_in_blocks(). */
+#define SQL_IN_BLOCKS(alias) \
+	alias ".ctid " SQL_GE " $1 AND " alias ".ctid " SQL_LT " $2"
 
-/* A user, as listeners get to know. */
-typedef struct PresencePerson
-{
-	char	   *user;
-	const char *status;			/* effective; the announcer fills it in */
-	char	   *chosen_status;	/* NULL: none */
-	char	   *custom_message; /* NULL: none */
-	int64		connections;	/* rows, in all rooms, counted up to a limit */
-	int64		living;			/* those of living channels, the same */
-	TimestampTz last_seen;		/* DT_NOBEGIN: not known; of the invisible:
-								 * when they chose to be */
-} PresencePerson;
+#define PRESENCE_MAX_STATEMENT_ARGUMENTS 8
 
-/* What a room asks of those who enter. */
-typedef struct PresenceRoomRules
+/* A statement, prepared at its first use in a session. */
+typedef struct PresenceStatement
 {
-	int			max_members;	/* 0: unlimited */
-	bool		private;
-} PresenceRoomRules;
+	const char *sql;
+	int			nargs;
+	Oid			types[PRESENCE_MAX_STATEMENT_ARGUMENTS];
+	bool		whole;			/* reads a whole table */
+	bool		few;			/* stops after a few of many: makes no bitmap */
 
-typedef struct PresenceSession
-{
-	Oid			user;
-	int			context;
-} PresenceSession;
-
-/* Looks at a channel with a last_seen; false: it has seen enough. */
-typedef bool (*PresenceChannelVisitor) (void *arg, const char *channel,
-										int length, TimestampTz last_seen);
+	/* The business of store.c. */
+	SPIPlanPtr	plan;
+	CachedPlanSource *source;	/* of that plan */
+	int			generation;		/* of what make_plan() made of it */
+	bool		past_policies;	/* as which it was: InNoForceRLSOperation() */
+} PresenceStatement;
 
 extern void presence_store_connect(void);
 extern void presence_store_finish(void);
-extern bool presence_store_is_there(void);
-extern Oid	presence_store_owner(void);
-extern PresenceSession presence_store_become_owner(void);
-extern void presence_store_become_caller(PresenceSession session);
-
-extern Oid	presence_store_table(const char *name);
-extern bool presence_store_try_lock(const char *table, int timeout_ms);
-extern bool presence_store_find_room(Datum room, PresenceRoomRules *rules);
-extern PresenceRoomRules presence_store_enter_room(Datum room);
-extern void presence_store_lock_rooms(void);
-extern ArrayType *presence_store_empty_rooms(text *after, int limit, text **last);
-extern uint64 presence_store_delete_empty_rooms(ArrayType *rooms);
-extern BlockNumber presence_store_blocks(const char *name);
-
-extern bool presence_store_insert(Datum room, Datum channel, Datum user,
-								  Datum meta, const char *nulls,
-								  TimestampTz now, PresenceRow *row);
-extern bool presence_store_find(Datum room, Datum channel, PresenceRow *row);
-extern bool presence_store_replace(Datum room, Datum channel, Datum user,
-								   Datum meta, const char *nulls,
-								   PresenceRow *row);
-extern bool presence_store_merge_meta(Datum room, Datum channel, Datum meta);
-extern bool presence_store_has_meta(Datum room, Datum channel, Datum meta);
-extern char *presence_store_suppressor(const char *table, bool insert);
-extern List *presence_store_lock_presence(Datum room, Datum channel);
-extern List *presence_store_lock_channels(Datum channels, bool skip_locked);
-extern uint64 presence_store_delete(List *rows);
-
-extern bool presence_store_shows_room(Datum room);
-extern bool presence_store_has_channel(Datum channel, TimestampTz since);
-extern bool presence_store_has_older(Datum channel, TimestampTz before);
-extern void presence_store_probe_update(Datum channel, int64 probe);
-extern void presence_store_probe_pair(Datum room, Datum channel, int64 probe);
-extern uint64 presence_store_beat(Datum channel, TimestampTz now,
-								  TimestampTz since, TimestampTz before,
-								  TimestampTz *oldest);
-extern ArrayType *presence_store_remaining(Datum channels);
-extern ArrayType *presence_store_older(int64 age);
-extern void presence_store_pull_back(TimestampTz now, TimestampTz limit);
-extern ArrayType *presence_store_older_among(ArrayType *channels, int64 age);
-extern void presence_store_each_channel(PresenceChannelVisitor visit, void *arg);
-extern bool presence_store_each_older(int64 age, PresenceChannelVisitor visit,
-									  void *arg);
-extern TimestampTz presence_store_oldest_living(int64 age);
-
-extern void presence_store_each_member(Datum rooms, Snapshot snapshot,
-									   void (*visit) (void *arg,
-													  const PresenceRow *row),
-									   void *arg);
-extern List *presence_store_look_up(Datum rooms, Datum channels,
-									Snapshot snapshot);
-extern bool presence_store_has_user(const char *room, const char *user,
-									Snapshot snapshot);
-extern List *presence_store_people(Datum users, Datum most, Datum living,
-								   Snapshot snapshot);
-extern void presence_store_add_last_seen(List *seen);
-extern void presence_store_merge_last_seen(List *seen);
 extern void presence_store_check_constraints(void);
-extern void presence_store_forget_last_seen(BlockNumber from, BlockNumber to,
-											TimestampTz before);
 
-extern bool presence_store_is_banned(Datum room, Datum user);
-extern List *presence_store_lock_banned(Datum users, int limit);
-extern bool presence_store_banned_exist(Datum users);
-extern void presence_store_restore_rooms(Datum rooms);
-extern bool presence_store_is_invited(Datum room, Datum user);
-extern uint64 presence_store_count_live(Datum room, int64 limit);
-extern uint64 presence_store_count_admissions(Datum room, Datum user,
-											  TimestampTz since);
-extern void presence_store_note_admission(Datum room, Datum user);
-extern void presence_store_forget_admissions(BlockNumber from, BlockNumber to,
-											 TimestampTz before);
-extern bool presence_store_invite(Datum room, Datum user);
-extern bool presence_store_uninvite(Datum room, Datum user);
-extern void presence_store_ban(Datum room, Datum user, Datum until,
-							   Datum reason, bool all_rooms, bool has_reason);
-extern bool presence_store_unban(Datum room, Datum user, bool all_rooms);
-extern List *presence_store_lock_members(Datum room, Datum user, Datum channel,
-										 const char *nulls);
+extern SPIPlanPtr presence_store_plan(PresenceStatement *statement);
+extern uint64 presence_store_run_at(PresenceStatement *statement, Datum *values,
+									const char *nulls, Snapshot snapshot,
+									long limit);
+extern uint64 presence_store_run(PresenceStatement *statement, Datum *values,
+								 const char *nulls);
+extern uint64 presence_store_run_newest(PresenceStatement *statement,
+										Datum *values, const char *nulls);
+extern void presence_store_run_in_blocks(PresenceStatement *statement,
+										 BlockNumber from, BlockNumber to,
+										 TimestampTz before);
+extern bool presence_store_finds(PresenceStatement *statement, Datum *values);
 
-extern Jsonb *presence_store_snapshot(Datum room, const char *epoch,
-									  int64 seq, bool has_seq);
+extern bool presence_store_any(uint64 count);
+extern uint64 presence_store_count(void);
+extern ArrayType *presence_store_array(void);
+extern char *presence_store_text(HeapTuple tuple, int column);
 
 #endif							/* PRESENCE_STORE_H */

@@ -27,8 +27,11 @@
 #include "expiry.h"
 #include "liveness.h"
 #include "membership.h"
+#include "name.h"
 #include "registry.h"
+#include "removal.h"
 #include "store.h"
+#include "store_channels.h"
 #include "sweep.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -143,7 +146,7 @@ remove_channels(ArrayType *channels, PresenceTime now, PresenceTime lag)
 		return;
 	}
 	presence_store_connect();
-	removed = presence_membership_expire(channels, max_age);
+	removed = presence_removal_expire(channels, max_age);
 	if (!is_loaded())
 		left = presence_store_older_among(channels, max_age);
 	presence_store_finish();
@@ -177,7 +180,7 @@ static bool
 load_channel(void *arg, const char *channel, int length, TimestampTz last_seen)
 {
 	bool	   *complete = arg;
-	PresenceName name = presence_registry_name(channel, length);
+	PresenceName name = presence_name_make(channel, length);
 	uint32		changes;
 
 	if (presence_registry_load(&name, presence_clock_from_timestamp(last_seen),
@@ -246,7 +249,7 @@ correct_future(PresenceTime now)
 		return;
 	sweep.next_future = now + presence_liveness_max_age() / 4;
 	presence_store_connect();
-	presence_membership_pull_back();
+	presence_removal_pull_back();
 	presence_store_finish();
 	presence_worker_xact_end();
 }

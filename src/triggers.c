@@ -31,6 +31,7 @@
 #include "json.h"
 #include "liveness.h"
 #include "mb/pg_wchar.h"
+#include "name.h"
 #include "pins.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"

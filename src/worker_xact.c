@@ -33,6 +33,7 @@
 #include "catalog/pg_extension.h"
 #include "commands/extension.h"
 #include "compat.h"
+#include "extension.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "queue.h"
@@ -40,7 +41,6 @@
 #include "slot.h"
 #include "storage/ipc.h"
 #include "storage/lmgr.h"
-#include "store.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -191,7 +191,7 @@ begin_transaction(const char *what)
 	StartTransactionCommand();
 	pgstat_report_activity(STATE_RUNNING, what);
 	look_up_extension();
-	SetUserIdAndSecContext(presence_store_owner(),
+	SetUserIdAndSecContext(presence_extension_owner(),
 						   SECURITY_LOCAL_USERID_CHANGE | SECURITY_NOFORCE_RLS);
 	MemoryContextSwitchTo(work.scratch);
 }
@@ -209,7 +209,7 @@ static bool
 lock_tables(const PresenceWorkerTable *tables)
 {
 	for (; tables->name; tables++)
-		if (!ConditionalLockRelationOid(presence_store_table(tables->name), tables->mode))
+		if (!ConditionalLockRelationOid(presence_extension_table(tables->name), tables->mode))
 			return false;
 	return true;
 }

@@ -1,0 +1,141 @@
+/*-------------------------------------------------------------------------
+ *
+ * heartbeat.c
+ *		Stores heartbeats: in the registry, or in rows where it has no entry.
+ *
+ * The registry answers nearly all of them alone, with a partition's lock shared.
+ * One that it cannot answer looks at the table, which needs SPI, and repairs the
+ * registry by what it sees, unless somebody has changed the channel meanwhile.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "database.h"
+#include "heartbeat.h"
+#include "liveness.h"
+#include "miscadmin.h"
+#include "name.h"
+#include "removal.h"
+#include "shmem.h"
+#include "store_channels.h"
+#include "utils/timestamp.h"
+#include "xact.h"
+
+/*
+ * Write a sign of life into the rows of a channel that have had none since a
+ * time; how many.  Others see it once it is committed, which may be after they
+ * have seen the channel dead.
+ */
+uint64
+presence_heartbeat_write(Datum channel, TimestampTz wall, TimestampTz since)
+{
+	PresenceTime slack = presence_liveness_row_slack();
+	TimestampTz oldest;
+	uint64		count = presence_store_beat(channel, wall, since, wall - slack, &oldest);
+
+	if (count > 0)
+		presence_xact_put_off_death(Max(presence_clock_from_timestamp(oldest),
+										presence_liveness_floor()) +
+									presence_liveness_max_age() + slack);
+	return count;
+}
+
+/* A heartbeat in the registry. */
+static PresenceLife
+beat_entry(text *channel)
+{
+	PresenceTime now = presence_clock_now();
+	PresenceName name = presence_name_of_text(channel);
+
+	return presence_registry_touch(&name, now,
+								   presence_liveness_cutoff(now, presence_liveness_max_age()));
+}
+
+/*
+ * A heartbeat, as far as the registry can answer it alone: ALIVE means that
+ * it was stored.  The registry knows nothing of what the running transaction
+ * has added or removed.  Needs no SPI.
+ */
+PresenceLife
+presence_heartbeat_beat(text *channel)
+{
+	if (!presence_shmem_ready() || presence_xact_is_active())
+		return PRESENCE_LIFE_ABSENT;
+	return beat_entry(channel);
+}
+
+/* A heartbeat that lives in the rows of its channel. */
+static bool
+touch_rows(text *channel, PresenceTime cutoff)
+{
+	Datum		datum = PointerGetDatum(channel);
+	TimestampTz wall = presence_clock_wall();
+	TimestampTz since = presence_removal_row_cutoff(cutoff);
+
+	if (presence_heartbeat_write(datum, wall, since) > 0)
+		return true;
+	return presence_store_has_channel(datum, since);
+}
+
+/*
+ * Whether what the running transaction sees is what is committed: not once it
+ * has dealt with presences itself, nor with a snapshot of the past.
+ */
+static bool
+sees_committed(void)
+{
+	return !presence_xact_is_active() && !IsolationUsesXactSnapshot();
+}
+
+/*
+ * Look whether a channel has rows, and make its entry say so, if what is seen
+ * can be trusted for that.
+ */
+static bool
+touch_entry(text *channel, PresenceTime cutoff)
+{
+	PresenceName name = presence_name_of_text(channel);
+	PresenceTime now = presence_clock_now();
+	PresenceLife life = presence_registry_look(&name, cutoff).life;
+	bool		absent = life == PRESENCE_LIFE_ABSENT;
+
+	if (life == PRESENCE_LIFE_DEAD)
+		return false;
+	for (;;)
+	{
+		uint32		changes;
+
+		life = presence_registry_load(&name, now, cutoff, &changes);
+		if (life == PRESENCE_LIFE_DEAD)
+			return false;
+		if (life == PRESENCE_LIFE_FULL)
+			return touch_rows(channel, cutoff);
+		if (!presence_store_has_channel(PointerGetDatum(channel),
+										absent ? presence_removal_row_cutoff(cutoff) : DT_NOBEGIN))
+		{
+			if (sees_committed())
+				presence_registry_forget(&name, changes);
+			return false;
+		}
+		if (!sees_committed())
+			return beat_entry(channel) != PRESENCE_LIFE_DEAD;
+		if (presence_registry_confirm(&name, now, changes))
+			return true;
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/*
+ * A heartbeat that the registry could not answer alone: look at the table,
+ * and repair the registry.  false: the channel is not present.
+ */
+bool
+presence_heartbeat_touch(text *channel)
+{
+	PresenceTime cutoff = presence_removal_cutoff(presence_liveness_max_age());
+
+	return presence_shmem_ready() ? touch_entry(channel, cutoff) :
+		touch_rows(channel, cutoff);
+}

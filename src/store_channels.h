@@ -1,0 +1,39 @@
+/*-------------------------------------------------------------------------
+ *
+ * store_channels.h
+ *		The signs of life of channels, as the rows of presences have them.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PRESENCE_STORE_CHANNELS_H
+#define PRESENCE_STORE_CHANNELS_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+#include "utils/array.h"
+
+/* Looks at a channel with a last_seen; false: it has seen enough. */
+typedef bool (*PresenceChannelVisitor) (void *arg, const char *channel,
+										int length, TimestampTz last_seen);
+
+/* One channel. */
+extern bool presence_store_has_channel(Datum channel, TimestampTz since);
+extern bool presence_store_has_older(Datum channel, TimestampTz before);
+extern void presence_store_probe_update(Datum channel, int64 probe);
+extern void presence_store_probe_pair(Datum room, Datum channel, int64 probe);
+extern uint64 presence_store_beat(Datum channel, TimestampTz now,
+								  TimestampTz since, TimestampTz before,
+								  TimestampTz *oldest);
+
+/* Many channels; ages are in microseconds. */
+extern ArrayType *presence_store_remaining(Datum channels);
+extern ArrayType *presence_store_older(int64 age);
+extern ArrayType *presence_store_older_among(ArrayType *channels, int64 age);
+extern void presence_store_each_channel(PresenceChannelVisitor visit, void *arg);
+extern bool presence_store_each_older(int64 age, PresenceChannelVisitor visit,
+									  void *arg);
+extern TimestampTz presence_store_oldest_living(int64 age);
+extern void presence_store_pull_back(TimestampTz now, TimestampTz limit);
+
+#endif							/* PRESENCE_STORE_CHANNELS_H */

@@ -1,0 +1,69 @@
+/*-------------------------------------------------------------------------
+ *
+ * store_presences.h
+ *		The presences, each a channel in a room.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PRESENCE_STORE_PRESENCES_H
+#define PRESENCE_STORE_PRESENCES_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+#include "nodes/pg_list.h"
+#include "storage/itemptr.h"
+#include "utils/jsonb.h"
+#include "utils/snapshot.h"
+
+/* A presence, in the memory context that was current before the call. */
+typedef struct PresenceRow
+{
+	int64		id;
+	char	   *room;
+	char	   *channel;
+	char	   *user;			/* NULL: anonymous */
+	Jsonb	   *meta;			/* NULL: none, or too large: see truncated */
+	bool		truncated;
+	TimestampTz joined_at;
+	TimestampTz last_seen;		/* as the row has it */
+	ItemPointerData tid;
+} PresenceRow;
+
+/* Looks at a presence without meta and joined_at, which is gone afterwards. */
+typedef void (*PresenceRowVisitor) (void *arg, const PresenceRow *row);
+
+/* One presence, by its room and channel. */
+extern bool presence_store_insert(Datum room, Datum channel, Datum user,
+								  Datum meta, const char *nulls,
+								  TimestampTz now, PresenceRow *row);
+extern bool presence_store_find(Datum room, Datum channel, PresenceRow *row);
+extern bool presence_store_replace(Datum room, Datum channel, Datum user,
+								   Datum meta, const char *nulls,
+								   PresenceRow *row);
+extern bool presence_store_merge_meta(Datum room, Datum channel, Datum meta);
+extern bool presence_store_has_meta(Datum room, Datum channel, Datum meta);
+
+/* Presences that are to go: locked, then deleted. */
+extern List *presence_store_lock_presence(Datum room, Datum channel);
+extern List *presence_store_lock_channels(Datum channels, bool skip_locked);
+extern List *presence_store_lock_members(Datum room, Datum user, Datum channel,
+										 const char *nulls);
+extern List *presence_store_lock_banned(Datum users, int limit);
+extern bool presence_store_banned_exist(Datum users);
+extern uint64 presence_store_delete(List *rows);
+
+/* What a snapshot shows. */
+extern void presence_store_each_member(Datum rooms, Snapshot snapshot,
+									   PresenceRowVisitor visit, void *arg);
+extern List *presence_store_look_up(Datum rooms, Datum channels,
+									Snapshot snapshot);
+extern bool presence_store_has_user(const char *room, const char *user,
+									Snapshot snapshot);
+
+/* A room as a whole. */
+extern uint64 presence_store_count_live(Datum room, int64 limit);
+extern Jsonb *presence_store_snapshot(Datum room, const char *epoch,
+									  int64 seq, bool has_seq);
+
+#endif							/* PRESENCE_STORE_PRESENCES_H */

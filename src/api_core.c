@@ -3,7 +3,8 @@
  * api_core.c
  *		The SQL functions by which channels enter, beat and leave.
  *
- * They check their arguments and delegate to membership.c.
+ * They check their arguments and delegate: membership.c lets in, heartbeat.c
+ * keeps alive, removal.c and cleanup.c take away.
  *
  *-------------------------------------------------------------------------
  */

@@ -29,8 +29,7 @@ typedef struct PresenceEntryView
 {
 	PresenceLife life;
 	PresenceTime seen;			/* newest sign of life; 0: none */
-	bool		revived;		/* a running transaction brought it back to
-								 * life */
+	bool		revived;		/* from death, by a running transaction */
 } PresenceEntryView;
 
 /* An entry, and which of its successive owners is meant. */

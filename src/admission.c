@@ -72,7 +72,7 @@ enum
 uint64
 presence_admission_rules(void)
 {
-	PresenceDatabase *database = presence_database_mine();
+	PresenceDatabase *database = presence_my_database();
 
 	return database ? pg_atomic_read_u64(&database->rules) : 0;
 }
@@ -81,7 +81,7 @@ presence_admission_rules(void)
 bool
 presence_admission_worker_enforces(void)
 {
-	PresenceDatabase *database = presence_database_mine();
+	PresenceDatabase *database = presence_my_database();
 
 	return presence_notify == PRESENCE_NOTIFY_AUTO && database &&
 		presence_queue_is_open(database);

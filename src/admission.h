@@ -22,7 +22,7 @@
 typedef enum PresenceEntrance
 {
 	PRESENCE_ENTRANCE_USER,		/* was in, as another user */
-	PRESENCE_ENTRANCE_DEAD,		/* enters, and does not count as alive */
+	PRESENCE_ENTRANCE_EXPIRED,		/* enters, and does not count as alive */
 	PRESENCE_ENTRANCE_LIVE		/* enters, and counts already */
 } PresenceEntrance;
 

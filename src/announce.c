@@ -4,7 +4,7 @@
  *		Turns hints of committed changes into the events that listeners get.
  *
  * A turn takes hints, has the rooms that they touch on the roster, reads what
- * the tables show (announce_load.c), tells what is news of it (announce_tell.c),
+ * the tables show (announce_load.c), tells what is news of it (announce_room.c),
  * folds the events of a room where they are many, and adds the statuses that
  * changed with them (announce_status.c).
  *
@@ -83,7 +83,7 @@ fold_events(PresenceTurnRoom *room)
  * hold a join and miss the leave that came after it.
  */
 static List *
-resync_doubtful(PresenceTurn *turn)
+resync_self_announced(PresenceTurn *turn)
 {
 	List	   *events = NIL;
 	turnrooms_iterator iterator;
@@ -95,7 +95,7 @@ resync_doubtful(PresenceTurn *turn)
 		PresenceEvent *event;
 
 		CHECK_FOR_INTERRUPTS();
-		if (!room->doubtful)
+		if (!room->self_announced)
 			continue;
 		event = palloc0(sizeof(PresenceEvent));
 		event->kind = PRESENCE_EVENT_RESYNC;
@@ -151,7 +151,7 @@ collect_events(PresenceTurn *turn)
  * where an event has shown it as it is now, and all once it has gone.
  */
 static void
-cover_told(PresenceTurn *turn, PresenceSubject *subject)
+cover_announced(PresenceTurn *turn, PresenceSubject *subject)
 {
 	bool		over = subject->turn.over;
 	bool		updated = subject->turn.updated;
@@ -187,7 +187,7 @@ end_turn(PresenceTurn *turn, PresenceWaiting *const *now, int nhints)
 	foreach(lc, turn->subjects)
 	{
 		CHECK_FOR_INTERRUPTS();
-		cover_told(turn, lfirst(lc));
+		cover_announced(turn, lfirst(lc));
 	}
 	presence_backlog_end_turn(turn->backlog, now, nhints);
 }
@@ -213,11 +213,11 @@ announce(PresenceRoster *roster, PresenceBacklog *backlog,
 	presence_turn_load_rooms(&turn);
 	presence_turn_look_up_rows(&turn, now, nhints);
 	presence_turn_note_gone(&turn);
-	presence_turn_tell_hints(&turn, now, nhints);
+	presence_turn_announce_hints(&turn, now, nhints);
 	end_turn(&turn, now, nhints);
 	note_returns(&turn);
 	events = collect_events(&turn);
-	events = list_concat(events, resync_doubtful(&turn));
+	events = list_concat(events, resync_self_announced(&turn));
 	return list_concat(events, presence_turn_collect_statuses(&turn, gone));
 }
 

@@ -34,7 +34,7 @@ presence_turn_room(PresenceTurn *turn, const char *name)
 	if (!found)
 	{
 		room->events = NIL;
-		room->doubtful = false;
+		room->self_announced = false;
 		room->room = presence_roster_find(turn->roster, name);
 	}
 	return room;

@@ -32,7 +32,7 @@ typedef struct PresenceTurnRoom
 	const char *name;			/* key */
 	char		status;			/* for simplehash */
 	PresenceRosterRoom *room;	/* NULL: not on the roster yet */
-	bool		doubtful;		/* others have told of it, too */
+	bool		self_announced;		/* others have told of it, too */
 	List	   *events;
 } PresenceTurnRoom;
 
@@ -115,8 +115,8 @@ extern void presence_turn_look_up_rows(PresenceTurn *turn,
 									   PresenceWaiting *const *now, int nhints);
 extern void presence_turn_note_gone(PresenceTurn *turn);
 
-/* announce_tell.c: events of rooms */
-extern void presence_turn_tell_hints(PresenceTurn *turn,
+/* announce_room.c: events of rooms */
+extern void presence_turn_announce_hints(PresenceTurn *turn,
 									 PresenceWaiting *const *now, int nhints);
 
 /* announce_status.c: events of users */

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * args.c
- *		Checks the arguments of SQL functions, in one voice.
+ *		Checks the arguments of SQL functions, in one stream.
  *
  * Every error names the argument, tells the length or type of its value, and
  * has a hint.  The value itself is not shown: it may be secret, or huge.

@@ -117,7 +117,7 @@ presence_backend_reset_touches(Oid database)
 
 /* Say that this transaction is about to commit and will queue events. */
 void
-presence_backend_show_xid(TransactionId xid)
+presence_backend_advertise_xid(TransactionId xid)
 {
 	pg_atomic_write_u32(&get_backend()->xid, xid);
 	pg_memory_barrier();
@@ -125,7 +125,7 @@ presence_backend_show_xid(TransactionId xid)
 
 /* Say that the events of this transaction are queued, or will not come. */
 void
-presence_backend_hide_xid(void)
+presence_backend_withdraw_xid(void)
 {
 	pg_memory_barrier();
 	pg_atomic_write_u32(&get_backend()->xid, InvalidTransactionId);

@@ -31,8 +31,8 @@ extern void presence_backend_shmem_init(void *area, bool found);
 extern void presence_backend_count_touches(uint64 touches);
 extern uint64 presence_backend_touches(Oid database);
 extern void presence_backend_reset_touches(Oid database);
-extern void presence_backend_show_xid(TransactionId xid);
-extern void presence_backend_hide_xid(void);
+extern void presence_backend_advertise_xid(TransactionId xid);
+extern void presence_backend_withdraw_xid(void);
 extern bool presence_backend_late(Oid database, Snapshot snapshot);
 
 #endif							/* PRESENCE_BACKEND_H */

@@ -507,9 +507,9 @@ presence_backlog_take_resyncs(PresenceBacklog *backlog)
 /* The hints of this turn have been made into events. */
 void
 presence_backlog_end_turn(PresenceBacklog *backlog,
-						  PresenceWaiting *const *told, int ntold)
+						  PresenceWaiting *const *told, int nannounced)
 {
-	for (int i = 0; i < ntold; i++)
+	for (int i = 0; i < nannounced; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
 		unfile_hint(backlog, told[i]);

@@ -87,7 +87,7 @@ extern void presence_backlog_cover(PresenceBacklog *backlog,
 								   PresenceWaiting *waiting);
 extern bool presence_backlog_take_resyncs(PresenceBacklog *backlog);
 extern void presence_backlog_end_turn(PresenceBacklog *backlog,
-									  PresenceWaiting *const *told, int ntold);
+									  PresenceWaiting *const *told, int nannounced);
 extern List *presence_backlog_covered(PresenceBacklog *backlog);
 extern void presence_backlog_drop(PresenceBacklog *backlog, int nhints);
 

@@ -70,7 +70,7 @@ static const PresenceWorkerTable past_tables[] = {
 static void
 suspect_last_seen(void)
 {
-	PresenceDatabase *database = presence_database_mine();
+	PresenceDatabase *database = presence_my_database();
 
 	if (database)
 		pg_atomic_write_u32(&database->last_seen_rows, 1);
@@ -235,7 +235,7 @@ forget_some(PresencePast past, PresenceTime now)
 static bool
 spares_last_seen(void)
 {
-	PresenceDatabase *database = presence_database_mine();
+	PresenceDatabase *database = presence_my_database();
 
 	return chores.block == 0 && database &&
 		pg_atomic_exchange_u32(&database->last_seen_rows, 0) == 0 &&

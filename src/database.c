@@ -51,18 +51,18 @@ init_record(PresenceDatabase *record, Oid oid)
 	record->worker_latch = NULL;
 	record->wanted = false;
 	record->holds = 0;
-	record->doubtful = false;
+	record->recheck_extension = false;
 	record->failures = 0;
 	record->retry_at = 0;
 	pg_atomic_init_u64(&record->floor, 0);
-	pg_atomic_init_u64(&record->floor_told, 0);
-	pg_atomic_init_u64(&record->due, 0);
+	pg_atomic_init_u64(&record->grace_start_announced, 0);
+	pg_atomic_init_u64(&record->next_wakeup, 0);
 	pg_atomic_init_u64(&record->wall_offset, (uint64) presence_clock_wall_offset());
 	pg_atomic_init_u32(&record->loaded, PRESENCE_LOAD_PARTIAL);
 	pg_atomic_init_u32(&record->last_seen_rows, 1);
 	pg_atomic_init_u64(&record->tickets, 0);
 	pg_atomic_init_u64(&record->rules, 1);
-	for (int i = 0; i < PRESENCE_NVOICES; i++)
+	for (int i = 0; i < PRESENCE_NSTREAMS; i++)
 		pg_atomic_init_u64(&record->seq[i], 0);
 	for (int i = 0; i < PRESENCE_NCOUNTERS; i++)
 		pg_atomic_init_u64(&record->counters[i], 0);
@@ -140,7 +140,7 @@ presence_database_get(Oid oid)
 
 /* The record of this process's database; NULL without shared memory or record. */
 PresenceDatabase *
-presence_database_mine(void)
+presence_my_database(void)
 {
 	if (!presence_shmem_ready())
 		return NULL;

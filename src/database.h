@@ -34,13 +34,13 @@ typedef enum PresenceCounter
 } PresenceCounter;
 
 /* The NOTIFY channels on which events are numbered, each on its own. */
-typedef enum PresenceVoice
+typedef enum PresenceNotifyStream
 {
-	PRESENCE_VOICE_CHANGED,
-	PRESENCE_VOICE_STATUS,
-	PRESENCE_VOICE_BROADCAST,
-	PRESENCE_NVOICES
-} PresenceVoice;
+	PRESENCE_STREAM_CHANGED,
+	PRESENCE_STREAM_STATUS,
+	PRESENCE_STREAM_BROADCAST,
+	PRESENCE_NSTREAMS
+} PresenceNotifyStream;
 
 typedef enum PresenceWorkerState
 {
@@ -71,14 +71,14 @@ typedef struct PresenceDatabase
 	Latch	   *worker_latch;	/* lies in a PGPROC, so it never dangles */
 	bool		wanted;
 	int			holds;			/* statements that keep the worker away */
-	bool		doubtful;		/* the extension may go; no lock */
+	bool		recheck_extension;		/* the extension may go; no lock */
 	int			failures;		/* ends of the worker by error in a row */
 	PresenceTime retry_at;		/* no start before */
 
 	/* Since when silence counts; set by liveness.c. */
 	pg_atomic_uint64 floor;		/* PresenceTime; signs of life count from here */
-	pg_atomic_uint64 floor_told;	/* for which listeners read again */
-	pg_atomic_uint64 due;		/* when the worker will be heard of, by the
+	pg_atomic_uint64 grace_start_announced;	/* for which listeners read again */
+	pg_atomic_uint64 next_wakeup;	/* when the worker will be heard of, by the
 								 * machine's clock; 0: nobody knows */
 	pg_atomic_uint64 wall_offset;	/* as last seen */
 
@@ -88,7 +88,7 @@ typedef struct PresenceDatabase
 	pg_atomic_uint64 tickets;	/* drawn by transactions that are to be told */
 	pg_atomic_uint64 rules;		/* rises with bans and deleted rooms, once they
 								 * are committed; begins with 1 */
-	pg_atomic_uint64 seq[PRESENCE_NVOICES]; /* of the last events delivered */
+	pg_atomic_uint64 seq[PRESENCE_NSTREAMS]; /* of the last events delivered */
 
 	pg_atomic_uint64 counters[PRESENCE_NCOUNTERS];
 } PresenceDatabase;
@@ -98,7 +98,7 @@ extern void presence_database_shmem_init(void *area, bool found);
 
 extern PresenceDatabase *presence_database_find(Oid oid);
 extern PresenceDatabase *presence_database_get(Oid oid);
-extern PresenceDatabase *presence_database_mine(void);
+extern PresenceDatabase *presence_my_database(void);
 extern PresenceDatabase *presence_database_at(int index);
 extern int	presence_database_index(const PresenceDatabase *database);
 extern void presence_database_forget(Oid oid);

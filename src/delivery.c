@@ -18,7 +18,7 @@
  * backlog from the queue.  So both are forgotten where the queue was cut.
  *
  * Short-lived state has no queue and no rows: what has changed of it is taken from
- * shared memory (ephemeral.c) and told in a transaction of its own.
+ * shared memory (state.c) and told in a transaction of its own.
  *
  * Roster and backlog are the worker's own memory.  Numbers are atomic, and only
  * the worker writes them; the queue locks itself.
@@ -34,13 +34,13 @@
 #include "database.h"
 #include "delivery.h"
 #include "enforce.h"
-#include "ephemeral.h"
+#include "state.h"
 #include "guc.h"
 #include "liveness.h"
 #include "miscadmin.h"
 #include "notify.h"
 #include "queue.h"
-#include "relay.h"
+#include "state_notify.h"
 #include "roster.h"
 #include "slot.h"
 #include "store.h"
@@ -64,7 +64,7 @@
 /* Part of the notify queue that listeners may leave unread before we wait. */
 #define MAX_UNREAD 0.5
 
-static const PresenceWorkerTable told_tables[] = {
+static const PresenceWorkerTable announced_tables[] = {
 	{"presences", AccessShareLock},
 	{"people", AccessShareLock},
 	{"user_last_seen", RowExclusiveLock},
@@ -116,7 +116,7 @@ begin_queue(PresenceDatabase *database)
 void
 presence_delivery_begin(void)
 {
-	begin_queue(presence_database_mine());
+	begin_queue(presence_my_database());
 }
 
 /*
@@ -130,7 +130,7 @@ presence_delivery_begin(void)
 void
 presence_delivery_follow_mode(PresenceTime now)
 {
-	PresenceDatabase *database = presence_database_mine();
+	PresenceDatabase *database = presence_my_database();
 	bool		open;
 
 	if (database == NULL)
@@ -147,7 +147,7 @@ presence_delivery_follow_mode(PresenceTime now)
 			 presence_queue_close(database, false))
 	{
 		presence_roster_clear(delivery.roster);
-		presence_queue_owe_resync(database);
+		presence_queue_set_resync_pending(database);
 	}
 }
 
@@ -159,13 +159,13 @@ presence_delivery_follow_mode(PresenceTime now)
 void
 presence_delivery_notice_revival(PresenceTime now)
 {
-	PresenceDatabase *database = presence_database_mine();
+	PresenceDatabase *database = presence_my_database();
 
 	if (database == NULL)
 		return;
-	if (presence_liveness_floor_rose(database) ||
+	if (presence_liveness_grace_start_rose(database) ||
 		(delivery.max_age != 0 && presence_max_age > delivery.max_age))
-		presence_queue_owe_resync(database);
+		presence_queue_set_resync_pending(database);
 	delivery.max_age = presence_max_age;
 }
 
@@ -195,7 +195,7 @@ current_stamp(PresenceDatabase *database)
 
 	stamp.numbered = true;
 	stamp.epoch = presence_database_epoch();
-	for (int i = 0; i < PRESENCE_NVOICES; i++)
+	for (int i = 0; i < PRESENCE_NSTREAMS; i++)
 		stamp.seq[i] = pg_atomic_read_u64(&database->seq[i]);
 	return stamp;
 }
@@ -362,10 +362,10 @@ announce(PresenceDatabase *database, Snapshot snapshot, bool open, Delivery *tur
 static void
 publish(PresenceDatabase *database, const Delivery *turn)
 {
-	for (int i = 0; i < PRESENCE_NVOICES; i++)
+	for (int i = 0; i < PRESENCE_NSTREAMS; i++)
 		pg_atomic_write_u64(&database->seq[i], turn->stamp.seq[i]);
 	if (turn->queue.resync)
-		presence_queue_resynced(database, turn->queue.losses);
+		presence_queue_resynced(database, turn->queue.lost_count);
 	presence_queue_cover(database, &delivery.position, turn->covered);
 	presence_queue_consume(database, &delivery.position, turn->bytes);
 }
@@ -381,7 +381,7 @@ deliver(PresenceDatabase *database)
 	Delivery	turn = {.stamp = current_stamp(database)};
 	bool		open = presence_queue_is_open(database);
 
-	if (!presence_worker_xact_begin_on("delivering events", told_tables, NULL))
+	if (!presence_worker_xact_begin_on("delivering events", announced_tables, NULL))
 		return false;
 	announce(database, GetActiveSnapshot(), open, &turn);
 
@@ -418,7 +418,7 @@ listeners_are_behind(void)
 void
 presence_delivery_deliver(PresenceTime now)
 {
-	PresenceDatabase *database = presence_database_mine();
+	PresenceDatabase *database = presence_my_database();
 
 	if (database == NULL || !has_news(database) || now < delivery.next)
 		return;
@@ -434,32 +434,32 @@ presence_delivery_deliver(PresenceTime now)
 static void
 drop_state(PresenceTime now)
 {
-	PresenceStateRound *round = presence_ephemeral_begin_round(now);
+	PresenceStateRound *round = presence_state_begin_round(now);
 	List	   *ignored;
 
-	while (presence_ephemeral_take(round, &ignored))
+	while (presence_state_take(round, &ignored))
 		continue;
-	presence_ephemeral_end_round();
+	presence_state_end_round();
 }
 
 /* Announce what has changed in it. */
 static void
-tell_state(PresenceTime now)
+send_state(PresenceTime now)
 {
 	presence_worker_xact_begin("announcing short-lived state");
-	presence_relay_send(presence_ephemeral_begin_round(now));
+	presence_state_notify_send(presence_state_begin_round(now));
 	presence_worker_xact_end();
-	presence_ephemeral_end_round();
+	presence_state_end_round();
 }
 
 /* Bury expired state, and announce what changed if it may go now. */
 void
-presence_delivery_tell_state(PresenceTime now)
+presence_delivery_send_state(PresenceTime now)
 {
-	if (presence_database_mine() == NULL)
+	if (presence_my_database() == NULL)
 		return;
-	presence_ephemeral_expire(now);
-	if (now < presence_ephemeral_next_due() || now < delivery.next_state)
+	presence_state_expire(now);
+	if (now < presence_state_next_due() || now < delivery.next_state)
 		return;
 	if (listeners_are_behind())
 	{
@@ -469,7 +469,7 @@ presence_delivery_tell_state(PresenceTime now)
 	if (presence_notify == PRESENCE_NOTIFY_OFF)
 		drop_state(now);
 	else
-		tell_state(now);
+		send_state(now);
 	delivery.next_state = now + (PresenceTime) presence_notify_interval * 1000;
 }
 
@@ -477,12 +477,12 @@ presence_delivery_tell_state(PresenceTime now)
 PresenceTime
 presence_delivery_next(PresenceTime now)
 {
-	PresenceDatabase *database = presence_database_mine();
+	PresenceDatabase *database = presence_my_database();
 	PresenceTime next;
 
 	if (database == NULL)
 		return PG_INT64_MAX;
-	next = Min(presence_ephemeral_next_expiry(),
-			   Max(delivery.next_state, presence_ephemeral_next_due()));
+	next = Min(presence_state_next_expiry(),
+			   Max(delivery.next_state, presence_state_next_due()));
 	return has_news(database) ? Min(next, Max(delivery.next, now)) : next;
 }

@@ -19,7 +19,7 @@ extern void presence_delivery_begin(void);
 extern void presence_delivery_follow_mode(PresenceTime now);
 extern void presence_delivery_notice_revival(PresenceTime now);
 extern void presence_delivery_deliver(PresenceTime now);
-extern void presence_delivery_tell_state(PresenceTime now);
+extern void presence_delivery_send_state(PresenceTime now);
 
 extern PresenceTime presence_delivery_next(PresenceTime now);
 

@@ -102,7 +102,7 @@ note_name(List **names, const PresenceHint *hint, PresenceHintField field)
 void
 presence_enforce_note(const PresenceHint *hint)
 {
-	PresenceDatabase *database = presence_database_mine();
+	PresenceDatabase *database = presence_my_database();
 
 	if (hint->kind == PRESENCE_HINT_BAN)
 		note_name(&wanted.users, hint, PRESENCE_FIELD_USER);

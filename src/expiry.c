@@ -78,7 +78,7 @@ typedef struct Late
 	bool		waits;			/* else it is being tried */
 	PresenceName name;
 	PresenceEntryRef ref;		/* index 0: it has no entry */
-	int64		seen;			/* its last sign of life, as in Doomed */
+	int64		seen;			/* its last sign of life, as in Overdue */
 	PresenceTime time;			/* of the next try */
 	PresenceTime pause;			/* before that */
 } Late;
@@ -103,7 +103,7 @@ typedef struct LateName
 #include "lib/simplehash.h"
 
 /* A channel of the batch. */
-typedef struct Doomed
+typedef struct Overdue
 {
 	char	   *name;
 	PresenceEntryRef ref;		/* index 0: it has no entry */
@@ -111,7 +111,7 @@ typedef struct Doomed
 								 * entry, or TimestampTz of the row */
 	PresenceTime time;			/* when it was due; 0: nobody knows */
 	bool		left;			/* still has rows that are too old */
-} Doomed;
+} Overdue;
 
 /* A part of the batch. */
 typedef struct Range
@@ -138,7 +138,7 @@ struct PresenceExpiry
 	latenames_hash *late;		/* those that wait, or are being tried */
 
 	MemoryContext names;		/* of the batch */
-	Doomed	   *batch;
+	Overdue	   *batch;
 	int			nbatch;
 	int			maxbatch;
 	Range		ranges[MAX_OFFERED + MAX_HALVES];	/* the last is tried next */
@@ -200,17 +200,17 @@ forget_late(PresenceExpiry *expiry, Late *late)
 
 /* The late channel of an item of the batch, which is made if there is none. */
 static Late *
-make_late(PresenceExpiry *expiry, const Doomed *doomed)
+make_late(PresenceExpiry *expiry, const Overdue *overdue)
 {
-	int			length = strlen(doomed->name);
-	Late	   *late = find_late(expiry, doomed->name, length);
+	int			length = strlen(overdue->name);
+	Late	   *late = find_late(expiry, overdue->name, length);
 	LateName   *entry;
 	bool		found;
 
 	if (late)
 		return late;
 	late = MemoryContextAllocZero(expiry->context, sizeof(Late));
-	late->name = presence_name_make(MemoryContextStrdup(expiry->context, doomed->name),
+	late->name = presence_name_make(MemoryContextStrdup(expiry->context, overdue->name),
 									length);
 	entry = latenames_insert(expiry->late, late->name, &found);
 	entry->late = late;
@@ -219,16 +219,16 @@ make_late(PresenceExpiry *expiry, const Doomed *doomed)
 
 /* Put an item of the batch off; for how long. */
 static PresenceTime
-put_off(PresenceExpiry *expiry, const Doomed *doomed, PresenceTime now, bool failed)
+put_off(PresenceExpiry *expiry, const Overdue *overdue, PresenceTime now, bool failed)
 {
-	Late	   *late = make_late(expiry, doomed);
+	Late	   *late = make_late(expiry, overdue);
 	PresenceTime first = failed ? FAILED_PAUSE : LOCKED_PAUSE;
 	PresenceTime most = failed ? MAX_FAILED_PAUSE : MAX_LOCKED_PAUSE;
 
 	if (late->waits)
 		pairingheap_remove(expiry->waiting, &late->node);
-	late->ref = doomed->ref;
-	late->seen = doomed->seen;
+	late->ref = overdue->ref;
+	late->seen = overdue->seen;
 	late->pause = Min(Max(late->pause * 2, first), most);
 	late->time = now + late->pause;
 	late->waits = true;
@@ -238,9 +238,9 @@ put_off(PresenceExpiry *expiry, const Doomed *doomed, PresenceTime now, bool fai
 
 /* An item of the batch is settled. */
 static void
-let_go(PresenceExpiry *expiry, const Doomed *doomed)
+let_go(PresenceExpiry *expiry, const Overdue *overdue)
 {
-	Late	   *late = find_late(expiry, doomed->name, strlen(doomed->name));
+	Late	   *late = find_late(expiry, overdue->name, strlen(overdue->name));
 
 	if (late)
 		forget_late(expiry, late);
@@ -294,7 +294,7 @@ static void
 note_entry(void *arg, PresenceEntryRef ref, PresenceTime seen)
 {
 	PresenceExpiry *expiry = arg;
-	PresenceTime deadline = Max(seen, presence_liveness_floor()) +
+	PresenceTime deadline = Max(seen, presence_liveness_grace_start()) +
 		presence_liveness_max_age();
 
 	expiry->channels++;
@@ -402,20 +402,20 @@ empty_batch(PresenceExpiry *expiry)
 	Assert(expiry->nranges == 0);
 	MemoryContextReset(expiry->names);
 	expiry->maxbatch = RANGE_SIZE;
-	expiry->batch = MemoryContextAlloc(expiry->names, RANGE_SIZE * sizeof(Doomed));
+	expiry->batch = MemoryContextAlloc(expiry->names, RANGE_SIZE * sizeof(Overdue));
 	expiry->nbatch = 0;
 }
 
 /* The next item of the batch, which has room for it. */
-static Doomed *
-next_doomed(PresenceExpiry *expiry)
+static Overdue *
+next_overdue(PresenceExpiry *expiry)
 {
 	Range	   *range = expiry->nranges > 0 ? &expiry->ranges[expiry->nranges - 1] : NULL;
 
 	if (expiry->nbatch == expiry->maxbatch)
 	{
 		expiry->maxbatch *= 2;
-		expiry->batch = repalloc_huge(expiry->batch, expiry->maxbatch * sizeof(Doomed));
+		expiry->batch = repalloc_huge(expiry->batch, expiry->maxbatch * sizeof(Overdue));
 	}
 	if (range == NULL || range->to - range->from == RANGE_SIZE)
 	{
@@ -428,19 +428,19 @@ next_doomed(PresenceExpiry *expiry)
 
 /* Add a channel to the batch. */
 static void
-add_doomed(PresenceExpiry *expiry, const char *name, int length,
+add_overdue(PresenceExpiry *expiry, const char *name, int length,
 		   PresenceEntryRef ref, int64 seen, PresenceTime time)
 {
 	char	   *copy = MemoryContextAlloc(expiry->names, length + 1);
-	Doomed	   *doomed = next_doomed(expiry);
+	Overdue	   *overdue = next_overdue(expiry);
 
 	memcpy(copy, name, length);
 	copy[length] = '\0';
-	doomed->name = copy;
-	doomed->ref = ref;
-	doomed->seen = seen;
-	doomed->time = time;
-	doomed->left = false;
+	overdue->name = copy;
+	overdue->ref = ref;
+	overdue->seen = seen;
+	overdue->time = time;
+	overdue->left = false;
 }
 
 /*
@@ -459,7 +459,7 @@ presence_expiry_offer(PresenceExpiry *expiry, const char *channel, int length,
 	if (expiry->nbatch == MAX_OFFERED * RANGE_SIZE)
 		return false;
 	if (!is_late(expiry, channel, length, none, seen))
-		add_doomed(expiry, channel, length, none, seen, 0);
+		add_overdue(expiry, channel, length, none, seen, 0);
 	return true;
 }
 
@@ -477,7 +477,7 @@ take_noted(PresenceExpiry *expiry, PresenceTime now)
 		char	   *name = presence_registry_read(deadline->ref, &seen);
 
 		if (name && seen < cutoff)
-			add_doomed(expiry, name, strlen(name), deadline->ref, seen, deadline->time);
+			add_overdue(expiry, name, strlen(name), deadline->ref, seen, deadline->time);
 		if (name)
 			pfree(name);
 		CHECK_FOR_INTERRUPTS();
@@ -494,7 +494,7 @@ take_late(PresenceExpiry *expiry, PresenceTime now)
 												 pairingheap_remove_first(expiry->waiting));
 
 		late->waits = false;
-		add_doomed(expiry, late->name.data, late->name.length, late->ref,
+		add_overdue(expiry, late->name.data, late->name.length, late->ref,
 				   late->seen, late->time);
 		CHECK_FOR_INTERRUPTS();
 	}
@@ -515,17 +515,17 @@ fill_batch(PresenceExpiry *expiry, PresenceTime now)
 
 /* Whether an item of the batch is dead, as far as the registry knows. */
 static bool
-is_dead(Doomed *doomed, PresenceTime cutoff)
+is_expired(Overdue *overdue, PresenceTime cutoff)
 {
 	char	   *name;
 
-	if (doomed->ref.index == 0)
+	if (overdue->ref.index == 0)
 		return true;
-	name = presence_registry_read(doomed->ref, &doomed->seen);
+	name = presence_registry_read(overdue->ref, &overdue->seen);
 	if (name == NULL)
 		return false;
 	pfree(name);
-	return doomed->seen < cutoff;
+	return overdue->seen < cutoff;
 }
 
 /*
@@ -550,13 +550,13 @@ presence_expiry_take(PresenceExpiry *expiry, PresenceTime now, PresenceTime *lag
 	names = palloc((range->to - range->from) * sizeof(Datum));
 	for (int i = range->from; i < range->to; i++)
 	{
-		Doomed	   *doomed = &expiry->batch[i];
+		Overdue	   *overdue = &expiry->batch[i];
 
-		if (!is_dead(doomed, cutoff))
+		if (!is_expired(overdue, cutoff))
 			continue;
-		if (count == 0 && doomed->time != 0)
-			*lag = now - doomed->time;
-		names[count++] = CStringGetTextDatum(doomed->name);
+		if (count == 0 && overdue->time != 0)
+			*lag = now - overdue->time;
+		names[count++] = CStringGetTextDatum(overdue->name);
 	}
 	if (count == 0)
 	{
@@ -570,7 +570,7 @@ presence_expiry_take(PresenceExpiry *expiry, PresenceTime now, PresenceTime *lag
 static int
 compare_names(const void *a, const void *b)
 {
-	return strcmp(((const Doomed *) a)->name, ((const Doomed *) b)->name);
+	return strcmp(((const Overdue *) a)->name, ((const Overdue *) b)->name);
 }
 
 /* Mark the items of a range whose names are in an array (text[]). */
@@ -580,19 +580,19 @@ mark_left(PresenceExpiry *expiry, const Range *range, ArrayType *left)
 	Datum	   *datums;
 	int			count;
 
-	qsort(&expiry->batch[range->from], range->to - range->from, sizeof(Doomed),
+	qsort(&expiry->batch[range->from], range->to - range->from, sizeof(Overdue),
 		  compare_names);
 	deconstruct_array(left, TEXTOID, -1, false, TYPALIGN_INT, &datums, NULL, &count);
 	for (int i = 0; i < count; i++)
 	{
-		Doomed		key = {0};
-		Doomed	   *doomed;
+		Overdue		key = {0};
+		Overdue	   *overdue;
 
 		key.name = TextDatumGetCString(datums[i]);
-		doomed = bsearch(&key, &expiry->batch[range->from], range->to - range->from,
-						 sizeof(Doomed), compare_names);
-		if (doomed)
-			doomed->left = true;
+		overdue = bsearch(&key, &expiry->batch[range->from], range->to - range->from,
+						 sizeof(Overdue), compare_names);
+		if (overdue)
+			overdue->left = true;
 	}
 }
 
@@ -613,12 +613,12 @@ presence_expiry_settle(PresenceExpiry *expiry, PresenceTime now, ArrayType *left
 	expiry->nranges--;
 	for (int i = range.from; i < range.to; i++)
 	{
-		Doomed	   *doomed = &expiry->batch[i];
+		Overdue	   *overdue = &expiry->batch[i];
 
-		if (doomed->left || (doomed->ref.index != 0 && is_dead(doomed, cutoff)))
-			(void) put_off(expiry, doomed, now, false);
+		if (overdue->left || (overdue->ref.index != 0 && is_expired(overdue, cutoff)))
+			(void) put_off(expiry, overdue, now, false);
 		else
-			let_go(expiry, doomed);
+			let_go(expiry, overdue);
 	}
 }
 

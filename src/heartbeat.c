@@ -33,18 +33,18 @@ presence_heartbeat_write(Datum channel, TimestampTz wall, TimestampTz since)
 {
 	PresenceTime slack = presence_liveness_row_slack();
 	TimestampTz oldest;
-	uint64		count = presence_store_beat(channel, wall, since, wall - slack, &oldest);
+	uint64		count = presence_store_touch(channel, wall, since, wall - slack, &oldest);
 
 	if (count > 0)
-		presence_xact_put_off_death(Max(presence_clock_from_timestamp(oldest),
-										presence_liveness_floor()) +
+		presence_xact_note_late_touch(Max(presence_clock_from_timestamp(oldest),
+										presence_liveness_grace_start()) +
 									presence_liveness_max_age() + slack);
 	return count;
 }
 
 /* A heartbeat in the registry. */
-static PresenceLife
-beat_entry(text *channel)
+static PresenceEntryStatus
+touch_entry(text *channel)
 {
 	PresenceTime now = presence_clock_now();
 	PresenceName name = presence_name_of_text(channel);
@@ -58,12 +58,12 @@ beat_entry(text *channel)
  * it was stored.  The registry knows nothing of what the running transaction
  * has added or removed.  Needs no SPI.
  */
-PresenceLife
-presence_heartbeat_beat(text *channel)
+PresenceEntryStatus
+presence_heartbeat_touch_fastpath(text *channel)
 {
 	if (!presence_shmem_ready() || presence_xact_is_active())
-		return PRESENCE_LIFE_ABSENT;
-	return beat_entry(channel);
+		return PRESENCE_ENTRY_ABSENT;
+	return touch_entry(channel);
 }
 
 /* A heartbeat that lives in the rows of its channel. */
@@ -94,23 +94,23 @@ sees_committed(void)
  * can be trusted for that.
  */
 static bool
-touch_entry(text *channel, PresenceTime cutoff)
+verify_entry(text *channel, PresenceTime cutoff)
 {
 	PresenceName name = presence_name_of_text(channel);
 	PresenceTime now = presence_clock_now();
-	PresenceLife life = presence_registry_look(&name, cutoff).life;
-	bool		absent = life == PRESENCE_LIFE_ABSENT;
+	PresenceEntryStatus status = presence_registry_look(&name, cutoff).status;
+	bool		absent = status == PRESENCE_ENTRY_ABSENT;
 
-	if (life == PRESENCE_LIFE_DEAD)
+	if (status == PRESENCE_ENTRY_EXPIRED)
 		return false;
 	for (;;)
 	{
 		uint32		changes;
 
-		life = presence_registry_load(&name, now, cutoff, &changes);
-		if (life == PRESENCE_LIFE_DEAD)
+		status = presence_registry_load(&name, now, cutoff, &changes);
+		if (status == PRESENCE_ENTRY_EXPIRED)
 			return false;
-		if (life == PRESENCE_LIFE_FULL)
+		if (status == PRESENCE_ENTRY_NO_SPACE)
 			return touch_rows(channel, cutoff);
 		if (!presence_store_has_channel(PointerGetDatum(channel),
 										absent ? presence_removal_row_cutoff(cutoff) : DT_NOBEGIN))
@@ -120,7 +120,7 @@ touch_entry(text *channel, PresenceTime cutoff)
 			return false;
 		}
 		if (!sees_committed())
-			return beat_entry(channel) != PRESENCE_LIFE_DEAD;
+			return touch_entry(channel) != PRESENCE_ENTRY_EXPIRED;
 		if (presence_registry_confirm(&name, now, changes))
 			return true;
 		CHECK_FOR_INTERRUPTS();
@@ -132,10 +132,10 @@ touch_entry(text *channel, PresenceTime cutoff)
  * and repair the registry.  false: the channel is not present.
  */
 bool
-presence_heartbeat_touch(text *channel)
+presence_heartbeat_touch_slowpath(text *channel)
 {
 	PresenceTime cutoff = presence_removal_cutoff(presence_liveness_max_age());
 
-	return presence_shmem_ready() ? touch_entry(channel, cutoff) :
+	return presence_shmem_ready() ? verify_entry(channel, cutoff) :
 		touch_rows(channel, cutoff);
 }

@@ -13,8 +13,8 @@
 #include "datatype/timestamp.h"
 #include "registry.h"
 
-extern PresenceLife presence_heartbeat_beat(text *channel);
-extern bool presence_heartbeat_touch(text *channel);
+extern PresenceEntryStatus presence_heartbeat_touch_fastpath(text *channel);
+extern bool presence_heartbeat_touch_slowpath(text *channel);
 extern uint64 presence_heartbeat_write(Datum channel, TimestampTz wall,
 									   TimestampTz since);
 

@@ -38,7 +38,7 @@ size_of(const PresenceValue *fields)
  * may hold names of any length.
  */
 static bool
-can_be_told(PresenceHintKind kind, const PresenceValue *fields)
+can_be_announced(PresenceHintKind kind, const PresenceValue *fields)
 {
 	for (int i = 0; i < PRESENCE_NFIELDS; i++)
 		if (!fits(fields, i))
@@ -84,7 +84,7 @@ presence_hint_make(PresenceHintKind kind, int64 id, const PresenceValue *fields)
 	PresenceValue kept[PRESENCE_NFIELDS] = {0};
 	PresenceHint *hint;
 
-	if (can_be_told(kind, fields))
+	if (can_be_announced(kind, fields))
 		return pack(kind, id, fields);
 	if (fits(fields, PRESENCE_FIELD_CHANNEL))
 		kept[PRESENCE_FIELD_CHANNEL] = fields[PRESENCE_FIELD_CHANNEL];

@@ -171,7 +171,7 @@ start_worker(PresenceDatabase *database)
 static bool
 is_unused(PresenceDatabase *database)
 {
-	return pg_atomic_read_u64(&database->seq[PRESENCE_VOICE_CHANGED]) == 0 &&
+	return pg_atomic_read_u64(&database->seq[PRESENCE_STREAM_CHANGED]) == 0 &&
 		presence_database_count(database, PRESENCE_ADDS) == 0 &&
 		presence_slot_is_empty(database);
 }
@@ -347,7 +347,7 @@ start_alone(void)
 bool
 presence_launcher_start_worker(void)
 {
-	PresenceDatabase *database = presence_database_mine();
+	PresenceDatabase *database = presence_my_database();
 
 	PreventCommandDuringRecovery("presence_start_worker()");
 	if (database == NULL)

@@ -82,7 +82,7 @@ presence_liveness_end_recovery(void)
  * the postmaster starts again after a crash or a promotion.
  */
 static PresenceTime
-guess_floor(void)
+guess_grace_start(void)
 {
 	static PresenceTime floor = 0;
 	TimestampTz newest = PgStartTime;
@@ -107,7 +107,7 @@ guess_floor(void)
 
 /* Time before which silence proves nothing, for this process's database. */
 PresenceTime
-presence_liveness_floor(void)
+presence_liveness_grace_start(void)
 {
 	PresenceDatabase *database;
 	PresenceTime floor;
@@ -115,11 +115,11 @@ presence_liveness_floor(void)
 	if (RecoveryInProgress())
 		return presence_clock_now();
 	if (!presence_shmem_ready())
-		return guess_floor();
+		return guess_grace_start();
 	if (unlikely(pg_atomic_read_u32(&grace->recovering)))
 		presence_liveness_end_recovery();
 	floor = (PresenceTime) pg_atomic_read_u64(&grace->floor);
-	database = presence_database_mine();
+	database = presence_my_database();
 	if (database == NULL)
 		return floor;
 	return Max(floor, (PresenceTime) pg_atomic_read_u64(&database->floor));
@@ -127,19 +127,19 @@ presence_liveness_floor(void)
 
 /* Give every presence of a database a full max_age from now on. */
 static void
-raise_floor(PresenceDatabase *database)
+raise_grace_start(PresenceDatabase *database)
 {
 	pg_atomic_write_u64(&database->floor, (uint64) presence_clock_now());
 }
 
 /* Whether the floor of a database has risen since this was last asked. */
 bool
-presence_liveness_floor_rose(PresenceDatabase *database)
+presence_liveness_grace_start_rose(PresenceDatabase *database)
 {
 	uint64		floor = pg_atomic_read_u64(&database->floor);
-	bool		rose = floor != pg_atomic_read_u64(&database->floor_told);
+	bool		rose = floor != pg_atomic_read_u64(&database->grace_start_announced);
 
-	pg_atomic_write_u64(&database->floor_told, floor);
+	pg_atomic_write_u64(&database->grace_start_announced, floor);
 	return rose;
 }
 
@@ -160,7 +160,7 @@ is_stalled(PresenceDatabase *database)
 
 	if (database->worker_state != PRESENCE_WORKER_RUNNING)
 		return false;
-	due = (PresenceTime) pg_atomic_read_u64(&database->due);
+	due = (PresenceTime) pg_atomic_read_u64(&database->next_wakeup);
 	return due != 0 &&
 		presence_clock_machine() > due + presence_liveness_stall_limit();
 }
@@ -170,7 +170,7 @@ void
 presence_liveness_check_stall(PresenceDatabase *database)
 {
 	if (database && is_stalled(database))
-		raise_floor(database);
+		raise_grace_start(database);
 }
 
 /*
@@ -178,18 +178,18 @@ presence_liveness_check_stall(PresenceDatabase *database)
  * handler.
  */
 void
-presence_liveness_promise(PresenceDatabase *database, PresenceTime within)
+presence_liveness_arm_watchdog(PresenceDatabase *database, PresenceTime within)
 {
 	presence_liveness_check_stall(database);
-	pg_atomic_write_u64(&database->due,
+	pg_atomic_write_u64(&database->next_wakeup,
 						(uint64) (presence_clock_machine() + within));
 }
 
 /* Nobody knows when the worker will be heard of. */
 void
-presence_liveness_promise_nothing(PresenceDatabase *database)
+presence_liveness_disarm_watchdog(PresenceDatabase *database)
 {
-	pg_atomic_write_u64(&database->due, 0);
+	pg_atomic_write_u64(&database->next_wakeup, 0);
 }
 
 /*
@@ -199,7 +199,7 @@ presence_liveness_promise_nothing(PresenceDatabase *database)
 void
 presence_liveness_check_wall_clock(void)
 {
-	PresenceDatabase *database = presence_database_mine();
+	PresenceDatabase *database = presence_my_database();
 	int64		offset = presence_clock_wall_offset();
 	int64		known;
 
@@ -207,7 +207,7 @@ presence_liveness_check_wall_clock(void)
 		return;
 	known = (int64) pg_atomic_read_u64(&database->wall_offset);
 	if (offset > known + USECS_PER_SEC || offset < known - USECS_PER_SEC)
-		raise_floor(database);
+		raise_grace_start(database);
 	pg_atomic_write_u64(&database->wall_offset, (uint64) offset);
 }
 
@@ -227,7 +227,7 @@ presence_liveness_cutoff(PresenceTime now, PresenceTime age)
 {
 	PresenceTime cutoff = now - age;
 
-	return presence_liveness_floor() >= cutoff ? 0 : cutoff;
+	return presence_liveness_grace_start() >= cutoff ? 0 : cutoff;
 }
 
 /* How much older a row without an entry may be than a heartbeat. */
@@ -263,7 +263,7 @@ presence_liveness_seen(const char *channel, int length,
 
 	if (seen == 0)
 		seen = presence_clock_from_timestamp(row_last_seen);
-	return RecoveryInProgress() ? seen : Max(seen, presence_liveness_floor());
+	return RecoveryInProgress() ? seen : Max(seen, presence_liveness_grace_start());
 }
 
 /* Whether the channel of a row gave a sign of life since "cutoff". */

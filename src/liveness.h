@@ -17,15 +17,15 @@
 extern Size presence_liveness_shmem_size(void);
 extern void presence_liveness_shmem_init(void *area, bool found);
 
-extern PresenceTime presence_liveness_floor(void);
-extern bool presence_liveness_floor_rose(PresenceDatabase *database);
+extern PresenceTime presence_liveness_grace_start(void);
+extern bool presence_liveness_grace_start_rose(PresenceDatabase *database);
 extern void presence_liveness_end_recovery(void);
 extern PresenceTime presence_liveness_stall_limit(void);
 extern void presence_liveness_check_stall(PresenceDatabase *database);
 extern void presence_liveness_check_wall_clock(void);
-extern void presence_liveness_promise(PresenceDatabase *database,
+extern void presence_liveness_arm_watchdog(PresenceDatabase *database,
 									  PresenceTime within);
-extern void presence_liveness_promise_nothing(PresenceDatabase *database);
+extern void presence_liveness_disarm_watchdog(PresenceDatabase *database);
 
 extern PresenceTime presence_liveness_max_age(void);
 extern PresenceTime presence_liveness_cutoff(PresenceTime now,

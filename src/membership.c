@@ -199,7 +199,7 @@ admit(const PresenceEntrant *entrant, PresenceRow *row)
 	in = is_in(entrant, row);
 	if (!in || user_differs(entrant, row))
 		presence_admission_check(&admission, entrant->room, entrant->user,
-								 in ? PRESENCE_ENTRANCE_USER : PRESENCE_ENTRANCE_DEAD);
+								 in ? PRESENCE_ENTRANCE_USER : PRESENCE_ENTRANCE_EXPIRED);
 	return in ? PRESENCE_ASKED_USER : PRESENCE_ASKED_ALL;
 }
 
@@ -221,7 +221,7 @@ admit_later(const PresenceEntrant *entrant)
 }
 
 /* Pin a channel that enters a room; "beat" makes it a sign of life. */
-static PresenceLife
+static PresenceEntryStatus
 begin(text *channel, bool beat)
 {
 	return presence_pins_begin(VARDATA_ANY(channel), VARSIZE_ANY_EXHDR(channel),
@@ -237,20 +237,20 @@ presence_membership_add(const PresenceEntrant *entrant, PresenceRow *row)
 {
 	TimestampTz wall = presence_clock_wall();
 	PresenceTicket ticket = {entrant->room, entrant->channel, entrant->user};
-	PresenceLife life;
+	PresenceEntryStatus status;
 	bool		inserted;
 
 	ticket.rules = presence_admission_rules();
 	ticket.asked = presence_permission_touch_is_free() ? admit(entrant, row) :
 		admit_later(entrant);
 	presence_intent_push_ticket(&ticket);
-	presence_removal_bury_old_self(entrant->channel);
-	life = begin(entrant->channel, false);
-	inserted = insert_or_replace(entrant, wall, life == PRESENCE_LIFE_ALIVE, row);
+	presence_removal_expire_previous(entrant->channel);
+	status = begin(entrant->channel, false);
+	inserted = insert_or_replace(entrant, wall, status == PRESENCE_ENTRY_ALIVE, row);
 	presence_intent_pop();
 	if (!inserted)
 		(void) begin(entrant->channel, true);
-	if (life == PRESENCE_LIFE_FULL)
+	if (status == PRESENCE_ENTRY_NO_SPACE)
 		(void) presence_heartbeat_write(PointerGetDatum(entrant->channel), wall, DT_NOBEGIN);
 	row->last_seen = wall;
 	return inserted;
@@ -297,7 +297,7 @@ presence_membership_update(text *room, text *channel, Jsonb *meta)
 								   row.last_seen, cutoff) ||
 		!presence_permission_may_touch(channel))
 		return false;
-	if (presence_heartbeat_beat(channel) != PRESENCE_LIFE_ALIVE)
-		(void) presence_heartbeat_touch(channel);
+	if (presence_heartbeat_touch_fastpath(channel) != PRESENCE_ENTRY_ALIVE)
+		(void) presence_heartbeat_touch_slowpath(channel);
 	return merge_meta(room, channel, meta);
 }

@@ -15,7 +15,7 @@
 
 #include "commands/async.h"
 #include "database.h"
-#include "ephemeral.h"
+#include "state.h"
 #include "fmgr.h"
 #include "guc.h"
 #include "json.h"
@@ -82,12 +82,12 @@ append_time(StringInfo buf, TimestampTz time)
 
 /* Append what every payload begins with: which event this is. */
 static void
-append_stamp(StringInfo buf, const PresenceStamp *stamp, PresenceVoice voice)
+append_stamp(StringInfo buf, const PresenceStamp *stamp, PresenceNotifyStream stream)
 {
 	if (stamp->numbered)
 		appendStringInfo(buf, "{\"epoch\":\"%016llx\",\"seq\":%llu",
 						 (unsigned long long) stamp->epoch,
-						 (unsigned long long) stamp->seq[voice]);
+						 (unsigned long long) stamp->seq[stream]);
 	else
 		appendStringInfoString(buf, "{\"epoch\":null,\"seq\":null");
 }
@@ -97,7 +97,7 @@ static void
 append_head(StringInfo buf, const PresenceStamp *stamp, const char *event,
 			const char *room)
 {
-	append_stamp(buf, stamp, PRESENCE_VOICE_CHANGED);
+	append_stamp(buf, stamp, PRESENCE_STREAM_CHANGED);
 	appendStringInfo(buf, ",\"event\":\"%s\",\"room\":", event);
 	append_text(buf, room);
 }
@@ -285,7 +285,7 @@ static void
 format_status(StringInfo buf, const PresenceStamp *stamp,
 			  const PresencePerson *person)
 {
-	append_stamp(buf, stamp, PRESENCE_VOICE_STATUS);
+	append_stamp(buf, stamp, PRESENCE_STREAM_STATUS);
 	appendStringInfoString(buf, ",\"user_id\":");
 	append_text(buf, person->user);
 	appendStringInfo(buf, ",\"status\":\"%s\",\"custom_message\":", person->status);
@@ -303,37 +303,37 @@ format_status(StringInfo buf, const PresenceStamp *stamp,
 static void
 format_broadcast(StringInfo buf, const PresenceStamp *stamp, const char *payload)
 {
-	uint64		count = stamp->seq[PRESENCE_VOICE_BROADCAST];
+	uint64		count = stamp->seq[PRESENCE_STREAM_BROADCAST];
 
-	append_stamp(buf, stamp, PRESENCE_VOICE_BROADCAST);
+	append_stamp(buf, stamp, PRESENCE_STREAM_BROADCAST);
 	if (!stamp->numbered && count > 1)
 		appendStringInfo(buf, ",\"n\":%llu", (unsigned long long) count);
 	appendStringInfoString(buf, payload);
 }
 
-/* The voice in which an event is told. */
-static PresenceVoice
-voice_of(const PresenceEvent *event)
+/* The stream in which an event is told. */
+static PresenceNotifyStream
+stream_of(const PresenceEvent *event)
 {
-	return event->kind == PRESENCE_EVENT_STATUS ? PRESENCE_VOICE_STATUS :
-		event->kind == PRESENCE_EVENT_BROADCAST ? PRESENCE_VOICE_BROADCAST :
-		PRESENCE_VOICE_CHANGED;
+	return event->kind == PRESENCE_EVENT_STATUS ? PRESENCE_STREAM_STATUS :
+		event->kind == PRESENCE_EVENT_BROADCAST ? PRESENCE_STREAM_BROADCAST :
+		PRESENCE_STREAM_CHANGED;
 }
 
-/* The NOTIFY channel of a voice. */
+/* The NOTIFY channel of a stream. */
 static const char *
-channel_of(PresenceVoice voice)
+channel_of(PresenceNotifyStream stream)
 {
-	return voice == PRESENCE_VOICE_STATUS ? "presence_status" :
-		voice == PRESENCE_VOICE_BROADCAST ? "presence_broadcast" :
+	return stream == PRESENCE_STREAM_STATUS ? "presence_status" :
+		stream == PRESENCE_STREAM_BROADCAST ? "presence_broadcast" :
 		presence_notify_channel;
 }
 
-/* Write an event, with the next number of its voice. */
+/* Write an event, with the next number of its stream. */
 static void
 format_event(StringInfo buf, PresenceStamp *stamp, const PresenceEvent *event)
 {
-	stamp->seq[voice_of(event)]++;
+	stamp->seq[stream_of(event)]++;
 	switch (event->kind)
 	{
 		case PRESENCE_EVENT_BULK:
@@ -365,7 +365,7 @@ write_event(StringInfo buf, PresenceStamp *stamp, const PresenceEvent *event)
 	format_event(buf, stamp, event);
 	if (buf->len > PRESENCE_MAX_PAYLOAD)
 	{
-		if (voice_of(event) != PRESENCE_VOICE_CHANGED)
+		if (stream_of(event) != PRESENCE_STREAM_CHANGED)
 			return false;
 		resetStringInfo(buf);
 		format_resync(buf, stamp, NULL);
@@ -386,7 +386,7 @@ forget_states(const PresenceEvent *event)
 	foreach(lc, event->folded)
 		forget_states(lfirst(lc));
 	if (event->user_left && !event->user_back)
-		presence_ephemeral_user_left(event->room, presence_event_leaver(event),
+		presence_state_user_left(event->room, presence_event_leaver(event),
 									 event->left_at);
 }
 
@@ -394,7 +394,7 @@ forget_states(const PresenceEvent *event)
 void
 presence_notify_events(List *events, PresenceStamp *stamp)
 {
-	PresenceDatabase *database = presence_database_mine();
+	PresenceDatabase *database = presence_my_database();
 	StringInfoData buf;
 	ListCell   *lc;
 
@@ -405,7 +405,7 @@ presence_notify_events(List *events, PresenceStamp *stamp)
 
 		CHECK_FOR_INTERRUPTS();
 		if (write_event(&buf, stamp, event))
-			Async_Notify(channel_of(voice_of(event)), buf.data);
+			Async_Notify(channel_of(stream_of(event)), buf.data);
 		if (presence_shmem_ready())
 			forget_states(event);
 		presence_database_add(database, PRESENCE_EVENTS, 1);

@@ -18,7 +18,7 @@ typedef struct PresenceStamp
 {
 	bool		numbered;		/* else epoch and seq are null */
 	uint64		epoch;
-	uint64		seq[PRESENCE_NVOICES];	/* of the last events so far */
+	uint64		seq[PRESENCE_NSTREAMS];	/* of the last events so far */
 } PresenceStamp;
 
 extern void presence_notify_events(List *events, PresenceStamp *stamp);

@@ -92,7 +92,7 @@ has_no_policies(Oid table)
 
 /* Ask the catalogs, and raise an error where the privilege is missing. */
 static bool
-may_beat_for_all(void)
+may_touch_all(void)
 {
 	Oid			table = presence_extension_table("presences");
 
@@ -140,7 +140,7 @@ recall(PermissionMemory *memory, bool (*ask) (void))
 bool
 presence_permission_touch_is_free(void)
 {
-	return recall(&of_presences, may_beat_for_all);
+	return recall(&of_presences, may_touch_all);
 }
 
 /*

@@ -23,15 +23,15 @@
 #include "utils/memutils.h"
 
 /* A channel that this transaction touches in the registry at its end. */
-typedef struct ChannelDeed
+typedef struct ChannelDelta
 {
 	PresenceName name;			/* key */
 	char		status;			/* for simplehash */
-	PresenceDeed deed;			/* PRE_COMMIT fills in all but the pin */
-} ChannelDeed;
+	PresenceEntryDelta delta;			/* PRE_COMMIT fills in all but the pin */
+} ChannelDelta;
 
 #define SH_PREFIX channels
-#define SH_ELEMENT_TYPE ChannelDeed
+#define SH_ELEMENT_TYPE ChannelDelta
 #define SH_KEY_TYPE PresenceName
 #define SH_KEY name
 #define SH_HASH_KEY(tb, key) (key).hash
@@ -46,11 +46,11 @@ typedef struct ChannelDeed
 static channels_hash *channels;
 
 /* Find or make what this transaction does to a channel. */
-static ChannelDeed *
+static ChannelDelta *
 get_channel(const PresenceName *name)
 {
 	PresenceName kept = *name;
-	ChannelDeed *channel;
+	ChannelDelta *channel;
 	char	   *copy;
 	bool		found;
 
@@ -67,7 +67,7 @@ get_channel(const PresenceName *name)
 	memcpy(copy, name->data, name->length);
 	kept.data = copy;
 	channel = channels_insert(channels, kept, &found);
-	memset(&channel->deed, 0, sizeof(PresenceDeed));
+	memset(&channel->delta, 0, sizeof(PresenceEntryDelta));
 	return channel;
 }
 
@@ -76,39 +76,39 @@ get_channel(const PresenceName *name)
  * that the add is done, so that it is a sign of life.  Answers as
  * presence_registry_begin() does; FULL also without shared memory.
  */
-PresenceLife
+PresenceEntryStatus
 presence_pins_begin(const char *channel, int length, PresenceTime now,
 					PresenceTime cutoff, bool beat)
 {
 	PresenceName name;
-	ChannelDeed *mine;
-	PresenceLife life;
+	ChannelDelta *mine;
+	PresenceEntryStatus status;
 
 	if (!presence_shmem_ready())
-		return PRESENCE_LIFE_FULL;
+		return PRESENCE_ENTRY_NO_SPACE;
 	name = presence_name_make(channel, length);
 	mine = get_channel(&name);
-	if (!mine->deed.pinned)
+	if (!mine->delta.pinned)
 	{
-		life = presence_registry_begin(&name, now, cutoff, true);
-		mine->deed.pinned = life != PRESENCE_LIFE_FULL;
-		if (!beat || !mine->deed.pinned)
-			return life;
+		status = presence_registry_begin(&name, now, cutoff, true);
+		mine->delta.pinned = status != PRESENCE_ENTRY_NO_SPACE;
+		if (!beat || !mine->delta.pinned)
+			return status;
 	}
-	life = beat ? presence_registry_touch(&name, now, cutoff) :
-		presence_registry_look(&name, cutoff).life;
-	if (life == PRESENCE_LIFE_DEAD)
+	status = beat ? presence_registry_touch(&name, now, cutoff) :
+		presence_registry_look(&name, cutoff).status;
+	if (status == PRESENCE_ENTRY_EXPIRED)
 		(void) presence_registry_begin(&name, now, cutoff, false);
-	return life;
+	return status;
 }
 
 /* Whether the transaction holds a pin on a channel. */
 bool
 presence_pins_has(const PresenceName *name)
 {
-	ChannelDeed *mine = channels ? channels_lookup(channels, *name) : NULL;
+	ChannelDelta *mine = channels ? channels_lookup(channels, *name) : NULL;
 
-	return mine && mine->deed.pinned;
+	return mine && mine->delta.pinned;
 }
 
 /* Whether the transaction has to do with any channel. */
@@ -123,13 +123,13 @@ void
 presence_pins_count(const char *channel, bool joins)
 {
 	PresenceName name = presence_name_make(channel, strlen(channel));
-	ChannelDeed *mine = get_channel(&name);
+	ChannelDelta *mine = get_channel(&name);
 
-	if (!mine->deed.changed && !mine->deed.pinned)
-		mine->deed.ref = presence_registry_find(&name);
-	mine->deed.changed = true;
-	mine->deed.joined |= joins;
-	mine->deed.change += joins ? 1 : -1;
+	if (!mine->delta.changed && !mine->delta.pinned)
+		mine->delta.ref = presence_registry_find(&name);
+	mine->delta.changed = true;
+	mine->delta.joined |= joins;
+	mine->delta.change += joins ? 1 : -1;
 }
 
 /*
@@ -140,13 +140,13 @@ void
 presence_pins_settle(bool committed)
 {
 	channels_iterator iterator;
-	ChannelDeed *channel;
+	ChannelDelta *channel;
 
 	if (channels == NULL)
 		return;
 	channels_start_iterate(channels, &iterator);
 	while ((channel = channels_iterate(channels, &iterator)))
-		if (channel->deed.pinned || channel->deed.changed)
-			presence_registry_end(&channel->name, &channel->deed, committed);
+		if (channel->delta.pinned || channel->delta.changed)
+			presence_registry_end(&channel->name, &channel->delta, committed);
 	channels = NULL;
 }

@@ -13,7 +13,7 @@
 #include "name.h"
 #include "registry.h"
 
-extern PresenceLife presence_pins_begin(const char *channel, int length,
+extern PresenceEntryStatus presence_pins_begin(const char *channel, int length,
 										PresenceTime now, PresenceTime cutoff,
 										bool beat);
 extern bool presence_pins_has(const PresenceName *name);

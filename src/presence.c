@@ -8,16 +8,16 @@
 #include "postgres.h"
 
 #include "backend.h"
-#include "cells.h"
+#include "state_mem.h"
 #include "clock.h"
 #include "compat.h"
 #include "database.h"
-#include "entry.h"
+#include "state_entry.h"
 #include "fmgr.h"
 #include "guc.h"
 #include "hash.h"
 #include "launcher.h"
-#include "lifecycle.h"
+#include "utility_hook.h"
 #include "liveness.h"
 #include "miscadmin.h"
 #include "queue.h"
@@ -44,8 +44,8 @@ static const PresenceShmemArea areas[] = {
 	presence_liveness_shmem_init},
 	{"presence queues", presence_queue_shmem_size, presence_queue_shmem_init,
 	"presence_queue", 1},
-	{"presence cells", presence_cells_shmem_size, presence_cells_shmem_init},
-	{"presence entries", presence_entry_shmem_size, presence_entry_shmem_init,
+	{"presence cells", presence_state_mem_shmem_size, presence_state_mem_shmem_init},
+	{"presence entries", presence_state_entry_shmem_size, presence_state_entry_shmem_init,
 	"presence_state", 1}
 };
 
@@ -58,6 +58,6 @@ _PG_init(void)
 	if (!process_shared_preload_libraries_in_progress || IsBinaryUpgrade)
 		return;
 	presence_shmem_install(areas, lengthof(areas));
-	presence_lifecycle_install();
+	presence_utility_hook_install();
 	presence_launcher_register();
 }

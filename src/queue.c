@@ -56,7 +56,7 @@ typedef struct PresenceQueue
 	LWLock		lock;			/* guards all below */
 	bool		open;
 	bool		resync;			/* events were lost; not announced yet */
-	uint32		losses;			/* how often that happened */
+	uint32		lost_count;			/* how often that happened */
 	uint32		cuts;			/* how often everything was thrown away */
 	uint32		first;			/* block + 1; 0: empty */
 	uint32		last;
@@ -187,7 +187,7 @@ cut_queue(PresenceQueue *queue)
 {
 	empty_queue(queue);
 	queue->resync = true;
-	queue->losses++;
+	queue->lost_count++;
 	queue->cuts++;
 }
 
@@ -320,26 +320,26 @@ presence_queue_is_empty(PresenceDatabase *database)
 
 /* Changes were made that nobody announces: a resync is owed. */
 void
-presence_queue_owe_resync(PresenceDatabase *database)
+presence_queue_set_resync_pending(PresenceDatabase *database)
 {
 	PresenceQueue *queue = get_queue(database);
 
 	LWLockAcquire(&queue->lock, LW_EXCLUSIVE);
 	queue->resync = true;
-	queue->losses++;
+	queue->lost_count++;
 	LWLockRelease(&queue->lock);
 }
 
-/* Whether events were lost and nobody has said so; after how many losses. */
+/* Whether events were lost and nobody has said so; after how many lost_count. */
 bool
-presence_queue_owes_resync(PresenceDatabase *database, uint32 *losses)
+presence_queue_is_resync_pending(PresenceDatabase *database, uint32 *lost_count)
 {
 	PresenceQueue *queue = get_queue(database);
 	bool		owed;
 
 	LWLockAcquire(&queue->lock, LW_SHARED);
 	owed = queue->resync;
-	*losses = queue->losses;
+	*lost_count = queue->lost_count;
 	LWLockRelease(&queue->lock);
 	return owed;
 }
@@ -360,7 +360,7 @@ presence_queue_look(PresenceDatabase *database)
 
 	LWLockAcquire(&queue->lock, LW_SHARED);
 	state.resync = queue->resync;
-	state.losses = queue->losses;
+	state.lost_count = queue->lost_count;
 	state.cuts = queue->cuts;
 	state.appended = queue->appended;
 	LWLockRelease(&queue->lock);
@@ -494,21 +494,21 @@ presence_queue_cover(PresenceDatabase *database,
 	}
 }
 
-/* The resync owed after so many losses has been announced. */
+/* The resync owed after so many lost_count has been announced. */
 void
-presence_queue_resynced(PresenceDatabase *database, uint32 losses)
+presence_queue_resynced(PresenceDatabase *database, uint32 lost_count)
 {
 	PresenceQueue *queue = get_queue(database);
 
 	LWLockAcquire(&queue->lock, LW_EXCLUSIVE);
-	if (queue->losses == losses)
+	if (queue->lost_count == lost_count)
 		queue->resync = false;
 	LWLockRelease(&queue->lock);
 }
 
 /* What waits is not to be told any more: listeners read again instead. */
 void
-presence_queue_cut(PresenceDatabase *database)
+presence_queue_discard_all(PresenceDatabase *database)
 {
 	PresenceQueue *queue = get_queue(database);
 

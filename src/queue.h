@@ -21,7 +21,7 @@
 typedef struct PresenceQueueState
 {
 	bool		resync;			/* events were lost and nobody has said so */
-	uint32		losses;			/* tells whether more were lost since */
+	uint32		lost_count;			/* tells whether more were lost since */
 	uint32		cuts;			/* tells whether the queue was cut since */
 	uint64		appended;		/* bytes, ever */
 } PresenceQueueState;
@@ -56,11 +56,11 @@ extern void presence_queue_consume(PresenceDatabase *database,
 extern void presence_queue_cover(PresenceDatabase *database,
 								 const PresenceQueuePosition *position,
 								 List *queued);
-extern void presence_queue_resynced(PresenceDatabase *database, uint32 losses);
-extern void presence_queue_owe_resync(PresenceDatabase *database);
-extern bool presence_queue_owes_resync(PresenceDatabase *database,
-									   uint32 *losses);
-extern void presence_queue_cut(PresenceDatabase *database);
+extern void presence_queue_resynced(PresenceDatabase *database, uint32 lost_count);
+extern void presence_queue_set_resync_pending(PresenceDatabase *database);
+extern bool presence_queue_is_resync_pending(PresenceDatabase *database,
+									   uint32 *lost_count);
+extern void presence_queue_discard_all(PresenceDatabase *database);
 extern void presence_queue_reset(PresenceDatabase *database);
 extern uint64 presence_queue_bytes(PresenceDatabase *database);
 

@@ -7,7 +7,7 @@
  *
  *	begin -> (pinned, unsure) -> end(commit) -> alive -> end(rows gone) -> free
  *	                          -> end(abort)  -> free, if it is known to have no rows
- *	alive -> condemn -> release(bury) -> free
+ *	alive -> mark -> release(free) -> free
  *	                 -> release       -> as before
  *
  * "pins" counts transactions under way that add the channel; an entry with
@@ -22,8 +22,8 @@
  *
  * A channel that may not have an entry is answered FULL, and rows take over.
  *
- * A verdict holds for one life: who condemned a channel that was revived, and
- * condemned again by somebody else, finds another last sign of life there.
+ * A mark holds for one life: who marked a channel that was revived, and
+ * marked again by somebody else, finds another last sign of life there.
  *
  * Locking.  Each function takes the lock of one partition (registry_mem.c):
  *
@@ -52,63 +52,63 @@ presence_registry_is_complete(PresenceDatabase *database)
 
 /* An entry as others may remember it. */
 static PresenceEntryRef
-ref_of(const PresenceCell *cell)
+ref_of(const RegistryEntry *entry)
 {
-	PresenceEntryRef ref = {presence_registry_mem_index(cell), cell->generation};
+	PresenceEntryRef ref = {presence_registry_mem_index(entry), entry->generation};
 
 	return ref;
 }
 
 /* Whether an entry is the one that is remembered. */
 static bool
-is_meant(const PresenceCell *cell, PresenceEntryRef ref)
+is_meant(const RegistryEntry *entry, PresenceEntryRef ref)
 {
-	return (cell->flags & CELL_USED) && presence_registry_mem_index(cell) == ref.index &&
-		cell->generation == ref.generation;
+	return (entry->flags & ENTRY_USED) && presence_registry_mem_index(entry) == ref.index &&
+		entry->generation == ref.generation;
 }
 
 /* No longer trust an entry's rows. */
 static void
-doubt_cell(PresenceCell *cell)
+invalidate_entry(RegistryEntry *entry)
 {
-	cell->rows = ROWS_UNKNOWN;
-	cell->flags &= ~CELL_VERIFIED;
-	if (cell->pins > 0)
-		cell->flags |= CELL_DOUBTED;
+	entry->rows = ROWS_UNKNOWN;
+	entry->flags &= ~ENTRY_VERIFIED;
+	if (entry->pins > 0)
+		entry->flags |= ENTRY_INVALID;
 }
 
 /* What an entry tells of its channel. */
-static PresenceLife
-judge_cell(PresenceCell *cell, PresenceTime cutoff)
+static PresenceEntryStatus
+entry_status(RegistryEntry *entry, PresenceTime cutoff)
 {
-	if (cell == NULL)
-		return PRESENCE_LIFE_ABSENT;
-	if ((cell->flags & CELL_DYING) ||
-		(PresenceTime) pg_atomic_read_u64(&cell->seen) < cutoff)
-		return PRESENCE_LIFE_DEAD;
-	return (cell->flags & CELL_VERIFIED) ?
-		PRESENCE_LIFE_ALIVE : PRESENCE_LIFE_UNSURE;
+	if (entry == NULL)
+		return PRESENCE_ENTRY_ABSENT;
+	if ((entry->flags & ENTRY_EXPIRING) ||
+		(PresenceTime) pg_atomic_read_u64(&entry->seen) < cutoff)
+		return PRESENCE_ENTRY_EXPIRED;
+	return (entry->flags & ENTRY_VERIFIED) ?
+		PRESENCE_ENTRY_ALIVE : PRESENCE_ENTRY_UNVERIFIED;
 }
 
 /*
  * A heartbeat: stores the time unless the channel is absent or dead, and tells
  * what it is.  Signs of life before "cutoff" count as none.
  */
-PresenceLife
+PresenceEntryStatus
 presence_registry_touch(const PresenceName *name, PresenceTime now,
 						PresenceTime cutoff)
 {
 	LWLock	   *lock = presence_registry_mem_partition(name->hash);
-	PresenceCell *cell;
-	PresenceLife life;
+	RegistryEntry *entry;
+	PresenceEntryStatus status;
 
 	LWLockAcquire(lock, LW_SHARED);
-	cell = presence_registry_mem_find(name);
-	life = judge_cell(cell, cutoff);
-	if (life == PRESENCE_LIFE_ALIVE || life == PRESENCE_LIFE_UNSURE)
-		pg_atomic_write_u64(&cell->seen, (uint64) now);
+	entry = presence_registry_mem_find(name);
+	status = entry_status(entry, cutoff);
+	if (status == PRESENCE_ENTRY_ALIVE || status == PRESENCE_ENTRY_UNVERIFIED)
+		pg_atomic_write_u64(&entry->seen, (uint64) now);
 	LWLockRelease(lock);
-	return life;
+	return status;
 }
 
 /* What is known of a channel. */
@@ -116,16 +116,16 @@ PresenceEntryView
 presence_registry_look(const PresenceName *name, PresenceTime cutoff)
 {
 	LWLock	   *lock = presence_registry_mem_partition(name->hash);
-	PresenceEntryView view = {PRESENCE_LIFE_ABSENT};
-	PresenceCell *cell;
+	PresenceEntryView view = {PRESENCE_ENTRY_ABSENT};
+	RegistryEntry *entry;
 
 	LWLockAcquire(lock, LW_SHARED);
-	cell = presence_registry_mem_find(name);
-	if (cell)
+	entry = presence_registry_mem_find(name);
+	if (entry)
 	{
-		view.life = judge_cell(cell, cutoff);
-		view.seen = (PresenceTime) pg_atomic_read_u64(&cell->seen);
-		view.revived = (cell->flags & CELL_REVIVED) != 0;
+		view.status = entry_status(entry, cutoff);
+		view.seen = (PresenceTime) pg_atomic_read_u64(&entry->seen);
+		view.revived = (entry->flags & ENTRY_REVIVED) != 0;
 	}
 	LWLockRelease(lock);
 	return view;
@@ -138,41 +138,41 @@ presence_registry_look(const PresenceName *name, PresenceTime cutoff)
  * entry is new, DEAD, and it is revived, or FULL, and there is no entry.  One
  * that lives gets no sign of life: the add may still be refused.
  */
-PresenceLife
+PresenceEntryStatus
 presence_registry_begin(const PresenceName *name, PresenceTime now,
 						PresenceTime cutoff, bool pin)
 {
-	PresenceDatabase *database = presence_database_mine();
+	PresenceDatabase *database = presence_my_database();
 	bool		exact = presence_registry_is_complete(database);
 	LWLock	   *lock = presence_registry_mem_partition(name->hash);
-	PresenceCell *cell;
-	PresenceLife life;
+	RegistryEntry *entry;
+	PresenceEntryStatus status;
 
 	LWLockAcquire(lock, LW_EXCLUSIVE);
-	cell = presence_registry_mem_find(name);
-	life = judge_cell(cell, cutoff);
-	if (cell == NULL)
-		cell = presence_registry_mem_insert(name, now, exact ? 0 : ROWS_UNKNOWN);
-	if (cell == NULL)
-		life = PRESENCE_LIFE_FULL;
+	entry = presence_registry_mem_find(name);
+	status = entry_status(entry, cutoff);
+	if (entry == NULL)
+		entry = presence_registry_mem_insert(name, now, exact ? 0 : ROWS_UNKNOWN);
+	if (entry == NULL)
+		status = PRESENCE_ENTRY_NO_SPACE;
 	else
 	{
-		if (life == PRESENCE_LIFE_DEAD)
+		if (status == PRESENCE_ENTRY_EXPIRED)
 		{
-			cell->flags = (cell->flags & ~CELL_DYING) | CELL_REVIVED;
-			pg_atomic_write_u64(&cell->seen, (uint64) now);
+			entry->flags = (entry->flags & ~ENTRY_EXPIRING) | ENTRY_REVIVED;
+			pg_atomic_write_u64(&entry->seen, (uint64) now);
 		}
-		cell->pins += pin;
+		entry->pins += pin;
 	}
 	LWLockRelease(lock);
 
-	if (life == PRESENCE_LIFE_FULL)
+	if (status == PRESENCE_ENTRY_NO_SPACE)
 	{
 		if (database)
 			pg_atomic_write_u32(&database->loaded, PRESENCE_LOAD_PARTIAL);
 		presence_registry_mem_warn_full(name);
 	}
-	return life;
+	return status;
 }
 
 /*
@@ -180,35 +180,35 @@ presence_registry_begin(const PresenceName *name, PresenceTime now,
  * counted a removal may be of rows whose own commit has yet to come here.
  */
 static void
-count_rows(PresenceCell *cell, int change)
+count_rows(RegistryEntry *entry, int change)
 {
-	if (cell->rows != ROWS_UNKNOWN)
+	if (entry->rows != ROWS_UNKNOWN)
 	{
-		cell->rows += change;
-		cell->flags = cell->rows > 0 ? cell->flags | CELL_VERIFIED :
-			cell->flags & ~CELL_VERIFIED;
+		entry->rows += change;
+		entry->flags = entry->rows > 0 ? entry->flags | ENTRY_VERIFIED :
+			entry->flags & ~ENTRY_VERIFIED;
 	}
 	else if (change < 0)
-		doubt_cell(cell);
-	else if (change > 0 && !(cell->flags & CELL_DOUBTED))
-		cell->flags |= CELL_VERIFIED;
+		invalidate_entry(entry);
+	else if (change > 0 && !(entry->flags & ENTRY_INVALID))
+		entry->flags |= ENTRY_VERIFIED;
 }
 
 /* Apply the outcome of a transaction to an entry. */
 static void
-settle_cell(PresenceCell *cell, const PresenceDeed *deed, bool committed)
+settle_cell(RegistryEntry *entry, const PresenceEntryDelta *delta, bool committed)
 {
-	bool		joined = committed && deed->joined;
+	bool		joined = committed && delta->joined;
 
 	/* Nothing came of the revival, and nobody else gave life to the entry. */
-	if ((cell->flags & CELL_REVIVED) && !joined && cell->pins == 0)
-		pg_atomic_write_u64(&cell->seen, 1);
-	if (committed && deed->changed)
-		count_rows(cell, deed->change);
-	if (cell->pins == 0 || joined)
-		cell->flags &= ~CELL_REVIVED;
-	if (cell->pins == 0)
-		cell->flags &= ~CELL_DOUBTED;
+	if ((entry->flags & ENTRY_REVIVED) && !joined && entry->pins == 0)
+		pg_atomic_write_u64(&entry->seen, 1);
+	if (committed && delta->changed)
+		count_rows(entry, delta->change);
+	if (entry->pins == 0 || joined)
+		entry->flags &= ~ENTRY_REVIVED;
+	if (entry->pins == 0)
+		entry->flags &= ~ENTRY_INVALID;
 }
 
 /* Which entry a channel has; index 0: none. */
@@ -217,12 +217,12 @@ presence_registry_find(const PresenceName *name)
 {
 	LWLock	   *lock = presence_registry_mem_partition(name->hash);
 	PresenceEntryRef ref = {0, 0};
-	PresenceCell *cell;
+	RegistryEntry *entry;
 
 	LWLockAcquire(lock, LW_SHARED);
-	cell = presence_registry_mem_find(name);
-	if (cell)
-		ref = ref_of(cell);
+	entry = presence_registry_mem_find(name);
+	if (entry)
+		ref = ref_of(entry);
 	LWLockRelease(lock);
 	return ref;
 }
@@ -234,24 +234,24 @@ presence_registry_find(const PresenceName *name)
  * cannot fail.
  */
 void
-presence_registry_end(const PresenceName *name, const PresenceDeed *deed,
+presence_registry_end(const PresenceName *name, const PresenceEntryDelta *delta,
 					  bool committed)
 {
 	LWLock	   *lock = presence_registry_mem_partition(name->hash);
-	PresenceCell *cell;
+	RegistryEntry *entry;
 
 	LWLockAcquire(lock, LW_EXCLUSIVE);
-	cell = presence_registry_mem_find(name);
-	if (cell)
+	entry = presence_registry_mem_find(name);
+	if (entry)
 	{
-		if (deed->pinned)
-			cell->pins--;
-		else if (committed && !is_meant(cell, deed->ref))
-			doubt_cell(cell);
-		cell->changes++;
-		settle_cell(cell, deed, committed);
-		if (cell->pins == 0 && !(cell->flags & CELL_VERIFIED) && cell->rows == 0)
-			presence_registry_mem_delete(cell);
+		if (delta->pinned)
+			entry->pins--;
+		else if (committed && !is_meant(entry, delta->ref))
+			invalidate_entry(entry);
+		entry->changes++;
+		settle_cell(entry, delta, committed);
+		if (entry->pins == 0 && !(entry->flags & ENTRY_VERIFIED) && entry->rows == 0)
+			presence_registry_mem_delete(entry);
 	}
 	LWLockRelease(lock);
 }
@@ -261,24 +261,24 @@ presence_registry_end(const PresenceName *name, const PresenceDeed *deed,
  * has an entry; a new one is unsure.  Tells what is known of the channel
  * afterwards, FULL when there is no room, and how often it changed so far.
  */
-PresenceLife
+PresenceEntryStatus
 presence_registry_load(const PresenceName *name, PresenceTime seen,
 					   PresenceTime cutoff, uint32 *changes)
 {
 	LWLock	   *lock = presence_registry_mem_partition(name->hash);
-	PresenceCell *cell;
-	PresenceLife life;
+	RegistryEntry *entry;
+	PresenceEntryStatus status;
 
 	LWLockAcquire(lock, LW_EXCLUSIVE);
-	cell = presence_registry_mem_find(name);
-	if (cell == NULL)
-		cell = presence_registry_mem_insert(name, seen, ROWS_UNKNOWN);
-	life = cell ? judge_cell(cell, cutoff) : PRESENCE_LIFE_FULL;
-	*changes = cell ? cell->changes : 0;
+	entry = presence_registry_mem_find(name);
+	if (entry == NULL)
+		entry = presence_registry_mem_insert(name, seen, ROWS_UNKNOWN);
+	status = entry ? entry_status(entry, cutoff) : PRESENCE_ENTRY_NO_SPACE;
+	*changes = entry ? entry->changes : 0;
 	LWLockRelease(lock);
-	if (life == PRESENCE_LIFE_FULL)
+	if (status == PRESENCE_ENTRY_NO_SPACE)
 		presence_registry_mem_warn_full(name);
-	return life;
+	return status;
 }
 
 /*
@@ -291,16 +291,16 @@ presence_registry_confirm(const PresenceName *name, PresenceTime seen,
 						  uint32 changes)
 {
 	LWLock	   *lock = presence_registry_mem_partition(name->hash);
-	PresenceCell *cell;
+	RegistryEntry *entry;
 	bool		confirmed;
 
 	LWLockAcquire(lock, LW_EXCLUSIVE);
-	cell = presence_registry_mem_find(name);
-	confirmed = cell && cell->changes == changes && !(cell->flags & CELL_DYING);
+	entry = presence_registry_mem_find(name);
+	confirmed = entry && entry->changes == changes && !(entry->flags & ENTRY_EXPIRING);
 	if (confirmed)
 	{
-		cell->flags |= CELL_VERIFIED;
-		pg_atomic_write_u64(&cell->seen, (uint64) seen);
+		entry->flags |= ENTRY_VERIFIED;
+		pg_atomic_write_u64(&entry->seen, (uint64) seen);
 	}
 	LWLockRelease(lock);
 	return confirmed;
@@ -314,29 +314,29 @@ void
 presence_registry_forget(const PresenceName *name, uint32 changes)
 {
 	LWLock	   *lock = presence_registry_mem_partition(name->hash);
-	PresenceCell *cell;
+	RegistryEntry *entry;
 
 	LWLockAcquire(lock, LW_EXCLUSIVE);
-	cell = presence_registry_mem_find(name);
-	if (cell && cell->pins == 0 && cell->changes == changes &&
-		!(cell->flags & (CELL_VERIFIED | CELL_DYING)))
-		presence_registry_mem_delete(cell);
+	entry = presence_registry_mem_find(name);
+	if (entry && entry->pins == 0 && entry->changes == changes &&
+		!(entry->flags & (ENTRY_VERIFIED | ENTRY_EXPIRING)))
+		presence_registry_mem_delete(entry);
 	LWLockRelease(lock);
 }
 
 /*
- * Lock the partition of a cell that may be changing owners; NULL (and no
+ * Lock the partition of a entry that may be changing owners; NULL (and no
  * lock) when its owner is not the one meant.
  */
-static PresenceCell *
-lock_cell(PresenceEntryRef ref, LWLockMode mode)
+static RegistryEntry *
+lock_entry(PresenceEntryRef ref, LWLockMode mode)
 {
-	PresenceCell *cell = presence_registry_mem_cell(ref.index);
-	uint32		hash = cell->hash;
+	RegistryEntry *entry = presence_registry_mem_entry(ref.index);
+	uint32		hash = entry->hash;
 
 	LWLockAcquire(presence_registry_mem_partition(hash), mode);
-	if (is_meant(cell, ref) && cell->hash == hash)
-		return cell;
+	if (is_meant(entry, ref) && entry->hash == hash)
+		return entry;
 	LWLockRelease(presence_registry_mem_partition(hash));
 	return NULL;
 }
@@ -346,74 +346,74 @@ void
 presence_registry_scan(PresenceScanFunc visit, void *arg)
 {
 	uint32		index = 0;
-	PresenceCell *cell;
+	RegistryEntry *entry;
 
-	while ((cell = presence_registry_mem_next(MyDatabaseId, &index)))
-		visit(arg, ref_of(cell),
-			  (PresenceTime) pg_atomic_read_u64(&cell->seen));
+	while ((entry = presence_registry_mem_next(MyDatabaseId, &index)))
+		visit(arg, ref_of(entry),
+			  (PresenceTime) pg_atomic_read_u64(&entry->seen));
 }
 
 /*
- * The name of an entry of this database, palloc'd, and its sign of life; NULL
+ * The name of an entry of this database, palloc'd, and its sign of status; NULL
  * when gone.
  */
 char *
 presence_registry_read(PresenceEntryRef ref, PresenceTime *seen)
 {
 	char		name[PRESENCE_MAX_NAME_BYTES];
-	PresenceCell *cell = lock_cell(ref, LW_SHARED);
+	RegistryEntry *entry = lock_entry(ref, LW_SHARED);
 	int			length = 0;
 
-	if (cell == NULL)
+	if (entry == NULL)
 		return NULL;
 	/* Who came to the reference without a lock may hold a stranger's. */
-	if (cell->database == MyDatabaseId)
+	if (entry->database == MyDatabaseId)
 	{
-		length = cell->length;
-		*seen = (PresenceTime) pg_atomic_read_u64(&cell->seen);
-		presence_registry_mem_read_name(cell, name);
+		length = entry->length;
+		*seen = (PresenceTime) pg_atomic_read_u64(&entry->seen);
+		presence_registry_mem_read_name(entry, name);
 	}
-	LWLockRelease(presence_registry_mem_partition(cell->hash));
+	LWLockRelease(presence_registry_mem_partition(entry->hash));
 	return length > 0 ? pnstrdup(name, length) : NULL;
 }
 
 /* Do something to every entry of a database, exclusively locked. */
 static void
-walk_cells(Oid database, void (*change) (PresenceCell *cell))
+walk_cells(Oid database, void (*change) (RegistryEntry *entry))
 {
 	uint32		index = 0;
-	PresenceCell *cell;
+	RegistryEntry *entry;
 
-	while ((cell = presence_registry_mem_next(database, &index)))
+	while ((entry = presence_registry_mem_next(database, &index)))
 	{
 		LWLock	   *lock;
 
-		cell = lock_cell(ref_of(cell),
+		entry = lock_entry(ref_of(entry),
 						 LW_EXCLUSIVE);
-		if (cell == NULL)
+		if (entry == NULL)
 			continue;
-		lock = presence_registry_mem_partition(cell->hash);
+		lock = presence_registry_mem_partition(entry->hash);
 		/* Since the look without the lock it may have got another owner. */
-		if (cell->database == database)
-			change(cell);
+		if (entry->database == database)
+			change(entry);
 		LWLockRelease(lock);
 	}
 }
 
 /* Drop an entry that nobody is using. */
 static void
-clear_cell(PresenceCell *cell)
+clear_cell(RegistryEntry *entry)
 {
-	doubt_cell(cell);
-	if (cell->pins == 0)
-		presence_registry_mem_delete(cell);
+	invalidate_entry(entry);
+	if (entry->pins == 0)
+		presence_registry_mem_delete(entry);
 }
 
 /* All rows of a database may have changed: look before trusting again. */
 void
-presence_registry_doubt(Oid database)
+presence_registry_invalidate(Oid database)
 {
-	walk_cells(database, doubt_cell);
+	walk_cells(database, invalidate_entry);
 }
 
 /* A database, or its extension, is gone: drop its entries. */
@@ -430,70 +430,70 @@ presence_registry_clear(Oid database)
  * counted, so that their removal frees the entry.
  */
 bool
-presence_registry_condemn(const PresenceName *name, uint32 own_pins,
-						  PresenceTime cutoff, PresenceVerdict *verdict,
+presence_registry_mark_expiring(const PresenceName *name, uint32 own_pins,
+						  PresenceTime cutoff, PresenceExpireMark *mark,
 						  bool *counted)
 {
 	LWLock	   *lock = presence_registry_mem_partition(name->hash);
-	PresenceCell *cell;
+	RegistryEntry *entry;
 	PresenceTime seen;
-	bool		condemned = false;
+	bool		marked = false;
 
 	LWLockAcquire(lock, LW_EXCLUSIVE);
-	cell = presence_registry_mem_find(name);
-	seen = cell ? (PresenceTime) pg_atomic_read_u64(&cell->seen) : 0;
-	if (cell && cell->pins == own_pins && !(cell->flags & CELL_DYING) && seen < cutoff)
+	entry = presence_registry_mem_find(name);
+	seen = entry ? (PresenceTime) pg_atomic_read_u64(&entry->seen) : 0;
+	if (entry && entry->pins == own_pins && !(entry->flags & ENTRY_EXPIRING) && seen < cutoff)
 	{
-		cell->flags |= CELL_DYING;
-		verdict->ref = ref_of(cell);
-		verdict->seen = seen;
-		*counted = cell->rows != ROWS_UNKNOWN;
-		condemned = true;
+		entry->flags |= ENTRY_EXPIRING;
+		mark->ref = ref_of(entry);
+		mark->seen = seen;
+		*counted = entry->rows != ROWS_UNKNOWN;
+		marked = true;
 	}
 	LWLockRelease(lock);
-	return condemned;
+	return marked;
 }
 
-/* Whether an entry is dying by that verdict, and not by another one. */
+/* Whether an entry is dying by that mark, and not by another one. */
 static bool
-dies_by(PresenceCell *cell, const PresenceVerdict *verdict)
+has_mark(RegistryEntry *entry, const PresenceExpireMark *mark)
 {
-	return (cell->flags & CELL_DYING) &&
-		(PresenceTime) pg_atomic_read_u64(&cell->seen) == verdict->seen;
+	return (entry->flags & ENTRY_EXPIRING) &&
+		(PresenceTime) pg_atomic_read_u64(&entry->seen) == mark->seen;
 }
 
-/* Whether a condemned channel still is: nobody has added it since. */
+/* Whether a marked channel still is: nobody has added it since. */
 bool
-presence_registry_condemned(const PresenceVerdict *verdict)
+presence_registry_is_marked(const PresenceExpireMark *mark)
 {
-	PresenceCell *cell = lock_cell(verdict->ref, LW_SHARED);
-	bool		condemned;
+	RegistryEntry *entry = lock_entry(mark->ref, LW_SHARED);
+	bool		marked;
 
-	if (cell == NULL)
+	if (entry == NULL)
 		return false;
-	condemned = dies_by(cell, verdict);
-	LWLockRelease(presence_registry_mem_partition(cell->hash));
-	return condemned;
+	marked = has_mark(entry, mark);
+	LWLockRelease(presence_registry_mem_partition(entry->hash));
+	return marked;
 }
 
 /*
- * The removal of a condemned channel has ended: frees its entry when its rows
- * are gone ("bury"), else makes it what it was before.  Cannot fail.
+ * The removal of a marked channel has ended: frees its entry when its rows
+ * are gone ("free"), else makes it what it was before.  Cannot fail.
  */
 void
-presence_registry_release(const PresenceVerdict *verdict, bool bury)
+presence_registry_unmark(const PresenceExpireMark *mark, bool free)
 {
-	PresenceCell *cell = lock_cell(verdict->ref, LW_EXCLUSIVE);
+	RegistryEntry *entry = lock_entry(mark->ref, LW_EXCLUSIVE);
 	LWLock	   *lock;
 
-	if (cell == NULL)
+	if (entry == NULL)
 		return;
-	lock = presence_registry_mem_partition(cell->hash);
-	if (dies_by(cell, verdict))
+	lock = presence_registry_mem_partition(entry->hash);
+	if (has_mark(entry, mark))
 	{
-		cell->flags &= ~CELL_DYING;
-		if (bury && cell->pins == 0)
-			presence_registry_mem_delete(cell);
+		entry->flags &= ~ENTRY_EXPIRING;
+		if (free && entry->pins == 0)
+			presence_registry_mem_delete(entry);
 	}
 	LWLockRelease(lock);
 }

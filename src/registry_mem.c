@@ -3,12 +3,12 @@
  * registry_mem.c
  *		Keeps the entries of the registry in shared memory.
  *
- * A hash table of fixed size: an array of bucket heads, and an array of cells
- * chained from them.  A cell holds one channel; a name longer than the cell
- * spills into further cells.  Names are compared whole and belong to a
+ * A hash table of fixed size: an array of bucket heads, and an array of entries
+ * chained from them.  A entry holds one channel; a name longer than the entry
+ * spills into further entries.  Names are compared whole and belong to a
  * database, so two channels never share an entry.
  *
- * Databases share the cells: the last ones are kept for those that hold few
+ * Databases share the entries: the last ones are kept for those that hold few
  * (share.h).
  *
  * Only names of 1 to PRESENCE_MAX_NAME_BYTES bytes are kept.  Rows may have
@@ -16,8 +16,8 @@
  *
  * Locking.  Bucket b, its chain and all that hangs on it belong to partition
  * b mod PRESENCE_REGISTRY_LOCKS, guarded by one LWLock each, which the caller
- * holds.  The free list, and the counts of cells, have a spinlock of their own,
- * taken last.  A walk over all entries looks at cells without a lock, and once
+ * holds.  The free list, and the counts of entries, have a spinlock of their own,
+ * taken last.  A walk over all entries looks at entries without a lock, and once
  * more with it before anything is done.  "warned" is only ever set, and may be
  * read too late.
  *
@@ -35,7 +35,7 @@
 #include "storage/spin.h"
 
 /*
- * Counts of cells held by databases, told apart by their oids modulo this.  So
+ * Counts of entries held by databases, told apart by their oids modulo this.  So
  * a count needs no beginning and no end, whatever becomes of the database; two
  * whose oids are that far apart share one.
  */
@@ -44,18 +44,18 @@
 typedef struct PresenceRegistry
 {
 	uint32		nbuckets;		/* power of two; fixed */
-	uint32		ncells;			/* fixed */
+	uint32		nentries;			/* fixed */
 	slock_t		mutex;			/* guards the next four */
-	uint32		free;			/* first free cell; 0: none */
-	uint32		taken;			/* cells 1 to taken have been used */
-	uint32		used;			/* cells of entries, spills included */
+	uint32		free;			/* first free entry; 0: none */
+	uint32		taken;			/* entries 1 to taken have been used */
+	uint32		used;			/* entries of entries, spills included */
 	uint32		held[OWNERS];	/* the same, of each database */
 	bool		warned;			/* told the log that it is full */
 	uint32		heads[FLEXIBLE_ARRAY_MEMBER];
 } PresenceRegistry;
 
 static PresenceRegistry *registry;
-static PresenceCell *cells;		/* cells[0] is never used */
+static RegistryEntry *entries;		/* entries[0] is never used */
 static LWLockPadded *partition_locks;
 
 /* How many buckets serve presence.max_channels. */
@@ -66,14 +66,14 @@ count_buckets(void)
 			   PRESENCE_REGISTRY_LOCKS);
 }
 
-/* How many cells there are: presence.max_channels, and those that are kept. */
+/* How many entries there are: presence.max_channels, and those that are kept. */
 static uint32
-count_cells(void)
+count_entries(void)
 {
 	return presence_share_total(presence_max_channels);
 }
 
-/* Bytes before the cells. */
+/* Bytes before the entries. */
 static Size
 header_size(void)
 {
@@ -86,7 +86,7 @@ Size
 presence_registry_mem_shmem_size(void)
 {
 	return add_size(header_size(),
-					mul_size((Size) count_cells() + 1, sizeof(PresenceCell)));
+					mul_size((Size) count_entries() + 1, sizeof(RegistryEntry)));
 }
 
 /* Attach to the registry, emptying it when new. */
@@ -94,12 +94,12 @@ void
 presence_registry_mem_shmem_init(void *area, bool found)
 {
 	registry = area;
-	cells = (PresenceCell *) ((char *) area + header_size());
+	entries = (RegistryEntry *) ((char *) area + header_size());
 	partition_locks = GetNamedLWLockTranche("presence_registry");
 	if (found)
 		return;
 	registry->nbuckets = count_buckets();
-	registry->ncells = count_cells();
+	registry->nentries = count_entries();
 	SpinLockInit(&registry->mutex);
 	registry->free = 0;
 	registry->taken = 0;
@@ -107,7 +107,7 @@ presence_registry_mem_shmem_init(void *area, bool found)
 	memset(registry->held, 0, sizeof(registry->held));
 	registry->warned = false;
 	memset(registry->heads, 0, registry->nbuckets * sizeof(uint32));
-	memset(cells, 0, ((Size) registry->ncells + 1) * sizeof(PresenceCell));
+	memset(entries, 0, ((Size) registry->nentries + 1) * sizeof(RegistryEntry));
 }
 
 /* The lock of the partition that a hash falls into. */
@@ -124,28 +124,28 @@ bucket_head(uint32 hash)
 	return &registry->heads[hash & (registry->nbuckets - 1)];
 }
 
-/* Whether a cell's entry has a name; the lengths are known to agree. */
+/* Whether a entry's entry has a name; the lengths are known to agree. */
 static bool
-same_name(const PresenceCell *cell, const PresenceName *name)
+same_name(const RegistryEntry *entry, const PresenceName *name)
 {
 	const char *data = name->data;
 	int			rest = name->length;
 
 	for (;;)
 	{
-		int			part = Min(rest, CELL_NAME_SIZE);
+		int			part = Min(rest, ENTRY_NAME_SIZE);
 
-		if (memcmp(cell->name, data, part) != 0)
+		if (memcmp(entry->name, data, part) != 0)
 			return false;
 		rest -= part;
 		if (rest == 0)
 			return true;
 		data += part;
-		cell = &cells[cell->spill];
+		entry = &entries[entry->spill];
 	}
 }
 
-/* Whether a name may have an entry: cells and buffers are made for those. */
+/* Whether a name may have an entry: entries and buffers are made for those. */
 static bool
 is_keepable(const PresenceName *name)
 {
@@ -153,37 +153,37 @@ is_keepable(const PresenceName *name)
 }
 
 /* Find an entry; the caller holds its partition's lock. */
-PresenceCell *
+RegistryEntry *
 presence_registry_mem_find(const PresenceName *name)
 {
-	for (uint32 i = *bucket_head(name->hash); i != 0; i = cells[i].next)
+	for (uint32 i = *bucket_head(name->hash); i != 0; i = entries[i].next)
 	{
-		PresenceCell *cell = &cells[i];
+		RegistryEntry *entry = &entries[i];
 
-		if (cell->hash == name->hash && cell->length == name->length &&
-			cell->database == MyDatabaseId && same_name(cell, name))
-			return cell;
+		if (entry->hash == name->hash && entry->length == name->length &&
+			entry->database == MyDatabaseId && same_name(entry, name))
+			return entry;
 	}
 	return NULL;
 }
 
-/* How many cells a database holds. */
+/* How many entries a database holds. */
 static uint32 *
 held_by(Oid database)
 {
 	return &registry->held[database % OWNERS];
 }
 
-/* Put a chain of cells of a database, linked by "spill", on the free list. */
+/* Put a chain of entries of a database, linked by "spill", on the free list. */
 static void
 free_cells(uint32 first, Oid database)
 {
 	SpinLockAcquire(&registry->mutex);
 	while (first != 0)
 	{
-		uint32		spill = cells[first].spill;
+		uint32		spill = entries[first].spill;
 
-		cells[first].next = registry->free;
+		entries[first].next = registry->free;
 		registry->free = first;
 		registry->used--;
 		(*held_by(database))--;
@@ -192,14 +192,14 @@ free_cells(uint32 first, Oid database)
 	SpinLockRelease(&registry->mutex);
 }
 
-/* Take one of the unused cells.  The caller holds the spinlock. */
+/* Take one of the unused entries.  The caller holds the spinlock. */
 static uint32
 take_cell(void)
 {
 	uint32		index = registry->free;
 
 	if (index != 0)
-		registry->free = cells[index].next;
+		registry->free = entries[index].next;
 	else
 		index = ++registry->taken;
 	registry->used++;
@@ -208,46 +208,46 @@ take_cell(void)
 }
 
 /*
- * Take cells for a name of this process's database, linked by "spill"; 0 when
+ * Take entries for a name of this process's database, linked by "spill"; 0 when
  * it may not have so many.
  */
 static uint32
 allocate_cells(int length)
 {
-	uint32		wanted = (length + CELL_NAME_SIZE - 1) / CELL_NAME_SIZE;
+	uint32		wanted = (length + ENTRY_NAME_SIZE - 1) / ENTRY_NAME_SIZE;
 	uint32		first = 0;
 
 	SpinLockAcquire(&registry->mutex);
-	if (presence_share_allows(registry->ncells, registry->ncells - registry->used,
+	if (presence_share_allows(registry->nentries, registry->nentries - registry->used,
 							  *held_by(MyDatabaseId), wanted))
 		for (uint32 i = 0; i < wanted; i++)
 		{
 			uint32		index = take_cell();
 
-			cells[index].spill = first;
+			entries[index].spill = first;
 			first = index;
 		}
 	SpinLockRelease(&registry->mutex);
 	return first;
 }
 
-/* Write a name into the cells of an entry. */
+/* Write a name into the entries of an entry. */
 static void
-write_name(PresenceCell *cell, const PresenceName *name)
+write_name(RegistryEntry *entry, const PresenceName *name)
 {
 	const char *data = name->data;
 	int			rest = name->length;
 
 	for (;;)
 	{
-		int			part = Min(rest, CELL_NAME_SIZE);
+		int			part = Min(rest, ENTRY_NAME_SIZE);
 
-		memcpy(cell->name, data, part);
+		memcpy(entry->name, data, part);
 		rest -= part;
 		if (rest == 0)
 			return;
 		data += part;
-		cell = &cells[cell->spill];
+		entry = &entries[entry->spill];
 	}
 }
 
@@ -262,7 +262,7 @@ presence_registry_mem_warn_full(const PresenceName *name)
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 			 errmsg("presence keeps no heartbeats of further channels in memory"),
 			 errdetail("Database %u holds %u of all %u entries and may take no more; further channels keep their heartbeats in their rows, which is slower.",
-					   MyDatabaseId, *held_by(MyDatabaseId), registry->ncells),
+					   MyDatabaseId, *held_by(MyDatabaseId), registry->nentries),
 			 errhint("Raise presence.max_channels and restart the server.")));
 }
 
@@ -270,95 +270,95 @@ presence_registry_mem_warn_full(const PresenceName *name)
  * Add an entry; NULL when full, or when the name cannot have one.  The caller
  * holds its lock exclusively.
  */
-PresenceCell *
+RegistryEntry *
 presence_registry_mem_insert(const PresenceName *name, PresenceTime seen, int rows)
 {
 	uint32	   *head = bucket_head(name->hash);
 	uint32		index = is_keepable(name) ? allocate_cells(name->length) : 0;
-	PresenceCell *cell = &cells[index];
+	RegistryEntry *entry = &entries[index];
 
 	if (index == 0)
 		return NULL;
-	pg_atomic_write_u64(&cell->seen, (uint64) seen);
-	cell->hash = name->hash;
-	cell->length = name->length;
-	cell->database = MyDatabaseId;
-	cell->generation++;
-	cell->pins = 0;
-	cell->changes++;
-	cell->rows = rows;
-	write_name(cell, name);
-	cell->flags = CELL_USED;
-	cell->next = *head;
+	pg_atomic_write_u64(&entry->seen, (uint64) seen);
+	entry->hash = name->hash;
+	entry->length = name->length;
+	entry->database = MyDatabaseId;
+	entry->generation++;
+	entry->pins = 0;
+	entry->changes++;
+	entry->rows = rows;
+	write_name(entry, name);
+	entry->flags = ENTRY_USED;
+	entry->next = *head;
 	*head = index;
-	return cell;
+	return entry;
 }
 
 /* Remove an entry.  The caller holds its lock exclusively. */
 void
-presence_registry_mem_delete(PresenceCell *cell)
+presence_registry_mem_delete(RegistryEntry *entry)
 {
-	uint32		index = cell - cells;
-	uint32	   *link = bucket_head(cell->hash);
-	Oid			database = cell->database;
+	uint32		index = entry - entries;
+	uint32	   *link = bucket_head(entry->hash);
+	Oid			database = entry->database;
 
-	Assert(cell->pins == 0);
+	Assert(entry->pins == 0);
 	while (*link != index)
-		link = &cells[*link].next;
-	*link = cell->next;
-	cell->flags = 0;
-	cell->database = InvalidOid;
+		link = &entries[*link].next;
+	*link = entry->next;
+	entry->flags = 0;
+	entry->database = InvalidOid;
 	free_cells(index, database);
 }
 
-/* The cell of a number. */
-PresenceCell *
-presence_registry_mem_cell(uint32 index)
+/* The entry of a number. */
+RegistryEntry *
+presence_registry_mem_entry(uint32 index)
 {
-	return &cells[index];
+	return &entries[index];
 }
 
-/* The number of a cell. */
+/* The number of a entry. */
 uint32
-presence_registry_mem_index(const PresenceCell *cell)
+presence_registry_mem_index(const RegistryEntry *entry)
 {
-	return cell - cells;
+	return entry - entries;
 }
 
 /*
- * The first entry of a database after cell "index", which becomes its number;
+ * The first entry of a database after entry "index", which becomes its number;
  * NULL: there are no more.  Takes no lock, so it may have another owner by now.
  */
-PresenceCell *
+RegistryEntry *
 presence_registry_mem_next(Oid database, uint32 *index)
 {
 	uint32		taken = registry->taken;
 
 	while (*index < taken)
 	{
-		PresenceCell *cell = &cells[++*index];
+		RegistryEntry *entry = &entries[++*index];
 
-		if (cell->database == database && (cell->flags & CELL_USED))
-			return cell;
+		if (entry->database == database && (entry->flags & ENTRY_USED))
+			return entry;
 	}
 	return NULL;
 }
 
-/* Copy the name of an entry out of its cells. */
+/* Copy the name of an entry out of its entries. */
 void
-presence_registry_mem_read_name(const PresenceCell *cell, char *target)
+presence_registry_mem_read_name(const RegistryEntry *entry, char *target)
 {
-	int			rest = cell->length;
+	int			rest = entry->length;
 
 	for (;;)
 	{
-		int			part = Min(rest, CELL_NAME_SIZE);
+		int			part = Min(rest, ENTRY_NAME_SIZE);
 
-		memcpy(target, cell->name, part);
+		memcpy(target, entry->name, part);
 		rest -= part;
 		if (rest == 0)
 			return;
 		target += part;
-		cell = &cells[cell->spill];
+		entry = &entries[entry->spill];
 	}
 }

@@ -3,11 +3,11 @@
  * removal.c
  *		Removes presences, keeping table and registry in step.
  *
- * Whoever removes the silent first condemns their registry entries (registry.c),
+ * Whoever removes the silent first marks their registry entries (registry.c),
  * so that a heartbeat that comes later is answered with false.  Then it locks the
  * rows, looks once more (an add may have revived a channel since, which it shows
  * in the registry before its rows can be seen) and deletes what is still
- * condemned.  The end of the transaction frees the entries, or makes them what
+ * marked.  The end of the transaction frees the entries, or makes them what
  * they were.
  *
  * An add that finds its channel dead waits for such a removal, or removes the
@@ -39,14 +39,14 @@
 #include "xact.h"
 
 /*
- * The time before which a last sign of life means death at an age, for who is
+ * The time before which a last sign of life means expiry at an age, for who is
  * about to pronounce a channel dead.  Where the worker is overdue the server was
  * stopped, and silence proves nothing.
  */
 PresenceTime
 presence_removal_cutoff(PresenceTime age)
 {
-	presence_liveness_check_stall(presence_database_mine());
+	presence_liveness_check_stall(presence_my_database());
 	presence_liveness_check_wall_clock();
 	return presence_liveness_cutoff(presence_clock_now(), age);
 }
@@ -106,7 +106,7 @@ dead_rows(List *rows, PresenceTime cutoff)
 static PresenceEntryView
 look_at(const PresenceName *name, PresenceTime cutoff)
 {
-	PresenceEntryView nothing = {PRESENCE_LIFE_ABSENT};
+	PresenceEntryView nothing = {PRESENCE_ENTRY_ABSENT};
 
 	return presence_shmem_ready() ? presence_registry_look(name, cutoff) : nothing;
 }
@@ -122,11 +122,11 @@ may_have_old_rows(text *channel, PresenceTime cutoff)
 	PresenceName name = presence_name_of_text(channel);
 	PresenceEntryView view = look_at(&name, cutoff);
 
-	if (view.life == PRESENCE_LIFE_DEAD ||
+	if (view.status == PRESENCE_ENTRY_EXPIRED ||
 		(view.revived && !presence_pins_has(&name)))
 		return true;
-	return view.life == PRESENCE_LIFE_ABSENT &&
-		!presence_registry_is_complete(presence_database_mine()) &&
+	return view.status == PRESENCE_ENTRY_ABSENT &&
+		!presence_registry_is_complete(presence_my_database()) &&
 		presence_store_has_older(PointerGetDatum(channel),
 								 presence_removal_row_cutoff(cutoff));
 }
@@ -136,7 +136,7 @@ may_have_old_rows(text *channel, PresenceTime cutoff)
  * first, waiting for whoever is removing them already.
  */
 void
-presence_removal_bury_old_self(text *channel)
+presence_removal_expire_previous(text *channel)
 {
 	PresenceTime cutoff = presence_removal_cutoff(presence_liveness_max_age());
 	List	   *rows;
@@ -150,18 +150,18 @@ presence_removal_bury_old_self(text *channel)
 }
 
 /* A channel that is to be removed because it is silent. */
-typedef struct Condemned
+typedef struct Marked
 {
 	PresenceName name;			/* key */
 	char		status;			/* for simplehash */
-	PresenceVerdict verdict;
-	int			death;			/* as xact.c numbers it */
+	PresenceExpireMark mark;
+	int			expiry;			/* as xact.c numbers it */
 	bool		counted;		/* the end of its rows frees its entry */
 	bool		has_rows;		/* at least one was found */
-} Condemned;
+} Marked;
 
-#define SH_PREFIX condemned
-#define SH_ELEMENT_TYPE Condemned
+#define SH_PREFIX marked
+#define SH_ELEMENT_TYPE Marked
 #define SH_KEY_TYPE PresenceName
 #define SH_KEY name
 #define SH_HASH_KEY(tb, key) (key).hash
@@ -172,32 +172,32 @@ typedef struct Condemned
 #include "lib/simplehash.h"
 
 /* Condemn those of the channels that the registry knows to be silent. */
-static condemned_hash *
-condemn_channels(Datum *channels, int nchannels, PresenceTime cutoff)
+static marked_hash *
+mark_channels(Datum *channels, int nchannels, PresenceTime cutoff)
 {
-	condemned_hash *table = condemned_create(CurrentMemoryContext,
+	marked_hash *table = marked_create(CurrentMemoryContext,
 											 Max(nchannels, 1), NULL);
 
 	for (int i = 0; i < nchannels && presence_shmem_ready(); i++)
 	{
 		text	   *channel = DatumGetTextPP(channels[i]);
 		PresenceName name = presence_name_of_text(channel);
-		PresenceVerdict verdict;
-		Condemned  *entry;
+		PresenceExpireMark mark;
+		Marked  *entry;
 		bool		counted;
 		bool		found;
-		int			death;
+		int			expiry;
 
 		CHECK_FOR_INTERRUPTS();
 		/* Nothing may fail between the two: the entry must be released. */
-		presence_xact_reserve_death();
-		if (!presence_registry_condemn(&name, presence_pins_has(&name),
-									   cutoff, &verdict, &counted))
+		presence_xact_reserve_expiry();
+		if (!presence_registry_mark_expiring(&name, presence_pins_has(&name),
+									   cutoff, &mark, &counted))
 			continue;
-		death = presence_xact_condemned(&verdict);
-		entry = condemned_insert(table, name, &found);
-		entry->verdict = verdict;
-		entry->death = death;
+		expiry = presence_xact_add_expiry(&mark);
+		entry = marked_insert(table, name, &found);
+		entry->mark = mark;
+		entry->expiry = expiry;
 		entry->counted = counted;
 		entry->has_rows = false;
 	}
@@ -206,9 +206,9 @@ condemn_channels(Datum *channels, int nchannels, PresenceTime cutoff)
 
 /* Those of the locked rows that may really go. */
 static List *
-condemned_rows(List *rows, condemned_hash *table, PresenceTime cutoff)
+marked_rows(List *rows, marked_hash *table, PresenceTime cutoff)
 {
-	List	   *doomed = NIL;
+	List	   *overdue = NIL;
 	ListCell   *lc;
 
 	foreach(lc, rows)
@@ -216,30 +216,30 @@ condemned_rows(List *rows, condemned_hash *table, PresenceTime cutoff)
 		PresenceRow *row = lfirst(lc);
 		PresenceName name = presence_name_make(row->channel,
 											   strlen(row->channel));
-		Condemned  *entry = condemned_lookup(table, name);
+		Marked  *entry = marked_lookup(table, name);
 
 		CHECK_FOR_INTERRUPTS();
 		if (entry)
 			entry->has_rows = true;
-		if (entry ? presence_registry_condemned(&entry->verdict) :
-			look_at(&name, cutoff).life == PRESENCE_LIFE_ABSENT &&
+		if (entry ? presence_registry_is_marked(&entry->mark) :
+			look_at(&name, cutoff).status == PRESENCE_ENTRY_ABSENT &&
 			!presence_liveness_is_live(row->channel, strlen(row->channel),
 									   row->last_seen, cutoff))
-			doomed = lappend(doomed, row);
+			overdue = lappend(overdue, row);
 	}
-	return doomed;
+	return overdue;
 }
 
 /* Whether there are entries that no count of rows will free. */
 static bool
-has_uncounted(condemned_hash *table)
+has_uncounted(marked_hash *table)
 {
-	condemned_iterator iterator;
-	Condemned  *entry;
+	marked_iterator iterator;
+	Marked  *entry;
 	bool		found = false;
 
-	condemned_start_iterate(table, &iterator);
-	while ((entry = condemned_iterate(table, &iterator)))
+	marked_start_iterate(table, &iterator);
+	while ((entry = marked_iterate(table, &iterator)))
 	{
 		CHECK_FOR_INTERRUPTS();
 		entry->counted &= entry->has_rows;
@@ -253,11 +253,11 @@ has_uncounted(condemned_hash *table)
  * count of their rows will do so.
  */
 static void
-bury_rowless(condemned_hash *table, ArrayType *channels)
+free_rowless_entries(marked_hash *table, ArrayType *channels)
 {
 	ArrayType  *left = presence_store_remaining(PointerGetDatum(channels));
-	condemned_iterator iterator;
-	Condemned  *entry;
+	marked_iterator iterator;
+	Marked  *entry;
 	Datum	   *datums;
 	int			count = 0;
 
@@ -267,16 +267,16 @@ bury_rowless(condemned_hash *table, ArrayType *channels)
 	for (int i = 0; i < count; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		entry = condemned_lookup(table, presence_name_of_text(DatumGetTextPP(datums[i])));
+		entry = marked_lookup(table, presence_name_of_text(DatumGetTextPP(datums[i])));
 		if (entry)
 			entry->counted = true;
 	}
-	condemned_start_iterate(table, &iterator);
-	while ((entry = condemned_iterate(table, &iterator)))
+	marked_start_iterate(table, &iterator);
+	while ((entry = marked_iterate(table, &iterator)))
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (!entry->counted)
-			presence_xact_bury(entry->death);
+			presence_xact_set_rowless(entry->expiry);
 	}
 }
 
@@ -291,7 +291,7 @@ presence_removal_expire(ArrayType *channels, int64 age)
 	PresenceTime cutoff;
 	Datum	   *datums;
 	int			count;
-	condemned_hash *table;
+	marked_hash *table;
 	List	   *rows;
 	uint64		removed;
 
@@ -300,12 +300,12 @@ presence_removal_expire(ArrayType *channels, int64 age)
 		return 0;
 	deconstruct_array(channels, TEXTOID, -1, false, TYPALIGN_INT,
 					  &datums, NULL, &count);
-	table = condemn_channels(datums, count, cutoff);
+	table = mark_channels(datums, count, cutoff);
 	rows = presence_store_lock_channels(PointerGetDatum(channels), true);
-	removed = presence_removal_delete(condemned_rows(rows, table, cutoff),
+	removed = presence_removal_delete(marked_rows(rows, table, cutoff),
 									  PRESENCE_REASON_EXPIRED);
 	if (has_uncounted(table))
-		bury_rowless(table, channels);
+		free_rowless_entries(table, channels);
 	return removed;
 }
 
@@ -318,7 +318,7 @@ presence_removal_pull_back(void)
 {
 	TimestampTz wall = presence_clock_wall();
 
-	if (!presence_registry_is_complete(presence_database_mine()))
+	if (!presence_registry_is_complete(presence_my_database()))
 		presence_store_pull_back(wall, wall + presence_liveness_max_age());
 }
 

@@ -19,7 +19,7 @@
 #include "utils/array.h"
 
 extern uint64 presence_removal_delete(List *rows, PresenceReason reason);
-extern void presence_removal_bury_old_self(text *channel);
+extern void presence_removal_expire_previous(text *channel);
 extern uint64 presence_removal_expire(ArrayType *channels, int64 age);
 extern uint64 presence_removal_prune(int64 age);
 extern void presence_removal_pull_back(void);

@@ -41,7 +41,7 @@ typedef struct RosterUser
 	char		status;			/* for simplehash */
 	int64		connections;	/* that live */
 	int64		dead;
-	List	   *dead_channels;	/* of these, and maybe of others */
+	List	   *expired_channels;	/* of these, and maybe of others */
 } RosterUser;
 
 #define SH_PREFIX members
@@ -233,7 +233,7 @@ get_user(PresenceRosterRoom *room, const char *name)
 	user->name = MemoryContextStrdup(room->context, name);
 	user->connections = 0;
 	user->dead = 0;
-	user->dead_channels = NIL;
+	user->expired_channels = NIL;
 	room->absent++;
 	return user;
 }
@@ -254,7 +254,7 @@ count_user(PresenceRosterRoom *room, const char *name, bool dead, int change)
 	if (user->connections > 0 || user->dead > 0)
 		return;
 	copy = unconstify(char *, user->name);
-	list_free_deep(user->dead_channels);
+	list_free_deep(user->expired_channels);
 	users_delete_item(room->users, user);
 	room->absent--;
 	pfree(copy);
@@ -280,12 +280,12 @@ count(PresenceRosterRoom *room, const char *name, bool dead, int change)
 
 /* Remember a dead member of a user, so that it is found. */
 static void
-note_dead(PresenceRosterRoom *room, const PresenceRosterMember *member)
+note_expired(PresenceRosterRoom *room, const PresenceRosterMember *member)
 {
 	MemoryContext old = MemoryContextSwitchTo(room->context);
 	RosterUser *user = users_lookup(room->users, member->user);
 
-	user->dead_channels = lappend(user->dead_channels, pstrdup(member->channel));
+	user->expired_channels = lappend(user->expired_channels, pstrdup(member->channel));
 	MemoryContextSwitchTo(old);
 }
 
@@ -306,26 +306,26 @@ presence_roster_join(PresenceRosterRoom *room, const char *channel, int64 id,
 	member->user = user ? MemoryContextStrdup(room->context, user) : NULL;
 	first = count(room, user, dead, 1);
 	if (dead && user)
-		note_dead(room, member);
+		note_expired(room, member);
 	note_size(room);
 	return first;
 }
 
 /* A dead member of a user who has no other ones; NULL: there is none. */
 PresenceRosterMember *
-presence_roster_next_dead(PresenceRosterRoom *room, const char *name)
+presence_roster_next_expired(PresenceRosterRoom *room, const char *name)
 {
 	RosterUser *user = name ? users_lookup(room->users, name) : NULL;
 
 	if (user == NULL || user->connections > 0)
 		return NULL;
-	while (user->dead_channels != NIL)
+	while (user->expired_channels != NIL)
 	{
-		char	   *channel = llast(user->dead_channels);
+		char	   *channel = llast(user->expired_channels);
 		PresenceRosterMember *member = members_lookup(room->members, channel);
 
 		CHECK_FOR_INTERRUPTS();
-		user->dead_channels = list_delete_last(user->dead_channels);
+		user->expired_channels = list_delete_last(user->expired_channels);
 		pfree(channel);
 		if (member && member->dead && member->user && strcmp(member->user, name) == 0)
 			return member;
@@ -359,7 +359,7 @@ presence_roster_set_user(PresenceRosterRoom *room, PresenceRosterMember *member,
 	*joined = count(room, user, member->dead, 1);
 	member->user = user ? MemoryContextStrdup(room->context, user) : NULL;
 	if (member->dead && user)
-		note_dead(room, member);
+		note_expired(room, member);
 	if (before)
 		pfree(before);
 	note_size(room);

@@ -45,7 +45,7 @@ extern PresenceRosterMember *presence_roster_member(PresenceRosterRoom *room,
 													const char *channel);
 extern bool presence_roster_join(PresenceRosterRoom *room, const char *channel,
 								 int64 id, const char *user, bool dead);
-extern PresenceRosterMember *presence_roster_next_dead(PresenceRosterRoom *room,
+extern PresenceRosterMember *presence_roster_next_expired(PresenceRosterRoom *room,
 													   const char *user);
 extern bool presence_roster_leave(PresenceRosterRoom *room,
 								  PresenceRosterMember *member);

@@ -21,7 +21,7 @@
 #include "access/xact.h"
 #include "announce.h"
 #include "database.h"
-#include "ephemeral.h"
+#include "state.h"
 #include "extension.h"
 #include "guc.h"
 #include "miscadmin.h"
@@ -120,9 +120,9 @@ forget_leavers(PresenceHint *const *hints, int nhints, Snapshot snapshot)
 		const char *room = presence_hint_text(hints[i], PRESENCE_FIELD_ROOM);
 
 		CHECK_FOR_INTERRUPTS();
-		if (user && presence_ephemeral_shows_user(room, user) &&
+		if (user && presence_state_shows_user(room, user) &&
 			!presence_store_has_user(room, user, snapshot))
-			presence_ephemeral_user_left(room, user, hints[i]->noted);
+			presence_state_user_left(room, user, hints[i]->noted);
 	}
 }
 
@@ -134,7 +134,7 @@ static void
 remember_leavers(PresenceHint *const *hints, int nhints, int *wait)
 {
 	List	   *seen = NIL;
-	PresenceDatabase *database = presence_database_mine();
+	PresenceDatabase *database = presence_my_database();
 
 	for (int i = 0; i < nhints; i++)
 	{

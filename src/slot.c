@@ -28,13 +28,13 @@
  *	           below this one can reach it); a worker that comes answers it
  *	holds      how many statements need the database for themselves: the worker
  *	           leaves, and none is started
- *	doubtful   the extension may go: the worker is to look for it
+ *	recheck_extension   the extension may go: the worker is to look for it
  *
  * Locking.  All that is changed here is changed under the control lock, which
  * this module shares with the directory of databases (database.c) alone: a
  * record may be freed only while its slot is NONE and nobody wants a worker or
  * holds one off.  It is held for a few instructions.  Two fields need no lock:
- * "doubtful", and "failures" while the worker that sets it to zero is RUNNING.
+ * "recheck_extension", and "failures" while the worker that sets it to zero is RUNNING.
  *
  * Without shared memory there are no slots.  A user lock, held for the session,
  * stands for one; nobody starts a worker again there.
@@ -45,7 +45,7 @@
 
 #include "catalog/pg_extension.h"
 #include "commands/extension.h"
-#include "ephemeral.h"
+#include "state.h"
 #include "liveness.h"
 #include "miscadmin.h"
 #include "queue.h"
@@ -132,7 +132,7 @@ vacate(PresenceDatabase *database)
 	database->worker_state = PRESENCE_WORKER_NONE;
 	database->worker_pid = 0;
 	database->worker_latch = NULL;
-	presence_liveness_promise_nothing(database);
+	presence_liveness_disarm_watchdog(database);
 }
 
 /*
@@ -216,10 +216,10 @@ presence_slot_note_success(PresenceDatabase *database)
 
 /*
  * Keep workers away from a database, and ask the one that runs to leave; which
- * database that was, for presence_slot_let_back().
+ * database that was, for presence_slot_unblock_worker().
  */
 Oid
-presence_slot_hold_off(PresenceDatabase *database)
+presence_slot_block_worker(PresenceDatabase *database)
 {
 	Oid			oid;
 
@@ -233,7 +233,7 @@ presence_slot_hold_off(PresenceDatabase *database)
 
 /* Let a worker come back, unless the database is gone, and its slot another's. */
 void
-presence_slot_let_back(PresenceDatabase *database, Oid oid)
+presence_slot_unblock_worker(PresenceDatabase *database, Oid oid)
 {
 	lock_slots();
 	if (database->oid == oid)
@@ -247,20 +247,20 @@ presence_slot_let_back(PresenceDatabase *database, Oid oid)
 
 /* Somebody is dropping the extension: have the worker look for it. */
 void
-presence_slot_doubt(PresenceDatabase *database)
+presence_slot_recheck_extension(PresenceDatabase *database)
 {
-	database->doubtful = true;
+	database->recheck_extension = true;
 	presence_database_wake_worker(database);
 }
 
 /* The worker is about to look; whether there is need. */
 bool
-presence_slot_end_doubt(PresenceDatabase *database)
+presence_slot_extension_rechecked(PresenceDatabase *database)
 {
-	bool		doubtful = database->doubtful;
+	bool		recheck_extension = database->recheck_extension;
 
-	database->doubtful = false;
-	return doubtful;
+	database->recheck_extension = false;
+	return recheck_extension;
 }
 
 /* Whether queue, registry and state hold nothing of a database. */
@@ -269,7 +269,7 @@ presence_slot_is_empty(PresenceDatabase *database)
 {
 	return presence_queue_is_empty(database) &&
 		presence_registry_count(database->oid) == 0 &&
-		presence_ephemeral_is_empty(database->oid);
+		presence_state_is_empty(database->oid);
 }
 
 /*
@@ -284,7 +284,7 @@ presence_slot_forget(PresenceDatabase *database, Oid oid)
 	pg_atomic_write_u32(&database->loaded, PRESENCE_LOAD_PARTIAL);
 	presence_queue_reset(database);
 	presence_registry_clear(oid);
-	presence_ephemeral_clear(oid);
+	presence_state_clear(oid);
 	presence_database_forget(oid);
 }
 

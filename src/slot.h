@@ -21,12 +21,12 @@ extern void presence_slot_unwant(PresenceDatabase *database);
 extern bool presence_slot_claim(PresenceDatabase *database);
 extern void presence_slot_leave(PresenceDatabase *database);
 extern void presence_slot_note_success(PresenceDatabase *database);
-extern bool presence_slot_end_doubt(PresenceDatabase *database);
+extern bool presence_slot_extension_rechecked(PresenceDatabase *database);
 
 /* For those who need the database alone, or drop the extension. */
-extern Oid	presence_slot_hold_off(PresenceDatabase *database);
-extern void presence_slot_let_back(PresenceDatabase *database, Oid oid);
-extern void presence_slot_doubt(PresenceDatabase *database);
+extern Oid	presence_slot_block_worker(PresenceDatabase *database);
+extern void presence_slot_unblock_worker(PresenceDatabase *database, Oid oid);
+extern void presence_slot_recheck_extension(PresenceDatabase *database);
 
 /* What there is to do for a worker. */
 extern bool presence_slot_is_empty(PresenceDatabase *database);

@@ -156,7 +156,7 @@ presence_store_probe_pair(Datum room, Datum channel, int64 probe)
  * there, or infinity.
  */
 uint64
-presence_store_beat(Datum channel, TimestampTz now, TimestampTz since,
+presence_store_touch(Datum channel, TimestampTz now, TimestampTz since,
 					TimestampTz before, TimestampTz *oldest)
 {
 	Datum		values[] = {channel, TimestampTzGetDatum(now),

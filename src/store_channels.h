@@ -22,7 +22,7 @@ extern bool presence_store_has_channel(Datum channel, TimestampTz since);
 extern bool presence_store_has_older(Datum channel, TimestampTz before);
 extern void presence_store_probe_update(Datum channel, int64 probe);
 extern void presence_store_probe_pair(Datum room, Datum channel, int64 probe);
-extern uint64 presence_store_beat(Datum channel, TimestampTz now,
+extern uint64 presence_store_touch(Datum channel, TimestampTz now,
 								  TimestampTz since, TimestampTz before,
 								  TimestampTz *oldest);
 

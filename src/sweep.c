@@ -79,7 +79,7 @@ presence_sweep_init(void)
 static bool
 is_loaded(void)
 {
-	return presence_registry_is_complete(presence_database_mine());
+	return presence_registry_is_complete(presence_my_database());
 }
 
 /* Say which channel cannot be removed, and why; not of thousands at once. */
@@ -152,7 +152,7 @@ remove_channels(ArrayType *channels, PresenceTime now, PresenceTime lag)
 	presence_store_finish();
 	presence_worker_xact_commit();
 	if (removed > 0)
-		presence_database_set(presence_database_mine(), PRESENCE_LAST_EXPIRY_LAG,
+		presence_database_set(presence_my_database(), PRESENCE_LAST_EXPIRY_LAG,
 							  (uint64) lag);
 	presence_expiry_settle(sweep.expiry, now, left);
 	presence_worker_xact_rest();
@@ -162,7 +162,7 @@ remove_channels(ArrayType *channels, PresenceTime now, PresenceTime lag)
 void
 presence_sweep_expire(PresenceTime now)
 {
-	PresenceDatabase *database = presence_database_mine();
+	PresenceDatabase *database = presence_my_database();
 	ArrayType  *channels;
 	PresenceTime lag;
 
@@ -184,7 +184,7 @@ load_channel(void *arg, const char *channel, int length, TimestampTz last_seen)
 	uint32		changes;
 
 	if (presence_registry_load(&name, presence_clock_from_timestamp(last_seen),
-							   0, &changes) == PRESENCE_LIFE_FULL)
+							   0, &changes) == PRESENCE_ENTRY_NO_SPACE)
 		*complete = false;
 	return true;
 }
@@ -199,7 +199,7 @@ load_registry(PresenceDatabase *database)
 	uint32		loading = PRESENCE_LOAD_RUNNING;
 	bool		complete = true;
 
-	presence_liveness_promise_nothing(database);	/* it may take long */
+	presence_liveness_disarm_watchdog(database);	/* it may take long */
 	pg_atomic_write_u32(&database->loaded, loading);
 	if (!presence_worker_xact_begin_on("loading channels", read_tables, NULL))
 	{
@@ -256,7 +256,7 @@ correct_future(PresenceTime now)
 
 /* When to search again without a registry, of which "oldest" is the next to die. */
 static PresenceTime
-next_death(PresenceTime now, TimestampTz oldest)
+next_search(PresenceTime now, TimestampTz oldest)
 {
 	PresenceTime max_age = presence_liveness_max_age();
 	PresenceTime next = now + max_age / 4;
@@ -275,7 +275,7 @@ next_death(PresenceTime now, TimestampTz oldest)
 void
 presence_sweep_search(PresenceTime now)
 {
-	PresenceDatabase *database = presence_database_mine();
+	PresenceDatabase *database = presence_my_database();
 	PresenceTime max_age = presence_liveness_max_age();
 	TimestampTz oldest = DT_NOEND;
 	bool		complete;
@@ -296,7 +296,7 @@ presence_sweep_search(PresenceTime now)
 	presence_worker_xact_end();
 	if (!complete)
 		return;
-	sweep.next_rows = next_death(now, oldest);
+	sweep.next_rows = next_search(now, oldest);
 	if (database)
 		load_registry(database);
 }
@@ -305,7 +305,7 @@ presence_sweep_search(PresenceTime now)
 void
 presence_sweep_audit(PresenceTime now)
 {
-	PresenceDatabase *database = presence_database_mine();
+	PresenceDatabase *database = presence_my_database();
 
 	if (database == NULL || now < sweep.next_audit)
 		return;
@@ -319,7 +319,7 @@ bool
 presence_sweep_has_channels(void)
 {
 	return presence_expiry_channels(sweep.expiry) > 0 ||
-		presence_database_count(presence_database_mine(), PRESENCE_ADDS) != sweep.adds;
+		presence_database_count(presence_my_database(), PRESENCE_ADDS) != sweep.adds;
 }
 
 /* Settings have changed: search the rows again. */

@@ -257,7 +257,7 @@ note_join(HeapTuple row, TupleDesc desc)
 							   true);
 	hint = presence_hint_make(PRESENCE_HINT_JOIN, row_id(row, desc), fields);
 	hint->rules = admit(fields, is_live(row, desc, &fields[PRESENCE_FIELD_CHANNEL]) ?
-						PRESENCE_ENTRANCE_LIVE : PRESENCE_ENTRANCE_DEAD);
+						PRESENCE_ENTRANCE_LIVE : PRESENCE_ENTRANCE_EXPIRED);
 	presence_xact_note(hint);
 }
 

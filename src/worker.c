@@ -31,7 +31,7 @@
 #include "database.h"
 #include "delivery.h"
 #include "enforce.h"
-#include "ephemeral.h"
+#include "state.h"
 #include "guc.h"
 #include "liveness.h"
 #include "miscadmin.h"
@@ -61,15 +61,15 @@ static struct
 {
 	PresenceDatabase *database; /* NULL without shared memory */
 	PresenceTime idle_since;	/* 0: not idle */
-	TimeoutId	tick;			/* calls promise_step() while at work */
+	TimeoutId	tick;			/* calls arm_step_watchdog() while at work */
 } worker;
 
 /* Promise to be heard of again within a while. */
 static void
-promise(PresenceTime within)
+arm_watchdog(PresenceTime within)
 {
 	if (worker.database)
-		presence_liveness_promise(worker.database, within);
+		presence_liveness_arm_watchdog(worker.database, within);
 }
 
 /*
@@ -77,9 +77,9 @@ promise(PresenceTime within)
  * takes long or waits for a lock: that is no sign of a server that stood still.
  */
 static void
-promise_step(void)
+arm_step_watchdog(void)
 {
-	promise(STEP_LIMIT);
+	arm_watchdog(STEP_LIMIT);
 }
 
 /* Let hear of the worker for as long as it is at work. */
@@ -107,7 +107,7 @@ reload_if_asked(PresenceTime now)
 static void
 look_for_extension(PresenceTime now)
 {
-	if (worker.database == NULL || !presence_slot_end_doubt(worker.database))
+	if (worker.database == NULL || !presence_slot_extension_rechecked(worker.database))
 		return;
 	presence_worker_xact_begin("looking for the extension");
 	presence_worker_xact_end();
@@ -133,7 +133,7 @@ is_idle(void)
 	return !presence_sweep_has_channels() &&
 		presence_registry_is_complete(worker.database) &&
 		presence_queue_is_empty(worker.database) &&
-		presence_ephemeral_is_empty(MyDatabaseId);
+		presence_state_is_empty(MyDatabaseId);
 }
 
 /* How long that may last; microseconds, 0: for ever. */
@@ -170,7 +170,7 @@ take_step(void (*step) (PresenceTime now))
 {
 	presence_worker_xact_clear_scratch();
 	step(presence_clock_now());
-	promise_step();
+	arm_step_watchdog();
 }
 
 /* Do all that is due. */
@@ -187,7 +187,7 @@ do_round(void)
 	take_step(presence_enforce_apply);
 	take_step(presence_sweep_audit);
 	take_step(presence_chores_do);
-	take_step(presence_delivery_tell_state);
+	take_step(presence_delivery_send_state);
 	take_step(leave_if_idle);
 }
 
@@ -216,11 +216,11 @@ sleep_until(PresenceTime wake, uint32 wait_event)
 	long		timeout = wake <= now ? 0 : (wake - now + 999) / 1000;
 
 	disable_timeout(worker.tick, false);
-	promise(timeout > 0 ? wake - now : STEP_LIMIT);
+	arm_watchdog(timeout > 0 ? wake - now : STEP_LIMIT);
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 					 timeout, wait_event);
 	ResetLatch(MyLatch);
-	promise_step();
+	arm_step_watchdog();
 	start_ticking();
 	presence_liveness_check_wall_clock();
 	CHECK_FOR_INTERRUPTS();
@@ -251,7 +251,7 @@ become_the_worker(void)
 {
 	if (presence_shmem_ready())
 	{
-		worker.database = presence_database_mine();
+		worker.database = presence_my_database();
 		if (worker.database == NULL || !presence_slot_claim(worker.database))
 			proc_exit(0);
 		presence_delivery_begin();
@@ -277,7 +277,7 @@ presence_worker_main(Datum database)
 	presence_delivery_init();
 	presence_sweep_init();
 	become_the_worker();
-	worker.tick = RegisterTimeout(USER_TIMEOUT, promise_step);
+	worker.tick = RegisterTimeout(USER_TIMEOUT, arm_step_watchdog);
 	start_ticking();
 	run(presence_compat_wait_event("PresenceWorkerMain"));
 }

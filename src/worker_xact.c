@@ -125,7 +125,7 @@ presence_worker_xact_clear_scratch(void)
 static void
 leave_for_good(void)
 {
-	PresenceDatabase *database = presence_database_mine();
+	PresenceDatabase *database = presence_my_database();
 	bool		needed;
 
 	AbortCurrentTransaction();
@@ -136,7 +136,7 @@ leave_for_good(void)
 	needed = OidIsValid(get_extension_oid("presence", true));
 	CommitTransactionCommand();
 	if (needed || OidIsValid(work.extension))
-		presence_queue_owe_resync(database);
+		presence_queue_set_resync_pending(database);
 	presence_slot_leave(database);
 	if (needed)
 		presence_database_want_worker(database);
@@ -150,15 +150,15 @@ leave_for_good(void)
 static void
 adopt_extension(PresenceDatabase *database)
 {
-	presence_registry_doubt(MyDatabaseId);
-	presence_queue_cut(database);
+	presence_registry_invalidate(MyDatabaseId);
+	presence_queue_discard_all(database);
 }
 
 /* Lock the extension and see whether it is the one that was there before. */
 static void
 look_up_extension(void)
 {
-	PresenceDatabase *database = presence_database_mine();
+	PresenceDatabase *database = presence_my_database();
 	Oid			extension = get_extension_oid("presence", true);
 
 	if (OidIsValid(extension))
@@ -169,7 +169,7 @@ look_up_extension(void)
 	if (!OidIsValid(extension))
 		leave_for_good();
 	if (database && (OidIsValid(work.extension) ? extension != work.extension :
-					 database->doubtful))
+					 database->recheck_extension))
 		adopt_extension(database);
 	work.extension = extension;
 }

@@ -8,7 +8,7 @@
  * each subtransaction begin, so that a savepoint rolled back takes its hints
  * along and one released hands them to its parent, at a cost that does not
  * depend on how many there are.  With them go the channels that a subtransaction
- * condemned: they are released when it is rolled back, for their rows are there
+ * marked: they are released when it is rolled back, for their rows are there
  * again.
  *
  * PRE_COMMIT is the last moment at which anything may fail.  There the hints
@@ -42,19 +42,19 @@
 #include "utils/memutils.h"
 #include "xact.h"
 
-/* A channel that the transaction has condemned. */
-typedef struct PendingDeath
+/* A channel that the transaction has marked. */
+typedef struct PendingExpiry
 {
-	PresenceVerdict verdict;
-	bool		bury;			/* no rows are left once this commits */
-} PendingDeath;
+	PresenceExpireMark mark;
+	bool		rowless;			/* no rows are left once this commits */
+} PendingExpiry;
 
 /* What a subtransaction has added begins after so many. */
 typedef struct PendingMark
 {
 	int			level;			/* its nesting level */
 	int			nhints;
-	int			ndeaths;
+	int			nexpiries;
 } PendingMark;
 
 /* The running transaction; all zero when it has done nothing yet. */
@@ -64,9 +64,9 @@ typedef struct PendingChanges
 	PresenceHint **hints;
 	int			nhints;
 	int			maxhints;
-	PendingDeath *deaths;
-	int			ndeaths;
-	int			maxdeaths;
+	PendingExpiry *expiries;
+	int			nexpiries;
+	int			maxexpiries;
 	PendingMark *marks;			/* by level, the innermost last */
 	int			nmarks;
 	int			maxmarks;
@@ -74,8 +74,8 @@ typedef struct PendingChanges
 	bool		announced;		/* not to be announced by the worker */
 	bool		untold;			/* nor by the transaction itself */
 	bool		resynced;		/* it announced a resync, too */
-	PresenceTime death;			/* when one whose rows beat would have died */
-	uint32		losses;			/* the resync was owed for so many losses */
+	PresenceTime expires_at;		/* when one whose rows beat would have died */
+	uint32		lost_count;			/* the resync was owed for so many lost_count */
 	bool		truncated;		/* the table was truncated */
 	bool		created;		/* the extension was created */
 	int			counts[PRESENCE_NCOUNTERS];
@@ -151,7 +151,7 @@ set_mark(void)
 	mark = &pending.marks[pending.nmarks];
 	mark->level = level;
 	mark->nhints = pending.nhints;
-	mark->ndeaths = pending.ndeaths;
+	mark->nexpiries = pending.nexpiries;
 	pending.nmarks++;
 }
 
@@ -186,40 +186,40 @@ presence_xact_note_creation(void)
  * that time without it.  If it commits no sooner, listeners are to read again.
  */
 void
-presence_xact_put_off_death(PresenceTime death)
+presence_xact_note_late_touch(PresenceTime expiry)
 {
-	if (pending.death == 0 || death < pending.death)
-		pending.death = death;
+	if (pending.expires_at == 0 || expiry < pending.expires_at)
+		pending.expires_at = expiry;
 }
 
-/* Make room for one more death, before the channel is condemned. */
+/* Make room for one more expiry, before the channel is marked. */
 void
-presence_xact_reserve_death(void)
+presence_xact_reserve_expiry(void)
 {
-	pending.deaths = have_room(pending.deaths, pending.ndeaths,
-							   &pending.maxdeaths, sizeof(PendingDeath));
+	pending.expiries = have_room(pending.expiries, pending.nexpiries,
+							   &pending.maxexpiries, sizeof(PendingExpiry));
 	reserve_mark();
 }
 
 /*
- * The transaction has condemned a channel; its end releases the entry.  Room
+ * The transaction has marked a channel; its end releases the entry.  Room
  * must be reserved, so that nothing can fail between the two.
  */
 int
-presence_xact_condemned(const PresenceVerdict *verdict)
+presence_xact_add_expiry(const PresenceExpireMark *mark)
 {
-	Assert(pending.ndeaths < pending.maxdeaths);
+	Assert(pending.nexpiries < pending.maxexpiries);
 	set_mark();
-	pending.deaths[pending.ndeaths].verdict = *verdict;
-	pending.deaths[pending.ndeaths].bury = false;
-	return pending.ndeaths++;
+	pending.expiries[pending.nexpiries].mark = *mark;
+	pending.expiries[pending.nexpiries].rowless = false;
+	return pending.nexpiries++;
 }
 
-/* Once this commits a condemned channel has no rows: free its entry then. */
+/* Once this commits a marked channel has no rows: free its entry then. */
 void
-presence_xact_bury(int death)
+presence_xact_set_rowless(int expiry)
 {
-	pending.deaths[death].bury = true;
+	pending.expiries[expiry].rowless = true;
 }
 
 /* --------------------------------------------------------- before the commit */
@@ -284,7 +284,7 @@ announce_myself(PresenceDatabase *database)
 	pending.announced = true;
 	if (database && presence_notify != PRESENCE_NOTIFY_OFF)
 	{
-		resync = presence_queue_owes_resync(database, &pending.losses);
+		resync = presence_queue_is_resync_pending(database, &pending.lost_count);
 		if (presence_notify == PRESENCE_NOTIFY_AUTO)
 			pending.counts[PRESENCE_FALLBACKS]++;
 	}
@@ -335,7 +335,7 @@ before_commit(void)
 
 	if (pending.nhints == 0)
 		return;
-	database = presence_database_mine();
+	database = presence_my_database();
 	count_changes(0);
 	if (!worker_announces(database))
 	{
@@ -347,7 +347,7 @@ before_commit(void)
 	{
 		draw_ticket(database);
 		pending.xid = GetTopTransactionId();
-		presence_backend_show_xid(pending.xid);
+		presence_backend_advertise_xid(pending.xid);
 	}
 }
 
@@ -358,11 +358,11 @@ static void
 settle_registry(bool committed)
 {
 	presence_pins_settle(committed);
-	for (int i = 0; i < pending.ndeaths; i++)
-		presence_registry_release(&pending.deaths[i].verdict,
-								  committed && pending.deaths[i].bury);
+	for (int i = 0; i < pending.nexpiries; i++)
+		presence_registry_unmark(&pending.expiries[i].mark,
+								  committed && pending.expiries[i].rowless);
 	if (committed && pending.truncated && presence_shmem_ready())
-		presence_registry_doubt(MyDatabaseId);
+		presence_registry_invalidate(MyDatabaseId);
 }
 
 /* Forget the transaction; its memory goes with TopTransactionContext. */
@@ -385,10 +385,10 @@ queue_hints(PresenceDatabase *database)
 	news = presence_queue_push(database, pending.hints, pending.nhints,
 							   pending.xid, pending.announced);
 	if (pending.resynced)
-		presence_queue_resynced(database, pending.losses);
+		presence_queue_resynced(database, pending.lost_count);
 	if (pending.untold)
-		presence_queue_owe_resync(database);
-	presence_backend_hide_xid();
+		presence_queue_set_resync_pending(database);
+	presence_backend_withdraw_xid();
 	for (int i = 0; i < PRESENCE_NCOUNTERS; i++)
 		if (pending.counts[i] > 0)
 			presence_database_add(database, i, pending.counts[i]);
@@ -399,11 +399,11 @@ queue_hints(PresenceDatabase *database)
 
 /* Who read a room a moment ago may have missed somebody who is alive again. */
 static void
-tell_revival(PresenceDatabase *database)
+announce_revival(PresenceDatabase *database)
 {
-	if (database == NULL || presence_clock_now() < pending.death)
+	if (database == NULL || presence_clock_now() < pending.expires_at)
 		return;
-	presence_queue_owe_resync(database);
+	presence_queue_set_resync_pending(database);
 	presence_database_wake_worker(database);
 }
 
@@ -413,11 +413,11 @@ after_commit(void)
 {
 	settle_registry(true);
 	if (TransactionIdIsValid(pending.xid))
-		queue_hints(presence_database_mine());
-	if (pending.death != 0)
-		tell_revival(presence_database_mine());
+		queue_hints(presence_my_database());
+	if (pending.expires_at != 0)
+		announce_revival(presence_my_database());
 	if (pending.created)
-		presence_database_want_worker(presence_database_mine());
+		presence_database_want_worker(presence_my_database());
 	forget();
 }
 
@@ -427,7 +427,7 @@ after_abort(void)
 {
 	settle_registry(false);
 	if (TransactionIdIsValid(pending.xid))
-		presence_backend_hide_xid();
+		presence_backend_withdraw_xid();
 	forget();
 }
 
@@ -468,8 +468,8 @@ drop_since(const PendingMark *mark)
 {
 	while (pending.nhints > mark->nhints)
 		pfree(pending.hints[--pending.nhints]);
-	while (pending.ndeaths > mark->ndeaths)
-		presence_registry_release(&pending.deaths[--pending.ndeaths].verdict,
+	while (pending.nexpiries > mark->nexpiries)
+		presence_registry_unmark(&pending.expiries[--pending.nexpiries].mark,
 								  false);
 	pending.nmarks--;
 }

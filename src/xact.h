@@ -18,9 +18,9 @@ extern void presence_xact_install(void);
 extern bool presence_xact_is_active(void);
 extern void presence_xact_note(PresenceHint *hint);
 extern void presence_xact_note_creation(void);
-extern void presence_xact_put_off_death(PresenceTime death);
-extern void presence_xact_reserve_death(void);
-extern int	presence_xact_condemned(const PresenceVerdict *verdict);
-extern void presence_xact_bury(int death);
+extern void presence_xact_note_late_touch(PresenceTime expiry);
+extern void presence_xact_reserve_expiry(void);
+extern int	presence_xact_add_expiry(const PresenceExpireMark *mark);
+extern void presence_xact_set_rowless(int expiry);
 
 #endif							/* PRESENCE_XACT_H */

@@ -14,7 +14,7 @@ presence.bulk_threshold = 1000
 ));
 my $listener = listen_to($node);
 
-await_voice($node);
+await_announcer($node);
 
 # Run a script once in each of so many connections at once.
 sub at_once

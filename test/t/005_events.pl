@@ -360,7 +360,7 @@ sql(q{ALTER SYSTEM SET presence.notify_interval = '2s'});
 $node->reload;
 wait_until('notify_interval', sub { value($node, 'SHOW presence.notify_interval') eq '2s' });
 value($node, 'SELECT pg_terminate_backend(worker_pid, 10000) FROM presence.stats');
-await_voice($node);
+await_announcer($node);
 my $truncator = session($node);
 $listener->drain;
 sql(q{SELECT presence_remove('t', 'a')});

@@ -20,7 +20,7 @@ sub heard_resync
 }
 
 # The worker stands still for longer than max_age.
-await_voice($node);
+await_announcer($node);
 value($node, q{SELECT presence_add('r', 'silent')});
 my $worker = await_sleep($node);
 stop_process($worker);

@@ -2,7 +2,7 @@
 # Proves: whatever happens, the copies that listeners keep by the rules become
 # the table; seq has no gap, and user_joined and user_left alternate.
 #
-# The work is done by test/converge, a program of its own: see its main.c.
+# The work is done by test/stress, a program of its own: see its main.c.
 # PRESENCE_CONVERGE_SECONDS sets how long all runs take together,
 # PRESENCE_CONVERGE_RUNS names those to be done, and PRESENCE_CONVERGE_SEED
 # repeats the random numbers of an earlier run.
@@ -111,7 +111,7 @@ sub build_harness
 	system_or_bail($ENV{CC} // 'gcc',
 		qw(-std=gnu11 -O1 -g -Wall -Wextra -Werror -pthread), @sanitizers,
 		'-I' . config_of('includedir'),
-		'-o', $program, glob("$FindBin::Bin/../converge/*.c"),
+		'-o', $program, glob("$FindBin::Bin/../stress/*.c"),
 		"-L$libdir", "-Wl,-rpath,$libdir", '-lpq');
 	return $program;
 }

@@ -20,7 +20,7 @@ sub heard_resync
 	return;
 }
 
-await_voice($node);
+await_announcer($node);
 value($node, q{SELECT presence_add('r', 'before')});
 $listener->drain;
 value($node, 'DROP EXTENSION presence');
@@ -31,13 +31,13 @@ ok( wait_until('no worker', sub {
 value($node, 'CREATE EXTENSION presence');
 heard_resync('a while');
 
-await_voice($node);
+await_announcer($node);
 $listener->clear;
 value($node, 'BEGIN; DROP EXTENSION presence; CREATE EXTENSION presence; COMMIT');
 heard_resync('at once');
 
 # Nobody has to change anything for that.
-await_voice($node);
+await_announcer($node);
 $listener->drain;
 value($node, 'DROP EXTENSION presence');
 wait_until('no worker', sub { value($node, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'presence worker'}) == 0 });
@@ -46,7 +46,7 @@ value($node, 'CREATE EXTENSION presence');
 ok($listener->wait_for('resync', sub { $_[0]->{event} eq 'resync' && !defined $_[0]->{room} }), 'CREATE EXTENSION alone: a resync');
 
 # No worker sees DROP EXTENSION, for the launcher cannot start one.
-await_voice($node);
+await_announcer($node);
 value($node, q{SELECT presence_add('r', 'unseen')});
 $listener->drain;
 my $launcher = value($node, q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'presence launcher'});

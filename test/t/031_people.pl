@@ -18,7 +18,7 @@ my ($listener, $seq);
 
 declare_test_functions($node);
 $listener = listen_to($node, undef, 'presence_status');
-await_voice($node);
+await_announcer($node);
 
 # The statuses told since the last call: those that come no later than that of
 # a user who comes now.

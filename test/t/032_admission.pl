@@ -15,7 +15,7 @@ presence.bulk_threshold = 1000
 my $dir = PostgreSQL::Test::Utils::tempdir();
 my $listener = listen_to($node);
 
-await_voice($node);
+await_announcer($node);
 
 # Adds, and notes how that ended.
 value($node, q{

@@ -15,7 +15,7 @@ my $listener = listen_to($node);
 my $seq;
 
 $listener->{psql}->query('LISTEN presence_broadcast');
-await_voice($node);
+await_announcer($node);
 
 # Run SQL, and see what it has listeners told, in order: broadcasts as
 # "room:event", changes as "join room channel".

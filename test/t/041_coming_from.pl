@@ -46,7 +46,7 @@ sub heard
 }
 
 declare_test_functions($node);
-await_voice($node);
+await_announcer($node);
 
 # django-channels-presence
 run(q{SELECT presence_add('lobby', 'c1', 'alice', '{"name": "Alice"}')});

@@ -11,7 +11,7 @@ use Test::More;
 my $node = new_node('ban', conf => "presence.max_age = 1h\ndeadlock_timeout = 100ms");
 my $listener = listen_to($node);
 
-await_voice($node);
+await_announcer($node);
 
 # Nobody in a room any more.
 sub gone

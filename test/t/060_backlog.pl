@@ -15,7 +15,7 @@ autovacuum = off
 ));
 my $listener = listen_to($node);
 
-await_voice($node);
+await_announcer($node);
 
 # A worker that begins anew has no rooms on its roster.
 sub new_worker

@@ -16,7 +16,7 @@ autovacuum = off
 my $listener = listen_to($node);
 
 declare_test_functions($node);
-await_voice($node);
+await_announcer($node);
 
 # How many rooms the worker's memory contexts are of; 100 are listed at most.
 sub rooms_remembered

@@ -10,7 +10,7 @@ use Test::More;
 my $node = new_node('last_seen');
 my $listener = listen_to($node, undef, 'presence_status');
 
-await_voice($node);
+await_announcer($node);
 
 # Events told so far of a user, each with the last_seen that can be read.
 sub offline_of

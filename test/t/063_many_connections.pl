@@ -13,7 +13,7 @@ autovacuum = off
 ));
 my $listener = listen_to($node, undef, 'presence_status');
 
-await_voice($node);
+await_announcer($node);
 
 my $marks = 0;
 

@@ -59,7 +59,7 @@ $node->stop;
 # In a database that was copied with rows in it.
 $node = new_node('copied_rows', conf => 'presence.max_age = 1h');
 declare_test_functions($node);
-await_voice($node);
+await_announcer($node);
 value($node, q{SELECT presence_add('r', 'c1', 'alice')});
 value($node, 'CREATE DATABASE copy TEMPLATE postgres', 'template1');
 value($node, 'SELECT advance_clock(5000000000)');

@@ -11,7 +11,7 @@ my $members = 200;
 my $node = new_node('payload', conf => 'presence.bulk_threshold = 10000');
 my $listener = listen_to($node);
 
-await_voice($node);
+await_announcer($node);
 $listener->drain;
 
 # 7 kB as jsonb, 59 MB as text: all events of a mode together would need 12 GB.

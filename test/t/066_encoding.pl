@@ -12,7 +12,7 @@ my $node = new_node('encoding');
 
 $node->safe_psql('postgres', q(CREATE DATABASE bytes ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0));
 $node->safe_psql('bytes', 'CREATE EXTENSION presence');
-await_voice($node, 'bytes');
+await_announcer($node, 'bytes');
 my $listener = listen_to($node, 'bytes');
 $listener->{psql}->query("LISTEN $_") for qw(presence_status presence_broadcast presence_state);
 

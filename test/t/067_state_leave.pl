@@ -10,7 +10,7 @@ use Test::More;
 my $users = 40;
 my $node = new_node('state_leave', conf => 'presence.bulk_threshold = 10000');
 declare_test_functions($node);
-await_voice($node);
+await_announcer($node);
 my $listener = listen_to($node);
 my $run = session($node);
 

@@ -13,7 +13,7 @@ my $node = new_node('state_room', conf => q(
 presence.state_interval = 1ms
 presence.max_state_size = 4kB
 ));
-await_voice($node);
+await_announcer($node);
 $node->safe_psql('postgres', qq(
 	CREATE FUNCTION check_room() RETURNS void LANGUAGE plpgsql AS \$\$
 	DECLARE

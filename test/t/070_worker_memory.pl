@@ -12,7 +12,7 @@ presence.notify_interval = 0
 ));
 my $dir = PostgreSQL::Test::Utils::tempdir();
 
-await_voice($node);
+await_announcer($node);
 my $worker = value($node, 'SELECT worker_pid FROM presence.stats');
 
 # Bytes that the worker has in a memory context, without its children.

@@ -23,7 +23,7 @@ $node->safe_psql('postgres', q{
 	END $$;
 	CREATE TRIGGER meddle AFTER DELETE ON presence.presences FOR EACH STATEMENT EXECUTE FUNCTION meddle();
 });
-await_voice($node);
+await_announcer($node);
 my $worker = value($node, 'SELECT worker_pid FROM presence.stats');
 my $log_start = -s $node->logfile;
 

@@ -21,7 +21,7 @@ sub rooms_like
 	return value($node, "SELECT count(*) FROM presence.rooms WHERE name LIKE '$prefix%'");
 }
 
-await_voice($node);
+await_announcer($node);
 my $worker = value($node, 'SELECT worker_pid FROM presence.stats');
 
 #

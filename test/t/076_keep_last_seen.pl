@@ -48,7 +48,7 @@ presence.keep_last_seen = 0
 		CREATE TRIGGER count_removed AFTER DELETE ON presence.user_last_seen REFERENCING OLD TABLE AS gone
 			FOR EACH STATEMENT EXECUTE FUNCTION count_removed();
 	});
-	await_voice($node) if $preload;
+	await_announcer($node) if $preload;
 	fill($node);
 	value($node, 'SELECT prune_rooms()');
 	is(rows_of($node, 'old'), 12000, "$mode: 0 keeps them for ever");

@@ -17,7 +17,7 @@ foreach my $way (sort keys %way)
 {
 	my $node = new_node('drop_' . ++$number, %{ $way{$way} });
 
-	await_voice($node) if $way eq 'by the worker';
+	await_announcer($node) if $way eq 'by the worker';
 	$node->safe_psql(
 		'postgres', q{
 		SELECT presence_add_many('lobby', '{c1,c2,c3}', '{alice,bob,carol}');

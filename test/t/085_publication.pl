@@ -14,7 +14,7 @@ presence.join_rate = 3
 presence.join_rate_window = 1s
 ));
 value($node, 'CREATE PUBLICATION everything FOR ALL TABLES');
-await_voice($node);
+await_announcer($node);
 
 my $worker = value($node, 'SELECT worker_pid FROM presence.stats');
 my $statuses = listen_to($node, 'postgres', 'presence_status');

@@ -147,7 +147,7 @@ for my $preload ('presence', '')
 	my $node = new_node($preload ? 'nested' : 'nested_plain', preload => $preload,
 		conf => "max_prepared_transactions = 5\npresence.bulk_threshold = 1000\npresence.max_age = 1h\n");
 
-	await_voice($node) if $preload;
+	await_announcer($node) if $preload;
 	my $listener = listen_to($node);
 	test_reasons($node, $listener, $name);
 	test_savepoints($node, $listener, $name);
@@ -161,7 +161,7 @@ for my $preload ('presence', '')
 # What a prepared transaction wrote for a heartbeat is forgotten with it.
 my $node = new_node('prepared', conf => "max_prepared_transactions = 5\npresence.max_channels = 16\npresence.max_age = 200s\n");
 declare_test_functions($node);
-await_voice($node);
+await_announcer($node);
 value($node, q{SELECT presence_add_many('r', ARRAY(SELECT 'c' || i FROM generate_series(1, 40) i))});
 value($node, q{SELECT advance_clock(150 * 1000000)});
 my $listener = listen_to($node);

@@ -19,7 +19,7 @@ $node->safe_psql('postgres', q{
 	RESET ROLE;
 	REASSIGN OWNED BY installer TO owner;
 	DROP ROLE installer});
-await_voice($node);
+await_announcer($node);
 
 sub as_owner
 {

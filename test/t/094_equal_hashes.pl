@@ -85,7 +85,7 @@ SKIP: {
 	pass('of one hash');
 }
 
-await_voice($node);
+await_announcer($node);
 
 # Seconds of processor time that a process has taken so far.
 sub cpu

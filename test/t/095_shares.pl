@@ -22,7 +22,7 @@ sub make_database
 
 	value($node, "CREATE DATABASE $db");
 	value($node, 'CREATE EXTENSION presence', $db);
-	await_voice($node, $db);
+	await_announcer($node, $db);
 	return;
 }
 
@@ -109,7 +109,7 @@ is(enter('neighbour', 30), 30, 'what is given back is for all');
 is(enter('hog', 300), 130, 'the rest is for the first one');
 value($node, 'DROP EXTENSION presence CASCADE', 'hog');
 value($node, 'CREATE EXTENSION presence', 'hog');
-await_voice($node, 'hog');
+await_announcer($node, 'hog');
 is(enter('hog', 300), 130, 'and counted when the extension has gone and come');
 leave('neighbour');
 is(enter('hog', 400), 160, 'it takes what it can');

@@ -46,7 +46,7 @@ sub tells_state
 
 my $node = new_node('preloaded', conf => "presence.max_age = 2s\npresence.worker_idle_timeout = 0\nmax_prepared_transactions = 5\n");
 $node->safe_psql('postgres', q{CREATE ROLE member; SELECT presence_grant('member')});
-await_voice($node);
+await_announcer($node);
 my $listener = listen_to($node);
 my $ears = listen_to($node, 'postgres', 'presence_state');
 
@@ -89,7 +89,7 @@ for my $table ('people', 'presences')
 value($node, q{SET ROLE member; BEGIN; LOCK TABLE presence.people IN ACCESS EXCLUSIVE MODE; PREPARE TRANSACTION 'stays'});
 $node->stop('fast');
 $node->start;
-await_voice($node);
+await_announcer($node);
 $listener = listen_to($node);
 $ears = listen_to($node, 'postgres', 'presence_state');
 value($node, q{SELECT presence_add('r', 'dies')});

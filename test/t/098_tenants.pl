@@ -13,7 +13,7 @@ my $node = new_node('tenants', conf => "presence.max_age = 1h\npresence.cursor_t
 my ($policies) = slurp_file("$FindBin::RealBin/../../docs/recipes.md") =~ /<!-- test: tenants-policies -->\n```sql\n(.*?)^```$/ms
   or BAIL_OUT('docs/recipes.md has no policies');
 
-await_voice($node);
+await_announcer($node);
 $node->safe_psql('postgres', $policies);
 
 # Run statements for a tenant, as the gateway does: what each prints, or its SQLSTATE.

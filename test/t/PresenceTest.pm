@@ -13,7 +13,7 @@ use Test::More;
 use Time::HiRes qw(time usleep);
 
 our @EXPORT = qw(new_node restart_node wait_until value listen_to session
-  await_voice await_sleep tap_seconds have_extension log_slice declare_test_functions stop_process
+  await_announcer await_sleep tap_seconds have_extension log_slice declare_test_functions stop_process
   continue_process);
 
 # A started server with the extension in its database "postgres", where nobody
@@ -91,16 +91,16 @@ sub session
 	return $session;
 }
 
-# Have a worker speak for the database.  Without one the first transactions tell
-# of themselves; and where it opens between their word and their commit, it has
-# listeners read the room again, which who counts every event must not meet.
-sub await_voice
+# Have a worker announce for the database.  Without one the first transactions
+# announce themselves; and where it opens the queue between their NOTIFY and their
+# commit, it sends a resync, which a test that counts every event must not meet.
+sub await_announcer
 {
 	my ($node, $db) = @_;
 
 	value($node, 'SELECT presence_start_worker()', $db);
-	wait_until('a worker speaks', sub { value($node, 'SELECT mode FROM presence.stats', $db) eq 'worker' })
-	  or BAIL_OUT('no worker speaks');
+	wait_until('a worker announces', sub { value($node, 'SELECT mode FROM presence.stats', $db) eq 'worker' })
+	  or BAIL_OUT('no worker announces');
 	return;
 }
 

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * api_core.c
+ * corefuncs.c
  *		The SQL functions by which channels enter, beat and leave.
  *
  * They check their arguments and delegate: membership.c lets in, heartbeat.c
@@ -293,9 +293,9 @@ touch_in_store(text *channel)
 {
 	if (!presence_permission_may_touch(channel))
 		return false;
-	if (presence_heartbeat_beat(channel) == PRESENCE_LIFE_ALIVE)
+	if (presence_heartbeat_touch_fastpath(channel) == PRESENCE_ENTRY_ALIVE)
 		return true;
-	return presence_heartbeat_touch(channel);
+	return presence_heartbeat_touch_slowpath(channel);
 }
 
 /* A heartbeat of a channel; whether it is present. */
@@ -306,7 +306,7 @@ touch(text *channel)
 
 	presence_backend_count_touches(1);
 	if (presence_permission_touch_is_free() &&
-		presence_heartbeat_beat(channel) == PRESENCE_LIFE_ALIVE)
+		presence_heartbeat_touch_fastpath(channel) == PRESENCE_ENTRY_ALIVE)
 		return true;
 	presence_store_connect();
 	present = touch_in_store(channel);
@@ -347,17 +347,17 @@ presence_touch_many(PG_FUNCTION_ARGS)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (!is_free ||
-			presence_heartbeat_beat(DatumGetTextPP(channels.datums[i])) != PRESENCE_LIFE_ALIVE)
+			presence_heartbeat_touch_fastpath(DatumGetTextPP(channels.datums[i])) != PRESENCE_ENTRY_ALIVE)
 			channels.datums[nmissing++] = channels.datums[i];
 	}
 
 	if (nmissing > 0)
 	{
-		int			ndoubtful = nmissing;
+		int			ncandidates = nmissing;
 
 		nmissing = 0;
 		presence_store_connect();
-		for (int i = 0; i < ndoubtful; i++)
+		for (int i = 0; i < ncandidates; i++)
 		{
 			CHECK_FOR_INTERRUPTS();
 			if (!touch_in_store(DatumGetTextPP(channels.datums[i])))

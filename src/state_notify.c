@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * relay.c
+ * state_notify.c
  *		Writes changes of short-lived state as JSON and hands them to NOTIFY.
  *
  * The changes of a room go into one payload while they fit, into the next
@@ -14,7 +14,7 @@
 #include "commands/async.h"
 #include "json.h"
 #include "lib/stringinfo.h"
-#include "relay.h"
+#include "state_notify.h"
 #include "utils/json.h"
 
 #define CHANNEL "presence_state"
@@ -93,7 +93,7 @@ append_states(Payload *payload, const char *room, List *states)
  * changes have been lost listeners are asked to read again.
  */
 void
-presence_relay_send(PresenceStateRound *round)
+presence_state_notify_send(PresenceStateRound *round)
 {
 	Payload		payload = {{0}};
 	List	   *states;
@@ -101,7 +101,7 @@ presence_relay_send(PresenceStateRound *round)
 	if (round->lost)
 		Async_Notify(CHANNEL, "{\"room\":null,\"state\":{},\"resync\":true}");
 	initStringInfo(&payload.text);
-	while (presence_ephemeral_take(round, &states))
+	while (presence_state_take(round, &states))
 		if (states != NIL)
 			append_states(&payload, round->room, states);
 	send_payload(&payload);
@@ -120,7 +120,7 @@ json_length(const char *text, int length)
 
 /* Raise an error where a value of so many bytes could not be announced. */
 void
-presence_relay_check_size(const PresenceStateName *name, int length)
+presence_state_notify_check_size(const PresenceStateName *name, int length)
 {
 	int			frame = strlen("{\"room\":,\"state\":{:}}") + length;
 

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * api_admin.c
+ * operationfuncs.c
  *		The SQL functions for those who operate presence.
  *
  *-------------------------------------------------------------------------
@@ -15,7 +15,7 @@
 #include "commands/dbcommands.h"
 #include "commands/extension.h"
 #include "database.h"
-#include "ephemeral.h"
+#include "state.h"
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "guc.h"
@@ -314,13 +314,13 @@ fill_shared_stats(PresenceDatabase *database, Datum *values, bool *nulls)
 {
 	uint64		lag = presence_database_count(database, PRESENCE_LAST_EXPIRY_LAG);
 	uint64		drain = presence_database_count(database, PRESENCE_LAST_DRAIN);
-	PresenceStateUsage states = presence_ephemeral_usage(database->oid);
+	PresenceStateUsage states = presence_state_usage(database->oid);
 	Interval   *interval = palloc0(sizeof(Interval));
 
 	values[1] = Int32GetDatum(database->worker_pid);
 	nulls[1] = database->worker_pid == 0;
 	values[2] = CStringGetTextDatum(presence_notify_epoch_text(presence_database_epoch()));
-	values[3] = Int64GetDatum((int64) pg_atomic_read_u64(&database->seq[PRESENCE_VOICE_CHANGED]));
+	values[3] = Int64GetDatum((int64) pg_atomic_read_u64(&database->seq[PRESENCE_STREAM_CHANGED]));
 	values[4] = Int64GetDatum((int64) presence_registry_count(database->oid));
 	values[5] = Int64GetDatum(presence_max_channels);
 	values[6] = Int64GetDatum((int64) presence_queue_bytes(database));
@@ -349,7 +349,7 @@ fill_shared_stats(PresenceDatabase *database, Datum *values, bool *nulls)
 Datum
 presence_stat_row(PG_FUNCTION_ARGS)
 {
-	PresenceDatabase *database = presence_database_mine();
+	PresenceDatabase *database = presence_my_database();
 	TupleDesc	desc;
 	Datum		values[22];
 	bool		nulls[22];
@@ -371,13 +371,13 @@ presence_stat_row(PG_FUNCTION_ARGS)
 Datum
 presence_reset_stats(PG_FUNCTION_ARGS)
 {
-	PresenceDatabase *database = presence_database_mine();
+	PresenceDatabase *database = presence_my_database();
 
 	if (database)
 	{
 		presence_backend_reset_touches(database->oid);
 		presence_database_reset_counters(database);
-		presence_ephemeral_reset_evictions(database->oid);
+		presence_state_reset_evictions(database->oid);
 	}
 	PG_RETURN_VOID();
 }

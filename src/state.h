@@ -1,17 +1,17 @@
 /*-------------------------------------------------------------------------
  *
- * ephemeral.h
+ * state.h
  *		Short-lived values of rooms, in shared memory.
  *
  *-------------------------------------------------------------------------
  */
-#ifndef PRESENCE_EPHEMERAL_H
-#define PRESENCE_EPHEMERAL_H
+#ifndef PRESENCE_STATE_H
+#define PRESENCE_STATE_H
 
 #include "postgres.h"
 
 #include "clock.h"
-#include "entry.h"
+#include "state_entry.h"
 #include "nodes/pg_list.h"
 
 /* A copy of one value. */
@@ -41,29 +41,29 @@ typedef struct PresenceStateUsage
 	uint64		evictions;
 } PresenceStateUsage;
 
-extern void presence_ephemeral_name(PresenceStateName *name, const char *room,
+extern void presence_state_name(PresenceStateName *name, const char *room,
 									int room_length, const char *prefix,
 									const char *key, int key_length);
-extern void presence_ephemeral_set(const PresenceStateName *name,
+extern void presence_state_set(const PresenceStateName *name,
 								   const char *value, int length,
 								   PresenceTime ttl);
-extern bool presence_ephemeral_remove(const PresenceStateName *name);
-extern List *presence_ephemeral_read(const char *room, int room_length,
+extern bool presence_state_remove(const PresenceStateName *name);
+extern List *presence_state_read(const char *room, int room_length,
 									 const char *prefix, int prefix_length);
-extern bool presence_ephemeral_shows_user(const char *room, const char *user);
-extern void presence_ephemeral_user_left(const char *room, const char *user,
+extern bool presence_state_shows_user(const char *room, const char *user);
+extern void presence_state_user_left(const char *room, const char *user,
 										 PresenceTime when);
-extern void presence_ephemeral_clear(Oid database);
+extern void presence_state_clear(Oid database);
 
-extern PresenceTime presence_ephemeral_next_due(void);
-extern PresenceTime presence_ephemeral_next_expiry(void);
-extern void presence_ephemeral_expire(PresenceTime now);
-extern PresenceStateRound *presence_ephemeral_begin_round(PresenceTime now);
-extern bool presence_ephemeral_take(PresenceStateRound *round, List **states);
-extern void presence_ephemeral_end_round(void);
+extern PresenceTime presence_state_next_due(void);
+extern PresenceTime presence_state_next_expiry(void);
+extern void presence_state_expire(PresenceTime now);
+extern PresenceStateRound *presence_state_begin_round(PresenceTime now);
+extern bool presence_state_take(PresenceStateRound *round, List **states);
+extern void presence_state_end_round(void);
 
-extern bool presence_ephemeral_is_empty(Oid database);
-extern PresenceStateUsage presence_ephemeral_usage(Oid database);
-extern void presence_ephemeral_reset_evictions(Oid database);
+extern bool presence_state_is_empty(Oid database);
+extern PresenceStateUsage presence_state_usage(Oid database);
+extern void presence_state_reset_evictions(Oid database);
 
-#endif							/* PRESENCE_EPHEMERAL_H */
+#endif							/* PRESENCE_STATE_H */

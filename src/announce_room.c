@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * announce_tell.c
+ * announce_room.c
  *		Makes events of hints, as far as they are news.
  *
  * The roster holds what listeners have been told, the table holds what is,
@@ -25,7 +25,7 @@
  * update right before may not have been told.
  */
 static void
-tell_leave(PresenceTurn *turn, PresenceTurnRoom *room, PresenceRosterMember *member,
+announce_leave(PresenceTurn *turn, PresenceTurnRoom *room, PresenceRosterMember *member,
 		   const PresenceWaiting *waiting)
 {
 	const PresenceHint *hint = waiting->hint;
@@ -51,7 +51,7 @@ tell_leave(PresenceTurn *turn, PresenceTurnRoom *room, PresenceRosterMember *mem
 
 /* The presence of a dead member, as the table or the hint that it left has it. */
 static PresenceRow *
-row_of_dead(PresenceTurn *turn, PresenceTurnRoom *room, const PresenceRosterMember *member)
+row_of_expired(PresenceTurn *turn, PresenceTurnRoom *room, const PresenceRosterMember *member)
 {
 	PresenceSubject *subject = presence_backlog_find(turn->backlog, member->id,
 													 room->name, member->channel);
@@ -82,13 +82,13 @@ row_of_dead(PresenceTurn *turn, PresenceTurnRoom *room, const PresenceRosterMemb
  * there: they leave first, and not again when somebody removes them.
  */
 static void
-tell_dead(PresenceTurn *turn, PresenceTurnRoom *room, const char *user)
+announce_dead(PresenceTurn *turn, PresenceTurnRoom *room, const char *user)
 {
 	PresenceRosterMember *member;
 
-	while ((member = presence_roster_next_dead(room->room, user)))
+	while ((member = presence_roster_next_expired(room->room, user)))
 	{
-		PresenceRow *row = row_of_dead(turn, room, member);
+		PresenceRow *row = row_of_expired(turn, room, member);
 		bool		last;
 		PresenceEvent *event;
 
@@ -139,7 +139,7 @@ clear_place(PresenceTurn *turn, PresenceTurnRoom *room, PresenceRosterMember *me
 	{
 		presence_turn_touch(turn, other);
 		presence_turn_see_user(turn, other->leave->hint);
-		tell_leave(turn, room, member, other->leave);
+		announce_leave(turn, room, member, other->leave);
 		other->leave->hint->covered = true;
 		return true;
 	}
@@ -154,7 +154,7 @@ clear_place(PresenceTurn *turn, PresenceTurnRoom *room, PresenceRosterMember *me
 
 /* A presence has joined. */
 static void
-tell_join(PresenceTurn *turn, PresenceTurnRoom *room, const PresenceWaiting *waiting)
+announce_join(PresenceTurn *turn, PresenceTurnRoom *room, const PresenceWaiting *waiting)
 {
 	const PresenceHint *hint = waiting->hint;
 	PresenceSubject *subject = waiting->subject;
@@ -174,7 +174,7 @@ tell_join(PresenceTurn *turn, PresenceTurnRoom *room, const PresenceWaiting *wai
 		return;
 	user = row ? row->user : presence_hint_text(hint, PRESENCE_FIELD_USER);
 	if (!hint->announced)
-		tell_dead(turn, room, user);
+		announce_dead(turn, room, user);
 	first = presence_roster_join(room->room, subject->key.channel, hint->id,
 								 user, false);
 	if (hint->announced)
@@ -188,7 +188,7 @@ tell_join(PresenceTurn *turn, PresenceTurnRoom *room, const PresenceWaiting *wai
 
 /* A member's user or meta has changed. */
 static void
-tell_update(PresenceTurn *turn, PresenceTurnRoom *room, PresenceRosterMember *member,
+announce_update(PresenceTurn *turn, PresenceTurnRoom *room, PresenceRosterMember *member,
 			const PresenceWaiting *waiting)
 {
 	const PresenceHint *hint = waiting->hint;
@@ -206,7 +206,7 @@ tell_update(PresenceTurn *turn, PresenceTurnRoom *room, PresenceRosterMember *me
 		return;
 	if (changed && !hint->announced)
 	{
-		tell_dead(turn, room, user);
+		announce_dead(turn, room, user);
 		member = presence_roster_member(room->room, subject->key.channel);
 	}
 	if (changed)
@@ -232,7 +232,7 @@ tell_update(PresenceTurn *turn, PresenceTurnRoom *room, PresenceRosterMember *me
  * Nothing more can be told of it.
  */
 static void
-tell_brief(PresenceTurn *turn, PresenceTurnRoom *room, const PresenceWaiting *waiting)
+announce_brief(PresenceTurn *turn, PresenceTurnRoom *room, const PresenceWaiting *waiting)
 {
 	PresenceSubject *subject = waiting->subject;
 	PresenceRosterMember *member;
@@ -240,10 +240,10 @@ tell_brief(PresenceTurn *turn, PresenceTurnRoom *room, const PresenceWaiting *wa
 	subject->turn.over = true;
 	if (!subject->turn.brief)
 		return;
-	tell_join(turn, room, subject->join);
+	announce_join(turn, room, subject->join);
 	member = presence_roster_member(room->room, subject->key.channel);
 	if (member && member->id == subject->key.id)
-		tell_leave(turn, room, member, waiting);
+		announce_leave(turn, room, member, waiting);
 	subject->turn.brief = false;
 	subject->turn.row = NULL;
 }
@@ -257,10 +257,10 @@ tell(PresenceTurn *turn, const PresenceWaiting *waiting)
 																		 PRESENCE_FIELD_ROOM));
 	PresenceRosterMember *member;
 
-	room->doubtful |= hint->announced;
+	room->self_announced |= hint->announced;
 	if (hint->kind == PRESENCE_HINT_JOIN)
 	{
-		tell_join(turn, room, waiting);
+		announce_join(turn, room, waiting);
 		return;
 	}
 	presence_turn_see_user(turn, hint);
@@ -268,17 +268,17 @@ tell(PresenceTurn *turn, const PresenceWaiting *waiting)
 	if (member == NULL || member->id != hint->id)
 	{
 		if (hint->kind == PRESENCE_HINT_LEAVE)
-			tell_brief(turn, room, waiting);
+			announce_brief(turn, room, waiting);
 	}
 	else if (hint->kind == PRESENCE_HINT_LEAVE)
-		tell_leave(turn, room, member, waiting);
+		announce_leave(turn, room, member, waiting);
 	else
-		tell_update(turn, room, member, waiting);
+		announce_update(turn, room, member, waiting);
 }
 
 /* A broadcast goes to its room as it is. */
 static void
-tell_broadcast(PresenceTurn *turn, const PresenceHint *hint)
+announce_broadcast(PresenceTurn *turn, const PresenceHint *hint)
 {
 	PresenceTurnRoom *room = presence_turn_room(turn, presence_hint_text(hint,
 																		 PRESENCE_FIELD_ROOM));
@@ -289,7 +289,7 @@ tell_broadcast(PresenceTurn *turn, const PresenceHint *hint)
 
 /* A user has chosen; what counts is what held before the first choice. */
 static void
-tell_choice(PresenceTurn *turn, const PresenceHint *hint)
+announce_choice(PresenceTurn *turn, const PresenceHint *hint)
 {
 	PresenceTurnUser *user = presence_turn_user(turn, presence_hint_text(hint,
 																		 PRESENCE_FIELD_USER));
@@ -303,7 +303,7 @@ tell_choice(PresenceTurn *turn, const PresenceHint *hint)
 
 /* Tell all hints, in their order. */
 void
-presence_turn_tell_hints(PresenceTurn *turn, PresenceWaiting *const *now, int nhints)
+presence_turn_announce_hints(PresenceTurn *turn, PresenceWaiting *const *now, int nhints)
 {
 	for (int i = 0; i < nhints; i++)
 	{
@@ -318,8 +318,8 @@ presence_turn_tell_hints(PresenceTurn *turn, PresenceWaiting *const *now, int nh
 		else if (hint->announced)
 			continue;
 		else if (hint->kind == PRESENCE_HINT_BROADCAST)
-			tell_broadcast(turn, hint);
+			announce_broadcast(turn, hint);
 		else if (hint->kind == PRESENCE_HINT_STATUS)
-			tell_choice(turn, hint);
+			announce_choice(turn, hint);
 	}
 }

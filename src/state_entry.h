@@ -1,18 +1,18 @@
 /*-------------------------------------------------------------------------
  *
- * entry.h
+ * state_entry.h
  *		Rooms and their short-lived entries, from set to gone.
  *
  * Whoever calls a function that is not about the lock holds it.
  *
  *-------------------------------------------------------------------------
  */
-#ifndef PRESENCE_ENTRY_H
-#define PRESENCE_ENTRY_H
+#ifndef PRESENCE_STATE_ENTRY_H
+#define PRESENCE_STATE_ENTRY_H
 
 #include "postgres.h"
 
-#include "cells.h"
+#include "state_mem.h"
 #include "clock.h"
 #include "name.h"
 #include "port/atomics.h"
@@ -46,9 +46,9 @@ typedef struct PresenceStateDatabase
 	Oid			oid;			/* InvalidOid: record is free */
 	uint32		rooms;
 	uint32		held;			/* cells of live entries and their rooms */
-	uint32		spare;			/* cells of tombs and vacant rooms */
+	uint32		spare;			/* cells of tombstones and vacant rooms */
 	uint32		live;			/* the oldest of each; 0: none */
-	uint32		tombs;
+	uint32		tombstones;
 	uint32		vacant;
 	uint32		dirty;			/* first dirty room; 0: none */
 	uint32		ndirty;
@@ -77,36 +77,36 @@ typedef struct PresenceStateCopy
 #define PRESENCE_STATE_MAX_COPY \
 	PRESENCE_STATE_COPY_SIZE(PRESENCE_MAX_KEY_BYTES + PRESENCE_MAX_STATE_BYTES)
 
-extern Size presence_entry_shmem_size(void);
-extern void presence_entry_shmem_init(void *area, bool found);
+extern Size presence_state_entry_shmem_size(void);
+extern void presence_state_entry_shmem_init(void *area, bool found);
 
-extern void presence_entry_lock(LWLockMode mode);
-extern PresenceTime presence_entry_now(void);
-extern void presence_entry_wake_nobody(void);
-extern void presence_entry_unlock(void);
+extern void presence_state_entry_lock(LWLockMode mode);
+extern PresenceTime presence_state_entry_now(void);
+extern void presence_state_entry_wake_nobody(void);
+extern void presence_state_entry_unlock(void);
 
-extern PresenceStateDatabase *presence_entry_database(Oid oid);
-extern PresenceStateDatabase *presence_entry_my_database(void);
-extern void presence_entry_init_database(PresenceStateDatabase *database, Oid oid);
-extern void presence_entry_lower(PresenceStateDatabase *database,
+extern PresenceStateDatabase *presence_state_entry_database(Oid oid);
+extern PresenceStateDatabase *presence_state_entry_my_database(void);
+extern void presence_state_entry_init_database(PresenceStateDatabase *database, Oid oid);
+extern void presence_state_entry_lower(PresenceStateDatabase *database,
 								 pg_atomic_uint64 * next, PresenceTime time);
 
-extern uint32 presence_entry_find_room(const PresenceName *name);
-extern uint32 presence_entry_find(uint32 room, const PresenceStateName *name);
-extern uint64 presence_entry_serial(void);
-extern PresenceTime presence_entry_interval(void);
-extern Size presence_entry_copy(PresenceNode *entry, char *target);
+extern uint32 presence_state_entry_find_room(const PresenceName *name);
+extern uint32 presence_state_entry_find(uint32 room, const PresenceStateName *name);
+extern uint64 presence_state_entry_serial(void);
+extern PresenceTime presence_state_entry_interval(void);
+extern Size presence_state_entry_copy(PresenceNode *entry, char *target);
 
-extern bool presence_entry_reserve(PresenceStateDatabase *database,
+extern bool presence_state_entry_reserve(PresenceStateDatabase *database,
 								   uint32 wanted);
-extern void presence_entry_set(PresenceStateDatabase *database,
+extern void presence_state_entry_set(PresenceStateDatabase *database,
 							   const PresenceStateName *name,
 							   const char *value, int length,
 							   PresenceTime expires);
-extern void presence_entry_bury(uint32 index);
-extern bool presence_entry_drop(uint32 index);
-extern void presence_entry_clean(uint32 index);
-extern void presence_entry_clean_room(uint32 index);
-extern void presence_entry_drop_room(uint32 index);
+extern void presence_state_entry_make_tombstone(uint32 index);
+extern bool presence_state_entry_drop(uint32 index);
+extern void presence_state_entry_clean(uint32 index);
+extern void presence_state_entry_clean_room(uint32 index);
+extern void presence_state_entry_drop_room(uint32 index);
 
-#endif							/* PRESENCE_ENTRY_H */
+#endif							/* PRESENCE_STATE_ENTRY_H */

@@ -1,12 +1,12 @@
 /*-------------------------------------------------------------------------
  *
- * cells.h
+ * state_mem.h
  *		Nodes of any length, in cells of shared memory.
  *
  *-------------------------------------------------------------------------
  */
-#ifndef PRESENCE_CELLS_H
-#define PRESENCE_CELLS_H
+#ifndef PRESENCE_STATE_MEM_H
+#define PRESENCE_STATE_MEM_H
 
 #include "postgres.h"
 
@@ -38,7 +38,7 @@ typedef struct PresenceLinks
 
 /*
  * A node is known by the number of its first cell; 0 is none.  The fields up
- * to "cells" are the business of cells.c, the rest that of entry.c.
+ * to "cells" are the business of state_mem.c, the rest that of state_entry.c.
  */
 typedef struct PresenceNode
 {
@@ -64,39 +64,39 @@ typedef struct PresenceNode
 	char		data[FLEXIBLE_ARRAY_MEMBER];
 } PresenceNode;
 
-extern char *presence_cells_base;
+extern char *presence_state_mem_base;
 
 /* The node that begins in a cell. */
 static inline PresenceNode *
-presence_cells_node(uint32 cell)
+presence_state_mem_node(uint32 cell)
 {
-	return (PresenceNode *) (presence_cells_base + (Size) cell * PRESENCE_CELL_SIZE);
+	return (PresenceNode *) (presence_state_mem_base + (Size) cell * PRESENCE_CELL_SIZE);
 }
 
-extern Size presence_cells_shmem_size(void);
-extern void presence_cells_shmem_init(void *area, bool found);
+extern Size presence_state_mem_shmem_size(void);
+extern void presence_state_mem_shmem_init(void *area, bool found);
 
-extern uint32 presence_cells_count(void);
-extern uint32 presence_cells_unused(void);
-extern uint32 presence_cells_taken(void);
-extern uint32 presence_cells_for(int bytes);
+extern uint32 presence_state_mem_count(void);
+extern uint32 presence_state_mem_unused(void);
+extern uint32 presence_state_mem_taken(void);
+extern uint32 presence_state_mem_for(int bytes);
 
-extern uint32 presence_cells_make(uint32 hash, const char *bytes, int length);
-extern void presence_cells_resize(PresenceNode *node, int bytes);
-extern void presence_cells_free(uint32 index);
-extern uint32 presence_cells_first(uint32 hash);
+extern uint32 presence_state_mem_make(uint32 hash, const char *bytes, int length);
+extern void presence_state_mem_resize(PresenceNode *node, int bytes);
+extern void presence_state_mem_free(uint32 index);
+extern uint32 presence_state_mem_first(uint32 hash);
 
-extern void presence_cells_write(PresenceNode *node, int offset,
+extern void presence_state_mem_write(PresenceNode *node, int offset,
 								 const char *source, int length);
-extern void presence_cells_read(PresenceNode *node, int offset, char *target,
+extern void presence_state_mem_read(PresenceNode *node, int offset, char *target,
 								int length);
-extern bool presence_cells_match(PresenceNode *node, int offset,
+extern bool presence_state_mem_match(PresenceNode *node, int offset,
 								 const char *bytes, int length);
 
-extern void presence_cells_ring_append(uint32 *first, PresenceRing ring,
+extern void presence_state_mem_ring_append(uint32 *first, PresenceRing ring,
 									   uint32 node);
-extern void presence_cells_ring_remove(uint32 *first, PresenceRing ring,
+extern void presence_state_mem_ring_remove(uint32 *first, PresenceRing ring,
 									   uint32 node);
-extern void presence_cells_ring_rotate(uint32 *first, PresenceRing ring);
+extern void presence_state_mem_ring_rotate(uint32 *first, PresenceRing ring);
 
-#endif							/* PRESENCE_CELLS_H */
+#endif							/* PRESENCE_STATE_MEM_H */

@@ -1,15 +1,15 @@
 /*-------------------------------------------------------------------------
  *
- * lifecycle.h
+ * utility_hook.h
  *		Statements on databases that a worker would stand in the way of.
  *
  *-------------------------------------------------------------------------
  */
-#ifndef PRESENCE_LIFECYCLE_H
-#define PRESENCE_LIFECYCLE_H
+#ifndef PRESENCE_UTILITY_HOOK_H
+#define PRESENCE_UTILITY_HOOK_H
 
 #include "postgres.h"
 
-extern void presence_lifecycle_install(void);
+extern void presence_utility_hook_install(void);
 
-#endif							/* PRESENCE_LIFECYCLE_H */
+#endif							/* PRESENCE_UTILITY_HOOK_H */

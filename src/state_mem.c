@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * cells.c
+ * state_mem.c
  *		Cuts shared memory into cells, of which nodes of any length are made.
  *
  * Memory of fixed size, presence.state_memory.  A node begins in one cell,
@@ -10,13 +10,13 @@
  *
  * Links join nodes to rings, which have no ends, only a first node.
  *
- * Nothing here takes a lock: whoever calls holds that of entry.c.
+ * Nothing here takes a lock: whoever calls holds that of state_entry.c.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "cells.h"
+#include "state_mem.h"
 #include "guc.h"
 #include "miscadmin.h"
 #include "port/pg_bitutils.h"
@@ -48,7 +48,7 @@ typedef struct Arena
 
 static Arena *arena;
 
-char	   *presence_cells_base;	/* the first cell is never used */
+char	   *presence_state_mem_base;	/* the first cell is never used */
 
 /* How many cells presence.state_memory makes, with their share of buckets. */
 static uint32
@@ -69,50 +69,50 @@ header_size(void)
 
 /* Bytes of shared memory that the cells need. */
 Size
-presence_cells_shmem_size(void)
+presence_state_mem_shmem_size(void)
 {
 	return add_size(header_size(), mul_size(count_cells() + 1, PRESENCE_CELL_SIZE));
 }
 
 /* Attach to the cells, freeing them all when new. */
 void
-presence_cells_shmem_init(void *area, bool found)
+presence_state_mem_shmem_init(void *area, bool found)
 {
 	arena = area;
-	presence_cells_base = (char *) area + header_size();
+	presence_state_mem_base = (char *) area + header_size();
 	if (found)
 		return;
-	memset(area, 0, presence_cells_shmem_size());
+	memset(area, 0, presence_state_mem_shmem_size());
 	arena->ncells = arena->nfree = count_cells();
 	arena->nbuckets = pg_nextpower2_32(arena->ncells);
 }
 
 /* How many cells there are. */
 uint32
-presence_cells_count(void)
+presence_state_mem_count(void)
 {
 	return arena->ncells;
 }
 
 /* How many cells are free. */
 uint32
-presence_cells_unused(void)
+presence_state_mem_unused(void)
 {
 	return arena->nfree;
 }
 
 /* The last cell that has ever been used. */
 uint32
-presence_cells_taken(void)
+presence_state_mem_taken(void)
 {
 	return arena->taken;
 }
 
 /* Put a node in front of the first one: at the end of its ring. */
 void
-presence_cells_ring_append(uint32 *first, PresenceRing ring, uint32 node)
+presence_state_mem_ring_append(uint32 *first, PresenceRing ring, uint32 node)
 {
-	PresenceLinks *links = &presence_cells_node(node)->links[ring];
+	PresenceLinks *links = &presence_state_mem_node(node)->links[ring];
 	PresenceLinks *next;
 
 	if (*first == 0)
@@ -120,40 +120,40 @@ presence_cells_ring_append(uint32 *first, PresenceRing ring, uint32 node)
 		links->prev = links->next = *first = node;
 		return;
 	}
-	next = &presence_cells_node(*first)->links[ring];
+	next = &presence_state_mem_node(*first)->links[ring];
 	links->next = *first;
 	links->prev = next->prev;
-	presence_cells_node(next->prev)->links[ring].next = node;
+	presence_state_mem_node(next->prev)->links[ring].next = node;
 	next->prev = node;
 }
 
 /* Take a node out of its ring. */
 void
-presence_cells_ring_remove(uint32 *first, PresenceRing ring, uint32 node)
+presence_state_mem_ring_remove(uint32 *first, PresenceRing ring, uint32 node)
 {
-	PresenceLinks *links = &presence_cells_node(node)->links[ring];
+	PresenceLinks *links = &presence_state_mem_node(node)->links[ring];
 
 	if (links->next == node)
 	{
 		*first = 0;
 		return;
 	}
-	presence_cells_node(links->prev)->links[ring].next = links->next;
-	presence_cells_node(links->next)->links[ring].prev = links->prev;
+	presence_state_mem_node(links->prev)->links[ring].next = links->next;
+	presence_state_mem_node(links->next)->links[ring].prev = links->prev;
 	if (*first == node)
 		*first = links->next;
 }
 
 /* Make the second node of a ring the first. */
 void
-presence_cells_ring_rotate(uint32 *first, PresenceRing ring)
+presence_state_mem_ring_rotate(uint32 *first, PresenceRing ring)
 {
-	*first = presence_cells_node(*first)->links[ring].next;
+	*first = presence_state_mem_node(*first)->links[ring].next;
 }
 
 /* How many cells a node with so many bytes takes. */
 uint32
-presence_cells_for(int bytes)
+presence_state_mem_for(int bytes)
 {
 	return bytes <= HEAD_BYTES ? 1 :
 		1 + (bytes - HEAD_BYTES + MORE_BYTES - 1) / MORE_BYTES;
@@ -168,11 +168,11 @@ take_cell(void)
 	Assert(arena->nfree > 0);
 	arena->nfree--;
 	if (cell != 0)
-		arena->free = presence_cells_node(cell)->more;
+		arena->free = presence_state_mem_node(cell)->more;
 	else
 		cell = ++arena->taken;
-	presence_cells_node(cell)->more = 0;
-	presence_cells_node(cell)->database = InvalidOid;
+	presence_state_mem_node(cell)->more = 0;
+	presence_state_mem_node(cell)->database = InvalidOid;
 	return cell;
 }
 
@@ -182,7 +182,7 @@ give_cells(uint32 first)
 {
 	while (first != 0)
 	{
-		PresenceNode *cell = presence_cells_node(first);
+		PresenceNode *cell = presence_state_mem_node(first);
 		uint32		more = cell->more;
 
 		cell->database = InvalidOid;
@@ -195,17 +195,17 @@ give_cells(uint32 first)
 
 /* Give a node as many cells as so many bytes need; the first ones remain. */
 void
-presence_cells_resize(PresenceNode *node, int bytes)
+presence_state_mem_resize(PresenceNode *node, int bytes)
 {
 	uint32	   *link = &node->more;
 	uint32		surplus;
 
-	node->cells = presence_cells_for(bytes);
+	node->cells = presence_state_mem_for(bytes);
 	for (int i = 1; i < node->cells; i++)
 	{
 		if (*link == 0)
 			*link = take_cell();
-		link = &presence_cells_node(*link)->more;
+		link = &presence_state_mem_node(*link)->more;
 	}
 	surplus = *link;
 	*link = 0;
@@ -228,7 +228,7 @@ first_run(PresenceNode *node, int offset)
 
 	while (offset >= run.length && run.more != 0)
 	{
-		MoreCell   *more = (MoreCell *) presence_cells_node(run.more);
+		MoreCell   *more = (MoreCell *) presence_state_mem_node(run.more);
 
 		offset -= run.length;
 		run.data = more->data;
@@ -244,7 +244,7 @@ first_run(PresenceNode *node, int offset)
 static Run
 next_run(Run run)
 {
-	MoreCell   *more = (MoreCell *) presence_cells_node(run.more);
+	MoreCell   *more = (MoreCell *) presence_state_mem_node(run.more);
 
 	run.data = more->data;
 	run.length = MORE_BYTES;
@@ -254,7 +254,7 @@ next_run(Run run)
 
 /* Write bytes into a node. */
 void
-presence_cells_write(PresenceNode *node, int offset, const char *source, int length)
+presence_state_mem_write(PresenceNode *node, int offset, const char *source, int length)
 {
 	for (Run run = first_run(node, offset);; run = next_run(run))
 	{
@@ -270,7 +270,7 @@ presence_cells_write(PresenceNode *node, int offset, const char *source, int len
 
 /* Read bytes of a node. */
 void
-presence_cells_read(PresenceNode *node, int offset, char *target, int length)
+presence_state_mem_read(PresenceNode *node, int offset, char *target, int length)
 {
 	for (Run run = first_run(node, offset);; run = next_run(run))
 	{
@@ -286,7 +286,7 @@ presence_cells_read(PresenceNode *node, int offset, char *target, int length)
 
 /* Whether a node has these bytes, which are no more than it has. */
 bool
-presence_cells_match(PresenceNode *node, int offset, const char *bytes, int length)
+presence_state_mem_match(PresenceNode *node, int offset, const char *bytes, int length)
 {
 	for (Run run = first_run(node, offset);; run = next_run(run))
 	{
@@ -310,15 +310,15 @@ bucket_head(uint32 hash)
 
 /* Make a node of this process's database, in no ring yet. */
 uint32
-presence_cells_make(uint32 hash, const char *bytes, int length)
+presence_state_mem_make(uint32 hash, const char *bytes, int length)
 {
 	uint32		index = take_cell();
-	PresenceNode *node = presence_cells_node(index);
+	PresenceNode *node = presence_state_mem_node(index);
 	uint32	   *head = bucket_head(hash);
 
 	memset(node, 0, offsetof(PresenceNode, data));
-	presence_cells_resize(node, length);
-	presence_cells_write(node, 0, bytes, length);
+	presence_state_mem_resize(node, length);
+	presence_state_mem_write(node, 0, bytes, length);
 	node->hash = hash;
 	node->chain = *head;
 	*head = index;
@@ -328,19 +328,19 @@ presence_cells_make(uint32 hash, const char *bytes, int length)
 
 /* The first node of the chain that a hash falls into; 0: none. */
 uint32
-presence_cells_first(uint32 hash)
+presence_state_mem_first(uint32 hash)
 {
 	return *bucket_head(hash);
 }
 
 /* Free a node, in no ring any more. */
 void
-presence_cells_free(uint32 index)
+presence_state_mem_free(uint32 index)
 {
-	uint32	   *link = bucket_head(presence_cells_node(index)->hash);
+	uint32	   *link = bucket_head(presence_state_mem_node(index)->hash);
 
 	while (*link != index)
-		link = &presence_cells_node(*link)->chain;
-	*link = presence_cells_node(index)->chain;
+		link = &presence_state_mem_node(*link)->chain;
+	*link = presence_state_mem_node(index)->chain;
 	give_cells(index);
 }

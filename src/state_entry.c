@@ -1,29 +1,29 @@
 /*-------------------------------------------------------------------------
  *
- * entry.c
+ * state_entry.c
  *		Leads rooms and their short-lived entries through their lives.
  *
  * Rooms are known by database and name, entries by room and key, both compared
- * whole.  Their nodes (cells.c) form rings:
+ * whole.  Their nodes (state_mem.c) form rings:
  *
  *	peers	the dirty rooms of a database, the dirty entries of a room; each
  *			first come first
  *	members	the entries of a room, by their serial numbers
- *	age		live entries, tombs, vacant rooms of a database; each the
+ *	age		live entries, tombstones, vacant rooms of a database; each the
  *			oldest first
  *
  * An entry is dirty when listeners have not been told of its newest value, a
  * room when one of its entries is.  A removed, expired or evicted entry stays
- * as a tomb, without a value, until listeners have been told.  A room without
+ * as a tombstone, without a value, until listeners have been told.  A room without
  * entries stays, vacant, until it may be announced again, so that coming and
  * going does not outrun presence.state_interval.
  *
- *	set -> live, dirty -> (told) -> live -> (removed) -> tomb, dirty -> (told) -> free
+ *	set -> live, dirty -> (told) -> live -> (removed) -> tombstone, dirty -> (told) -> free
  *
  * Live entries and their rooms may fill all but a part of the memory; past
  * that the least recently updated entry of the database that holds most is
  * evicted: so none can take from another that has less than itself.  The rest
- * belongs to tombs and vacant rooms.  When it is used up the oldest tomb of the
+ * belongs to tombstones and vacant rooms.  When it is used up the oldest tombstone of the
  * database that has most of them goes untold, and that database is marked
  * "lost": its listeners are to read again.
  *
@@ -39,17 +39,17 @@
 #include "postgres.h"
 
 #include "database.h"
-#include "entry.h"
+#include "state_entry.h"
 #include "guc.h"
 #include "miscadmin.h"
 #include "name.h"
 
-/* The part of the cells that is kept for tombs and vacant rooms: one in ... */
+/* The part of the cells that is kept for tombstones and vacant rooms: one in ... */
 #define SPARE_SHARE 8
 
 typedef struct StateStore
 {
-	uint32		nspare;			/* cells of tombs and vacant rooms */
+	uint32		nspare;			/* cells of tombstones and vacant rooms */
 	int			nrecords;		/* of the records, have been used */
 	uint64		serial;			/* of the entry made last */
 	PresenceStateDatabase databases[PRESENCE_MAX_DATABASES];
@@ -65,19 +65,19 @@ static int	nto_wake;
 
 /* Bytes of shared memory that the store needs, besides its cells. */
 Size
-presence_entry_shmem_size(void)
+presence_state_entry_shmem_size(void)
 {
 	return sizeof(StateStore);
 }
 
 /* Make a record that of a database. */
 void
-presence_entry_init_database(PresenceStateDatabase *database, Oid oid)
+presence_state_entry_init_database(PresenceStateDatabase *database, Oid oid)
 {
 	database->oid = oid;
 	database->rooms = 0;
 	database->held = database->spare = 0;
-	database->live = database->tombs = database->vacant = 0;
+	database->live = database->tombstones = database->vacant = 0;
 	database->dirty = 0;
 	database->ndirty = 0;
 	database->lost = false;
@@ -91,7 +91,7 @@ presence_entry_init_database(PresenceStateDatabase *database, Oid oid)
 
 /* Attach to the store, emptying it when new. */
 void
-presence_entry_shmem_init(void *area, bool found)
+presence_state_entry_shmem_init(void *area, bool found)
 {
 	store = area;
 	store_lock = &GetNamedLWLockTranche("presence_state")->lock;
@@ -101,12 +101,12 @@ presence_entry_shmem_init(void *area, bool found)
 	store->nrecords = 0;
 	store->serial = 0;
 	for (int i = 0; i < PRESENCE_MAX_DATABASES; i++)
-		presence_entry_init_database(&store->databases[i], InvalidOid);
+		presence_state_entry_init_database(&store->databases[i], InvalidOid);
 }
 
 /* Take the lock for one operation. */
 void
-presence_entry_lock(LWLockMode mode)
+presence_state_entry_lock(LWLockMode mode)
 {
 	store_now = presence_clock_now();
 	nto_wake = 0;
@@ -115,14 +115,14 @@ presence_entry_lock(LWLockMode mode)
 
 /* The moment of the operation. */
 PresenceTime
-presence_entry_now(void)
+presence_state_entry_now(void)
 {
 	return store_now;
 }
 
 /* The worker itself is at work: it need not be woken. */
 void
-presence_entry_wake_nobody(void)
+presence_state_entry_wake_nobody(void)
 {
 	nto_wake = 0;
 }
@@ -132,7 +132,7 @@ static void
 wake_worker(Oid oid)
 {
 	PresenceDatabase *database = oid == MyDatabaseId ?
-		presence_database_mine() : presence_database_find(oid);
+		presence_my_database() : presence_database_find(oid);
 
 	if (database == NULL)
 		return;
@@ -142,7 +142,7 @@ wake_worker(Oid oid)
 
 /* Release the lock, and wake who has something to do now. */
 void
-presence_entry_unlock(void)
+presence_state_entry_unlock(void)
 {
 	LWLockRelease(store_lock);
 	while (nto_wake > 0)
@@ -162,7 +162,7 @@ note_wake(Oid oid)
 
 /* The record of a database, or NULL. */
 PresenceStateDatabase *
-presence_entry_database(Oid oid)
+presence_state_entry_database(Oid oid)
 {
 	static PresenceStateDatabase *last = NULL;
 
@@ -176,9 +176,9 @@ presence_entry_database(Oid oid)
 
 /* The record of this database; NULL when all are in use by others. */
 PresenceStateDatabase *
-presence_entry_my_database(void)
+presence_state_entry_my_database(void)
 {
-	PresenceStateDatabase *database = presence_entry_database(MyDatabaseId);
+	PresenceStateDatabase *database = presence_state_entry_database(MyDatabaseId);
 
 	if (database)
 		return database;
@@ -190,14 +190,14 @@ presence_entry_my_database(void)
 			database = &store->databases[i];
 	if (database == NULL)
 		return NULL;
-	presence_entry_init_database(database, MyDatabaseId);
+	presence_state_entry_init_database(database, MyDatabaseId);
 	store->nrecords = Max(store->nrecords, database - store->databases + 1);
 	return database;
 }
 
 /* Let a time of the worker's next duty be no later than this one. */
 void
-presence_entry_lower(PresenceStateDatabase *database, pg_atomic_uint64 * next,
+presence_state_entry_lower(PresenceStateDatabase *database, pg_atomic_uint64 * next,
 					 PresenceTime time)
 {
 	if (time >= (PresenceTime) pg_atomic_read_u64(next))
@@ -213,7 +213,7 @@ record_of(const PresenceNode *room)
 	return &store->databases[room->record];
 }
 
-/* A node of a database becomes a tomb or a vacant room ("sign" 1), or ends it (-1). */
+/* A node of a database becomes a tombstone or a vacant room ("sign" 1), or ends it (-1). */
 static void
 count_spare(PresenceStateDatabase *database, const PresenceNode *node, int sign)
 {
@@ -223,16 +223,16 @@ count_spare(PresenceStateDatabase *database, const PresenceNode *node, int sign)
 
 /* Find a room of this database; 0: none. */
 uint32
-presence_entry_find_room(const PresenceName *name)
+presence_state_entry_find_room(const PresenceName *name)
 {
-	for (uint32 i = presence_cells_first(name->hash); i != 0;
-		 i = presence_cells_node(i)->chain)
+	for (uint32 i = presence_state_mem_first(name->hash); i != 0;
+		 i = presence_state_mem_node(i)->chain)
 	{
-		PresenceNode *node = presence_cells_node(i);
+		PresenceNode *node = presence_state_mem_node(i);
 
 		if (node->hash == name->hash && (node->flags & PRESENCE_NODE_ROOM) &&
 			node->database == MyDatabaseId && node->key_length == name->length &&
-			presence_cells_match(node, 0, name->data, name->length))
+			presence_state_mem_match(node, 0, name->data, name->length))
 			return i;
 	}
 	return 0;
@@ -240,16 +240,16 @@ presence_entry_find_room(const PresenceName *name)
 
 /* Find an entry of a room; 0: none. */
 uint32
-presence_entry_find(uint32 room, const PresenceStateName *name)
+presence_state_entry_find(uint32 room, const PresenceStateName *name)
 {
-	for (uint32 i = presence_cells_first(name->hash); i != 0;
-		 i = presence_cells_node(i)->chain)
+	for (uint32 i = presence_state_mem_first(name->hash); i != 0;
+		 i = presence_state_mem_node(i)->chain)
 	{
-		PresenceNode *node = presence_cells_node(i);
+		PresenceNode *node = presence_state_mem_node(i);
 
 		if (node->hash == name->hash && !(node->flags & PRESENCE_NODE_ROOM) &&
 			node->room == room && node->key_length == name->key_length &&
-			presence_cells_match(node, 0, name->key, name->key_length))
+			presence_state_mem_match(node, 0, name->key, name->key_length))
 			return i;
 	}
 	return 0;
@@ -259,8 +259,8 @@ presence_entry_find(uint32 room, const PresenceStateName *name)
 static uint32
 make_room(PresenceStateDatabase *database, const PresenceName *name)
 {
-	uint32		index = presence_cells_make(name->hash, name->data, name->length);
-	PresenceNode *room = presence_cells_node(index);
+	uint32		index = presence_state_mem_make(name->hash, name->data, name->length);
+	PresenceNode *room = presence_state_mem_node(index);
 
 	room->flags = PRESENCE_NODE_ROOM;
 	room->key_length = name->length;
@@ -279,14 +279,14 @@ announces(void)
 
 /* The number of the entry made last. */
 uint64
-presence_entry_serial(void)
+presence_state_entry_serial(void)
 {
 	return store->serial;
 }
 
 /* presence.state_interval in microseconds. */
 PresenceTime
-presence_entry_interval(void)
+presence_state_entry_interval(void)
 {
 	return (PresenceTime) presence_state_interval * 1000;
 }
@@ -295,20 +295,20 @@ presence_entry_interval(void)
 static void
 free_room(uint32 index)
 {
-	Assert(presence_cells_node(index)->count == 0);
-	record_of(presence_cells_node(index))->rooms--;
-	presence_cells_free(index);
+	Assert(presence_state_mem_node(index)->count == 0);
+	record_of(presence_state_mem_node(index))->rooms--;
+	presence_state_mem_free(index);
 }
 
 /* vacant -> free */
 void
-presence_entry_drop_room(uint32 index)
+presence_state_entry_drop_room(uint32 index)
 {
-	PresenceNode *room = presence_cells_node(index);
+	PresenceNode *room = presence_state_mem_node(index);
 	PresenceStateDatabase *database = record_of(room);
 
 	count_spare(database, room, -1);
-	presence_cells_ring_remove(&database->vacant, PRESENCE_RING_AGE, index);
+	presence_state_mem_ring_remove(&database->vacant, PRESENCE_RING_AGE, index);
 	free_room(index);
 }
 
@@ -316,24 +316,24 @@ presence_entry_drop_room(uint32 index)
 static void
 move_in(uint32 index)
 {
-	PresenceNode *room = presence_cells_node(index);
+	PresenceNode *room = presence_state_mem_node(index);
 	PresenceStateDatabase *database = record_of(room);
 
 	count_spare(database, room, -1);
 	database->held += room->cells;
-	presence_cells_ring_remove(&database->vacant, PRESENCE_RING_AGE, index);
+	presence_state_mem_ring_remove(&database->vacant, PRESENCE_RING_AGE, index);
 	room->flags &= ~PRESENCE_NODE_VACANT;
 }
 
 /* A room has nothing to tell any more. */
 void
-presence_entry_clean_room(uint32 index)
+presence_state_entry_clean_room(uint32 index)
 {
-	PresenceNode *room = presence_cells_node(index);
+	PresenceNode *room = presence_state_mem_node(index);
 	PresenceStateDatabase *database = record_of(room);
 
 	room->flags &= ~PRESENCE_NODE_DIRTY;
-	presence_cells_ring_remove(&database->dirty, PRESENCE_RING_PEERS, index);
+	presence_state_mem_ring_remove(&database->dirty, PRESENCE_RING_PEERS, index);
 	database->ndirty--;
 }
 
@@ -341,13 +341,13 @@ presence_entry_clean_room(uint32 index)
 static void
 move_out(uint32 index)
 {
-	PresenceNode *room = presence_cells_node(index);
+	PresenceNode *room = presence_state_mem_node(index);
 	PresenceStateDatabase *database = record_of(room);
 
 	if (room->flags & PRESENCE_NODE_DIRTY)
-		presence_entry_clean_room(index);
+		presence_state_entry_clean_room(index);
 	database->held -= room->cells;
-	room->expires = room->updated + presence_entry_interval();
+	room->expires = room->updated + presence_state_entry_interval();
 	if (room->updated == 0 || room->expires <= store_now)
 	{
 		free_room(index);
@@ -355,18 +355,18 @@ move_out(uint32 index)
 	}
 	room->flags |= PRESENCE_NODE_VACANT;
 	count_spare(database, room, 1);
-	presence_cells_ring_append(&database->vacant, PRESENCE_RING_AGE, index);
-	presence_entry_lower(database, &database->next_expiry, room->expires);
+	presence_state_mem_ring_append(&database->vacant, PRESENCE_RING_AGE, index);
+	presence_state_entry_lower(database, &database->next_expiry, room->expires);
 }
 
 /* dirty -> clean, which the caller tells listeners of. */
 void
-presence_entry_clean(uint32 index)
+presence_state_entry_clean(uint32 index)
 {
-	PresenceNode *entry = presence_cells_node(index);
-	PresenceNode *room = presence_cells_node(entry->room);
+	PresenceNode *entry = presence_state_mem_node(index);
+	PresenceNode *room = presence_state_mem_node(entry->room);
 
-	presence_cells_ring_remove(&room->dirty, PRESENCE_RING_PEERS, index);
+	presence_state_mem_ring_remove(&room->dirty, PRESENCE_RING_PEERS, index);
 	room->ndirty--;
 	entry->flags &= ~PRESENCE_NODE_DIRTY;
 }
@@ -375,8 +375,8 @@ presence_entry_clean(uint32 index)
 static void
 mark_dirty(uint32 index)
 {
-	PresenceNode *entry = presence_cells_node(index);
-	PresenceNode *room = presence_cells_node(entry->room);
+	PresenceNode *entry = presence_state_mem_node(index);
+	PresenceNode *room = presence_state_mem_node(entry->room);
 	PresenceStateDatabase *database = record_of(room);
 
 	if (!announces())
@@ -384,17 +384,17 @@ mark_dirty(uint32 index)
 	if (!(entry->flags & PRESENCE_NODE_DIRTY))
 	{
 		entry->flags |= PRESENCE_NODE_DIRTY;
-		presence_cells_ring_append(&room->dirty, PRESENCE_RING_PEERS, index);
+		presence_state_mem_ring_append(&room->dirty, PRESENCE_RING_PEERS, index);
 		room->ndirty++;
 	}
 	if (!(room->flags & PRESENCE_NODE_DIRTY))
 	{
 		room->flags |= PRESENCE_NODE_DIRTY;
-		presence_cells_ring_append(&database->dirty, PRESENCE_RING_PEERS,
+		presence_state_mem_ring_append(&database->dirty, PRESENCE_RING_PEERS,
 								   entry->room);
 		database->ndirty++;
-		presence_entry_lower(database, &database->next_due,
-							 Max(store_now, room->updated + presence_entry_interval()));
+		presence_state_entry_lower(database, &database->next_due,
+							 Max(store_now, room->updated + presence_state_entry_interval()));
 	}
 }
 
@@ -402,7 +402,7 @@ mark_dirty(uint32 index)
 static PresenceStateDatabase *
 record_of_entry(const PresenceNode *entry)
 {
-	return record_of(presence_cells_node(entry->room));
+	return record_of(presence_state_mem_node(entry->room));
 }
 
 /* Count a live entry in ("sign" 1) or out (-1). */
@@ -417,60 +417,60 @@ count_entry(const PresenceNode *entry, int sign)
 	database->bytes += sign * (int64) bytes;
 }
 
-/* live or tomb -> free; whether its room remains. */
+/* live or tombstone -> free; whether its room remains. */
 bool
-presence_entry_drop(uint32 index)
+presence_state_entry_drop(uint32 index)
 {
-	PresenceNode *entry = presence_cells_node(index);
+	PresenceNode *entry = presence_state_mem_node(index);
 	uint32		room = entry->room;
-	PresenceStateDatabase *database = record_of(presence_cells_node(room));
+	PresenceStateDatabase *database = record_of(presence_state_mem_node(room));
 
 	if (entry->flags & PRESENCE_NODE_TOMB)
 	{
 		count_spare(database, entry, -1);
-		presence_cells_ring_remove(&database->tombs, PRESENCE_RING_AGE, index);
+		presence_state_mem_ring_remove(&database->tombstones, PRESENCE_RING_AGE, index);
 		if (entry->flags & PRESENCE_NODE_DIRTY)
 		{
 			database->lost = true;
-			presence_entry_lower(database, &database->next_due, store_now);
+			presence_state_entry_lower(database, &database->next_due, store_now);
 		}
 	}
 	else
 	{
 		count_entry(entry, -1);
-		presence_cells_ring_remove(&database->live, PRESENCE_RING_AGE, index);
+		presence_state_mem_ring_remove(&database->live, PRESENCE_RING_AGE, index);
 	}
 	if (entry->flags & PRESENCE_NODE_DIRTY)
-		presence_entry_clean(index);
-	presence_cells_ring_remove(&presence_cells_node(room)->entries,
+		presence_state_entry_clean(index);
+	presence_state_mem_ring_remove(&presence_state_mem_node(room)->entries,
 							   PRESENCE_RING_MEMBERS, index);
-	presence_cells_free(index);
-	if (--presence_cells_node(room)->count > 0)
+	presence_state_mem_free(index);
+	if (--presence_state_mem_node(room)->count > 0)
 		return true;
 	move_out(room);
 	return false;
 }
 
-/* live -> tomb, or free where nobody is told. */
+/* live -> tombstone, or free where nobody is told. */
 void
-presence_entry_bury(uint32 index)
+presence_state_entry_make_tombstone(uint32 index)
 {
-	PresenceNode *entry = presence_cells_node(index);
+	PresenceNode *entry = presence_state_mem_node(index);
 	PresenceStateDatabase *database = record_of_entry(entry);
 
 	Assert(!(entry->flags & PRESENCE_NODE_TOMB));
 	if (!announces())
 	{
-		(void) presence_entry_drop(index);
+		(void) presence_state_entry_drop(index);
 		return;
 	}
 	count_entry(entry, -1);
-	presence_cells_ring_remove(&database->live, PRESENCE_RING_AGE, index);
+	presence_state_mem_ring_remove(&database->live, PRESENCE_RING_AGE, index);
 	entry->value_length = 0;
-	presence_cells_resize(entry, entry->key_length);
+	presence_state_mem_resize(entry, entry->key_length);
 	entry->flags |= PRESENCE_NODE_TOMB;
 	count_spare(database, entry, 1);
-	presence_cells_ring_append(&database->tombs, PRESENCE_RING_AGE, index);
+	presence_state_mem_ring_append(&database->tombstones, PRESENCE_RING_AGE, index);
 	mark_dirty(index);
 }
 
@@ -479,14 +479,14 @@ static void
 evict(PresenceStateDatabase *database)
 {
 	database->evictions++;
-	presence_entry_bury(database->live);
+	presence_state_entry_make_tombstone(database->live);
 }
 
 /* How many cells live entries and their rooms take. */
 static uint32
 count_held(void)
 {
-	return presence_cells_count() - presence_cells_unused() - store->nspare;
+	return presence_state_mem_count() - presence_state_mem_unused() - store->nspare;
 }
 
 /*
@@ -505,7 +505,7 @@ most_held(PresenceStateDatabase *database)
 	return most;
 }
 
-/* The database with most cells of tombs and vacant rooms; NULL: none has any. */
+/* The database with most cells of tombstones and vacant rooms; NULL: none has any. */
 static PresenceStateDatabase *
 most_spare(void)
 {
@@ -531,7 +531,7 @@ make_way(PresenceStateDatabase *database, uint32 wanted, uint32 limit)
 	}
 }
 
-/* Free a room or a tomb of the database that has most of them; false: none has. */
+/* Free a room or a tombstone of the database that has most of them; false: none has. */
 static bool
 drop_spare(void)
 {
@@ -540,23 +540,23 @@ drop_spare(void)
 	if (payer == NULL)
 		return false;
 	if (payer->vacant != 0)
-		presence_entry_drop_room(payer->vacant);
+		presence_state_entry_drop_room(payer->vacant);
 	else
-		(void) presence_entry_drop(payer->tombs);
+		(void) presence_state_entry_drop(payer->tombstones);
 	return true;
 }
 
 /*
  * Have so many cells free, as one entry and its room need.  Whatever entry the
  * caller has found before may be gone then.  Whoever gives way frees a cell at
- * least, or becomes a tomb that does: so it takes no more than two steps a cell.
+ * least, or becomes a tombstone that does: so it takes no more than two steps a cell.
  */
 bool
-presence_entry_reserve(PresenceStateDatabase *database, uint32 wanted)
+presence_state_entry_reserve(PresenceStateDatabase *database, uint32 wanted)
 {
 	make_way(database, wanted,
-			 presence_cells_count() - presence_cells_count() / SPARE_SHARE);
-	while (presence_cells_unused() < wanted)
+			 presence_state_mem_count() - presence_state_mem_count() / SPARE_SHARE);
+	while (presence_state_mem_unused() < wanted)
 		if (!drop_spare())
 			return false;
 	return true;
@@ -566,11 +566,11 @@ presence_entry_reserve(PresenceStateDatabase *database, uint32 wanted)
 static uint32
 enter_room(PresenceStateDatabase *database, const PresenceName *name)
 {
-	uint32		room = presence_entry_find_room(name);
+	uint32		room = presence_state_entry_find_room(name);
 
 	if (room == 0)
 		return make_room(database, name);
-	if (presence_cells_node(room)->flags & PRESENCE_NODE_VACANT)
+	if (presence_state_mem_node(room)->flags & PRESENCE_NODE_VACANT)
 		move_in(room);
 	return room;
 }
@@ -579,13 +579,13 @@ enter_room(PresenceStateDatabase *database, const PresenceName *name)
 static uint32
 make_entry(uint32 room, const PresenceStateName *name)
 {
-	uint32		index = presence_cells_make(name->hash, name->key, name->key_length);
+	uint32		index = presence_state_mem_make(name->hash, name->key, name->key_length);
 
-	presence_cells_node(index)->room = room;
-	presence_cells_node(index)->serial = ++store->serial;
-	presence_cells_node(index)->key_length = name->key_length;
-	presence_cells_node(room)->count++;
-	presence_cells_ring_append(&presence_cells_node(room)->entries,
+	presence_state_mem_node(index)->room = room;
+	presence_state_mem_node(index)->serial = ++store->serial;
+	presence_state_mem_node(index)->key_length = name->key_length;
+	presence_state_mem_node(room)->count++;
+	presence_state_mem_ring_append(&presence_state_mem_node(room)->entries,
 							   PRESENCE_RING_MEMBERS, index);
 	return index;
 }
@@ -594,38 +594,38 @@ make_entry(uint32 room, const PresenceStateName *name)
 static void
 lift_entry(uint32 index)
 {
-	PresenceNode *entry = presence_cells_node(index);
+	PresenceNode *entry = presence_state_mem_node(index);
 	PresenceStateDatabase *database = record_of_entry(entry);
 
 	if (entry->flags & PRESENCE_NODE_TOMB)
 	{
 		entry->flags &= ~PRESENCE_NODE_TOMB;
 		count_spare(database, entry, -1);
-		presence_cells_ring_remove(&database->tombs, PRESENCE_RING_AGE, index);
+		presence_state_mem_ring_remove(&database->tombstones, PRESENCE_RING_AGE, index);
 		return;
 	}
 	count_entry(entry, -1);
-	presence_cells_ring_remove(&database->live, PRESENCE_RING_AGE, index);
+	presence_state_mem_ring_remove(&database->live, PRESENCE_RING_AGE, index);
 }
 
 /* Whether an entry can be read and has this value. */
 static bool
 shows(uint32 index, const char *value, int length)
 {
-	PresenceNode *entry = presence_cells_node(index);
+	PresenceNode *entry = presence_state_mem_node(index);
 
 	return !(entry->flags & PRESENCE_NODE_TOMB) && entry->expires > store_now &&
 		entry->value_length == length &&
-		presence_cells_match(entry, entry->key_length, value, length);
+		presence_state_mem_match(entry, entry->key_length, value, length);
 }
 
 /* Give an entry a value; the cells it needs are reserved. */
 void
-presence_entry_set(PresenceStateDatabase *database, const PresenceStateName *name,
+presence_state_entry_set(PresenceStateDatabase *database, const PresenceStateName *name,
 				   const char *value, int length, PresenceTime expires)
 {
 	uint32		room = enter_room(database, &name->room);
-	uint32		index = presence_entry_find(room, name);
+	uint32		index = presence_state_entry_find(room, name);
 	bool		changed = index == 0 || !shows(index, value, length);
 	PresenceNode *entry;
 
@@ -633,25 +633,25 @@ presence_entry_set(PresenceStateDatabase *database, const PresenceStateName *nam
 		lift_entry(index);
 	else
 		index = make_entry(room, name);
-	entry = presence_cells_node(index);
+	entry = presence_state_mem_node(index);
 	if (changed)
 	{
-		presence_cells_resize(entry, entry->key_length + length);
-		presence_cells_write(entry, entry->key_length, value, length);
+		presence_state_mem_resize(entry, entry->key_length + length);
+		presence_state_mem_write(entry, entry->key_length, value, length);
 		entry->value_length = length;
 	}
 	entry->updated = store_now;
 	entry->expires = expires;
 	count_entry(entry, 1);
-	presence_cells_ring_append(&database->live, PRESENCE_RING_AGE, index);
-	presence_entry_lower(database, &database->next_expiry, expires);
+	presence_state_mem_ring_append(&database->live, PRESENCE_RING_AGE, index);
+	presence_state_entry_lower(database, &database->next_expiry, expires);
 	if (changed)
 		mark_dirty(index);
 }
 
 /* Copy an entry; how many bytes of the target it takes. */
 Size
-presence_entry_copy(PresenceNode *entry, char *target)
+presence_state_entry_copy(PresenceNode *entry, char *target)
 {
 	PresenceStateCopy *copy = (PresenceStateCopy *) target;
 	int			bytes = entry->key_length + entry->value_length;
@@ -661,6 +661,6 @@ presence_entry_copy(PresenceNode *entry, char *target)
 	copy->key_length = entry->key_length;
 	copy->value_length = entry->value_length;
 	copy->gone = (entry->flags & PRESENCE_NODE_TOMB) != 0;
-	presence_cells_read(entry, 0, copy->data, bytes);
+	presence_state_mem_read(entry, 0, copy->data, bytes);
 	return PRESENCE_STATE_COPY_SIZE(bytes);
 }

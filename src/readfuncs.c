@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * api_read.c
+ * readfuncs.c
  *		The SQL functions that read.
  *
  *-------------------------------------------------------------------------
@@ -236,7 +236,7 @@ Datum
 presence_snapshot(PG_FUNCTION_ARGS)
 {
 	text	   *room = presence_args_name(fcinfo, 0, "room");
-	PresenceDatabase *database = presence_database_mine();
+	PresenceDatabase *database = presence_my_database();
 	char	   *epoch = NULL;
 	int64		seq = 0;
 	bool		has_seq = false;
@@ -245,7 +245,7 @@ presence_snapshot(PG_FUNCTION_ARGS)
 	if (database && presence_queue_is_open(database))
 	{
 		epoch = presence_notify_epoch_text(presence_database_epoch());
-		seq = (int64) pg_atomic_read_u64(&database->seq[PRESENCE_VOICE_CHANGED]);
+		seq = (int64) pg_atomic_read_u64(&database->seq[PRESENCE_STREAM_CHANGED]);
 		has_seq = !IsolationUsesXactSnapshot();
 	}
 	presence_store_connect();

@@ -1,10 +1,10 @@
 /*-------------------------------------------------------------------------
  *
- * api_state.c
+ * statefuncs.c
  *		The SQL functions of short-lived state: cursors, typing and what else
  *		an application keeps for seconds.
  *
- * They check their arguments and delegate to ephemeral.c.  A cursor is a
+ * They check their arguments and delegate to state.c.  A cursor is a
  * state with the key cursor:<user> and the value {"x", "y", "meta"}; a user
  * who types is a state with the key typing:<user> and the value true.
  *
@@ -20,7 +20,7 @@
 #include "args.h"
 #include "common/shortest_dec.h"
 #include "compat.h"
-#include "ephemeral.h"
+#include "state.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "guc.h"
@@ -28,7 +28,7 @@
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "permission.h"
-#include "relay.h"
+#include "state_notify.h"
 #include "shmem.h"
 #include "utils/builtins.h"
 #include "utils/float.h"
@@ -76,7 +76,7 @@ static void
 name_state(PresenceStateName *name, text *room, const char *prefix, text *key)
 {
 	presence_permission_check_room(room);
-	presence_ephemeral_name(name, VARDATA_ANY(room), VARSIZE_ANY_EXHDR(room), prefix,
+	presence_state_name(name, VARDATA_ANY(room), VARSIZE_ANY_EXHDR(room), prefix,
 							VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
 }
 
@@ -100,8 +100,8 @@ set_state(const PresenceStateName *name, const char *value, int length,
 {
 	if (length > presence_max_state_size)
 		reject_size(argument);
-	presence_relay_check_size(name, length);
-	presence_ephemeral_set(name, value, length, ttl);
+	presence_state_notify_check_size(name, length);
+	presence_state_set(name, value, length, ttl);
 }
 
 /* Whether a jsonb is null, not an object that may hold one. */
@@ -195,7 +195,7 @@ read_states(FunctionCallInfo fcinfo, const char *prefix, int prefix_length)
 	text	   *room = presence_args_name(fcinfo, 0, "room");
 
 	presence_permission_check_room(room);
-	return presence_ephemeral_read(VARDATA_ANY(room), VARSIZE_ANY_EXHDR(room),
+	return presence_state_read(VARDATA_ANY(room), VARSIZE_ANY_EXHDR(room),
 								   prefix, prefix_length);
 }
 
@@ -257,7 +257,7 @@ presence_clear_state(PG_FUNCTION_ARGS)
 	room = presence_args_name(fcinfo, 0, "room");
 	key = presence_args_name(fcinfo, 1, "key");
 	name_state(&name, room, "", key);
-	PG_RETURN_BOOL(presence_ephemeral_remove(&name));
+	PG_RETURN_BOOL(presence_state_remove(&name));
 }
 
 /* Name the state of a user, argument 1, in a room, argument 0. */
@@ -411,7 +411,7 @@ presence_cursor_remove(PG_FUNCTION_ARGS)
 
 	begin_change("presence_cursor_remove()");
 	name_user_state(fcinfo, &name, PRESENCE_CURSOR_PREFIX);
-	PG_RETURN_BOOL(presence_ephemeral_remove(&name));
+	PG_RETURN_BOOL(presence_state_remove(&name));
 }
 
 /*
@@ -429,7 +429,7 @@ presence_typing(PG_FUNCTION_ARGS)
 	if (PG_GETARG_BOOL(2))
 		set_state(&name, "true", strlen("true"), TYPING_TTL, "is_typing");
 	else
-		(void) presence_ephemeral_remove(&name);
+		(void) presence_state_remove(&name);
 	PG_RETURN_VOID();
 }
 

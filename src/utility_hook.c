@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * lifecycle.c
+ * utility_hook.c
  *		Gets workers out of the way of statements on whole databases.
  *
  * DROP DATABASE, ALTER DATABASE RENAME and SET TABLESPACE, and CREATE
@@ -35,7 +35,7 @@
 #include "commands/extension.h"
 #include "compat.h"
 #include "database.h"
-#include "lifecycle.h"
+#include "utility_hook.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "shmem.h"
@@ -157,20 +157,20 @@ may_run(Node *stmt, Oid database)
 
 /* Let a worker come back if there is something to do for it. */
 static void
-let_back(void)
+unblock_worker(void)
 {
 	PresenceDatabase *database = held;
 
 	held = NULL;
 	if (database)
-		presence_slot_let_back(database, held_oid);
+		presence_slot_unblock_worker(database, held_oid);
 }
 
 /* The same, when the process ends in between. */
 static void
-let_back_at_exit(int code, Datum arg)
+unblock_worker_at_exit(int code, Datum arg)
 {
-	let_back();
+	unblock_worker();
 }
 
 /* Wait until no worker is connected; whoever does not leave is told below. */
@@ -199,12 +199,12 @@ process_alone(PresenceDatabase *database, PlannedStmt *pstmt, const char *query,
 	Oid			oid = database->oid;
 
 	if (!registered)
-		before_shmem_exit(let_back_at_exit, (Datum) 0);
+		before_shmem_exit(unblock_worker_at_exit, (Datum) 0);
 	registered = true;
 
 	PG_TRY();
 	{
-		held_oid = presence_slot_hold_off(database);
+		held_oid = presence_slot_block_worker(database);
 		held = database;
 		wait_until_gone(database);
 		if (prev_process_utility)
@@ -216,7 +216,7 @@ process_alone(PresenceDatabase *database, PlannedStmt *pstmt, const char *query,
 	}
 	PG_FINALLY();
 	{
-		let_back();
+		unblock_worker();
 	}
 	PG_END_TRY();
 	if (drops)
@@ -267,13 +267,13 @@ object_access(ObjectAccessType access, Oid class, Oid object, int column,
 	if (access != OAT_DROP || class != ExtensionRelationId ||
 		get_extension_oid("presence", true) != object)
 		return;
-	if (presence_database_mine())
-		presence_slot_doubt(presence_database_mine());
+	if (presence_my_database())
+		presence_slot_recheck_extension(presence_my_database());
 }
 
 /* Hook into utility statements and drops; once, at preload. */
 void
-presence_lifecycle_install(void)
+presence_utility_hook_install(void)
 {
 	prev_object_access = object_access_hook;
 	object_access_hook = object_access;

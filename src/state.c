@@ -1,10 +1,10 @@
 /*-------------------------------------------------------------------------
  *
- * ephemeral.c
+ * state.c
  *		Keeps short-lived values of rooms in shared memory.
  *
  * Whoever sets or removes a value does so under one hold of the lock of
- * entry.c.  Rooms are read in pieces, with others let in between.  So are the
+ * state_entry.c.  Rooms are read in pieces, with others let in between.  So are the
  * changes that the worker announces; what others change meanwhile waits for the
  * next round, if it has been taken already.
  *
@@ -16,8 +16,8 @@
 #include "postgres.h"
 
 #include "database.h"
-#include "entry.h"
-#include "ephemeral.h"
+#include "state_entry.h"
+#include "state.h"
 #include "hash.h"
 #include "miscadmin.h"
 #include "name.h"
@@ -54,7 +54,7 @@ typedef struct Reading
 
 /* Name a key, after a prefix, in a room of this process's database. */
 void
-presence_ephemeral_name(PresenceStateName *name, const char *room,
+presence_state_name(PresenceStateName *name, const char *room,
 						int room_length, const char *prefix,
 						const char *key, int key_length)
 {
@@ -77,7 +77,7 @@ presence_ephemeral_name(PresenceStateName *name, const char *room,
  * so many microseconds.
  */
 void
-presence_ephemeral_set(const PresenceStateName *name, const char *value,
+presence_state_set(const PresenceStateName *name, const char *value,
 					   int length, PresenceTime ttl)
 {
 	PresenceStateDatabase *database;
@@ -85,14 +85,14 @@ presence_ephemeral_set(const PresenceStateName *name, const char *value,
 
 	if (length < 1 || length > PRESENCE_MAX_STATE_BYTES)
 		elog(ERROR, "state has %d bytes", length);
-	presence_entry_lock(LW_EXCLUSIVE);
-	database = presence_entry_my_database();
+	presence_state_entry_lock(LW_EXCLUSIVE);
+	database = presence_state_entry_my_database();
 	done = database &&
-		presence_entry_reserve(database, presence_cells_for(name->room.length) +
-							   presence_cells_for(name->key_length + length));
+		presence_state_entry_reserve(database, presence_state_mem_for(name->room.length) +
+							   presence_state_mem_for(name->key_length + length));
 	if (done)
-		presence_entry_set(database, name, value, length, presence_entry_now() + ttl);
-	presence_entry_unlock();
+		presence_state_entry_set(database, name, value, length, presence_state_entry_now() + ttl);
+	presence_state_entry_unlock();
 	if (!done)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
@@ -105,29 +105,29 @@ presence_ephemeral_set(const PresenceStateName *name, const char *value,
 static uint32
 find_entry(const PresenceStateName *name)
 {
-	uint32		room = presence_entry_find_room(&name->room);
-	uint32		index = room == 0 ? 0 : presence_entry_find(room, name);
+	uint32		room = presence_state_entry_find_room(&name->room);
+	uint32		index = room == 0 ? 0 : presence_state_entry_find(room, name);
 
-	if (index == 0 || (presence_cells_node(index)->flags & PRESENCE_NODE_TOMB))
+	if (index == 0 || (presence_state_mem_node(index)->flags & PRESENCE_NODE_TOMB))
 		return 0;
 	return index;
 }
 
 /* Remove a key; whether it had a value. */
 bool
-presence_ephemeral_remove(const PresenceStateName *name)
+presence_state_remove(const PresenceStateName *name)
 {
 	uint32		index;
 	bool		removed = false;
 
-	presence_entry_lock(LW_EXCLUSIVE);
+	presence_state_entry_lock(LW_EXCLUSIVE);
 	index = find_entry(name);
 	if (index != 0)
 	{
-		removed = presence_cells_node(index)->expires > presence_entry_now();
-		presence_entry_bury(index);
+		removed = presence_state_mem_node(index)->expires > presence_state_entry_now();
+		presence_state_entry_make_tombstone(index);
 	}
-	presence_entry_unlock();
+	presence_state_entry_unlock();
 	return removed;
 }
 
@@ -149,13 +149,13 @@ name_user(PresenceStateName *name, const char *room, const char *prefix,
 
 	if (room_length > PRESENCE_MAX_NAME_BYTES || user_length > PRESENCE_MAX_NAME_BYTES)
 		return false;
-	presence_ephemeral_name(name, room, room_length, prefix, user, user_length);
+	presence_state_name(name, room, room_length, prefix, user, user_length);
 	return true;
 }
 
 /* Whether anything shows a user in a room. */
 bool
-presence_ephemeral_shows_user(const char *room, const char *user)
+presence_state_shows_user(const char *room, const char *user)
 {
 	bool		shows = false;
 
@@ -165,9 +165,9 @@ presence_ephemeral_shows_user(const char *room, const char *user)
 
 		if (!name_user(&name, room, user_prefixes[i], user))
 			return false;
-		presence_entry_lock(LW_SHARED);
+		presence_state_entry_lock(LW_SHARED);
 		shows |= find_entry(&name) != 0;
-		presence_entry_unlock();
+		presence_state_entry_unlock();
 	}
 	return shows;
 }
@@ -177,7 +177,7 @@ presence_ephemeral_shows_user(const char *room, const char *user)
  * was set after the leave is of another connection, which stays or has come.
  */
 void
-presence_ephemeral_user_left(const char *room, const char *user, PresenceTime when)
+presence_state_user_left(const char *room, const char *user, PresenceTime when)
 {
 	for (int i = 0; i < lengthof(user_prefixes); i++)
 	{
@@ -186,11 +186,11 @@ presence_ephemeral_user_left(const char *room, const char *user, PresenceTime wh
 
 		if (!name_user(&name, room, user_prefixes[i], user))
 			return;
-		presence_entry_lock(LW_EXCLUSIVE);
+		presence_state_entry_lock(LW_EXCLUSIVE);
 		index = find_entry(&name);
-		if (index != 0 && presence_cells_node(index)->updated <= when)
-			presence_entry_bury(index);
-		presence_entry_unlock();
+		if (index != 0 && presence_state_mem_node(index)->updated <= when)
+			presence_state_entry_make_tombstone(index);
+		presence_state_entry_unlock();
 	}
 }
 
@@ -220,7 +220,7 @@ unpack(const char *buffer, Size size)
 static uint32
 next_entry(const PresenceNode *room, uint32 index)
 {
-	uint32		next = presence_cells_node(index)->links[PRESENCE_RING_MEMBERS].next;
+	uint32		next = presence_state_mem_node(index)->links[PRESENCE_RING_MEMBERS].next;
 
 	return next == room->entries ? 0 : next;
 }
@@ -232,16 +232,16 @@ next_entry(const PresenceNode *room, uint32 index)
 static uint32
 go_on(const Reading *reading, uint32 room)
 {
-	PresenceNode *last = presence_cells_node(reading->last);
-	uint32		index = presence_cells_node(room)->entries;
+	PresenceNode *last = presence_state_mem_node(reading->last);
+	uint32		index = presence_state_mem_node(room)->entries;
 
 	if (reading->serial == 0)
 		return index;
 	if (last->database == MyDatabaseId && !(last->flags & PRESENCE_NODE_ROOM) &&
 		last->room == room && last->serial == reading->serial)
-		return next_entry(presence_cells_node(room), reading->last);
-	while (index != 0 && presence_cells_node(index)->serial <= reading->serial)
-		index = next_entry(presence_cells_node(room), index);
+		return next_entry(presence_state_mem_node(room), reading->last);
+	while (index != 0 && presence_state_mem_node(index)->serial <= reading->serial)
+		index = next_entry(presence_state_mem_node(room), index);
 	return index;
 }
 
@@ -250,9 +250,9 @@ static bool
 is_wanted(const Reading *reading, PresenceNode *entry)
 {
 	return !(entry->flags & PRESENCE_NODE_TOMB) &&
-		entry->expires > presence_entry_now() &&
+		entry->expires > presence_state_entry_now() &&
 		entry->key_length >= reading->prefix_length &&
-		presence_cells_match(entry, 0, reading->prefix, reading->prefix_length);
+		presence_state_mem_match(entry, 0, reading->prefix, reading->prefix_length);
 }
 
 /*
@@ -267,20 +267,20 @@ read_piece(Reading *reading, Size *size)
 	int			count = 0;
 
 	*size = 0;
-	room = presence_entry_find_room(&reading->room);
+	room = presence_state_entry_find_room(&reading->room);
 	if (room == 0)
 		return false;
 	for (index = go_on(reading, room); index != 0;
-		 index = next_entry(presence_cells_node(room), index))
+		 index = next_entry(presence_state_mem_node(room), index))
 	{
-		PresenceNode *entry = presence_cells_node(index);
+		PresenceNode *entry = presence_state_mem_node(index);
 
 		if (entry->serial > reading->until)
 			return false;
 		if (count++ == HOLD_LIMIT || *size + PRESENCE_STATE_MAX_COPY > ROUND_BUFFER)
 			return true;
 		if (is_wanted(reading, entry))
-			*size += presence_entry_copy(entry, reading->buffer + *size);
+			*size += presence_state_entry_copy(entry, reading->buffer + *size);
 		reading->last = index;
 		reading->serial = entry->serial;
 	}
@@ -302,7 +302,7 @@ compare_states(const ListCell *a, const ListCell *b)
  * that no key comes twice, and there is an end.
  */
 List *
-presence_ephemeral_read(const char *room, int room_length, const char *prefix,
+presence_state_read(const char *room, int room_length, const char *prefix,
 						int prefix_length)
 {
 	Reading		reading = {presence_name_make(room, room_length)};
@@ -317,11 +317,11 @@ presence_ephemeral_read(const char *room, int room_length, const char *prefix,
 		Size		size;
 
 		CHECK_FOR_INTERRUPTS();
-		presence_entry_lock(LW_SHARED);
+		presence_state_entry_lock(LW_SHARED);
 		if (reading.until == 0)
-			reading.until = presence_entry_serial();
+			reading.until = presence_state_entry_serial();
 		more = read_piece(&reading, &size);
-		presence_entry_unlock();
+		presence_state_entry_unlock();
 		states = list_concat(states, unpack(reading.buffer, size));
 	} while (more);
 	list_sort(states, compare_states);
@@ -331,38 +331,38 @@ presence_ephemeral_read(const char *room, int room_length, const char *prefix,
 
 /* A database, or its extension, is gone: drop its states. */
 void
-presence_ephemeral_clear(Oid oid)
+presence_state_clear(Oid oid)
 {
 	PresenceStateDatabase *database;
 
-	for (uint32 i = 1; i <= presence_cells_taken(); i++)
+	for (uint32 i = 1; i <= presence_state_mem_taken(); i++)
 	{
-		PresenceNode *node = presence_cells_node(i);
+		PresenceNode *node = presence_state_mem_node(i);
 
 		if (node->database != oid)
 			continue;
-		presence_entry_lock(LW_EXCLUSIVE);
+		presence_state_entry_lock(LW_EXCLUSIVE);
 		if (node->database == oid && !(node->flags & PRESENCE_NODE_ROOM))
-			(void) presence_entry_drop(i);
-		presence_entry_wake_nobody();
-		presence_entry_unlock();
+			(void) presence_state_entry_drop(i);
+		presence_state_entry_wake_nobody();
+		presence_state_entry_unlock();
 	}
-	for (uint32 i = 1; i <= presence_cells_taken(); i++)
+	for (uint32 i = 1; i <= presence_state_mem_taken(); i++)
 	{
-		PresenceNode *node = presence_cells_node(i);
+		PresenceNode *node = presence_state_mem_node(i);
 
 		if (node->database != oid)
 			continue;
-		presence_entry_lock(LW_EXCLUSIVE);
+		presence_state_entry_lock(LW_EXCLUSIVE);
 		if (node->database == oid && (node->flags & PRESENCE_NODE_VACANT))
-			presence_entry_drop_room(i);
-		presence_entry_unlock();
+			presence_state_entry_drop_room(i);
+		presence_state_entry_unlock();
 	}
-	presence_entry_lock(LW_EXCLUSIVE);
-	database = presence_entry_database(oid);
+	presence_state_entry_lock(LW_EXCLUSIVE);
+	database = presence_state_entry_database(oid);
 	if (database && database->rooms == 0)
-		presence_entry_init_database(database, InvalidOid);
-	presence_entry_unlock();
+		presence_state_entry_init_database(database, InvalidOid);
+	presence_state_entry_unlock();
 }
 
 /*
@@ -370,9 +370,9 @@ presence_ephemeral_clear(Oid oid)
  * earlier worker ended while it did.
  */
 PresenceTime
-presence_ephemeral_next_due(void)
+presence_state_next_due(void)
 {
-	PresenceStateDatabase *database = presence_entry_database(MyDatabaseId);
+	PresenceStateDatabase *database = presence_state_entry_database(MyDatabaseId);
 
 	if (database == NULL)
 		return PRESENCE_STATE_NEVER;
@@ -385,9 +385,9 @@ presence_ephemeral_next_due(void)
  * once: an earlier one may have ended while it did.
  */
 PresenceTime
-presence_ephemeral_next_expiry(void)
+presence_state_next_expiry(void)
 {
-	PresenceStateDatabase *database = presence_entry_database(MyDatabaseId);
+	PresenceStateDatabase *database = presence_state_entry_database(MyDatabaseId);
 
 	if (database == NULL)
 		return PRESENCE_STATE_NEVER;
@@ -399,29 +399,29 @@ presence_ephemeral_next_expiry(void)
 static void
 expire_node(uint32 index, PresenceTime now)
 {
-	PresenceNode *node = presence_cells_node(index);
+	PresenceNode *node = presence_state_mem_node(index);
 
-	presence_entry_lock(LW_EXCLUSIVE);
+	presence_state_entry_lock(LW_EXCLUSIVE);
 	if (node->database == MyDatabaseId && node->expires <= now)
 	{
 		if (node->flags & PRESENCE_NODE_VACANT)
-			presence_entry_drop_room(index);
+			presence_state_entry_drop_room(index);
 		else if (!(node->flags & (PRESENCE_NODE_ROOM | PRESENCE_NODE_TOMB)))
-			presence_entry_bury(index);
+			presence_state_entry_make_tombstone(index);
 	}
-	presence_entry_unlock();
+	presence_state_entry_unlock();
 }
 
 /* Look at all nodes of this database; when the next one expires. */
 static PresenceTime
 scan_nodes(PresenceTime now)
 {
-	uint32		taken = presence_cells_taken();
+	uint32		taken = presence_state_mem_taken();
 	PresenceTime next = PRESENCE_STATE_NEVER;
 
 	for (uint32 i = 1; i <= taken; i++)
 	{
-		PresenceNode *node = presence_cells_node(i);
+		PresenceNode *node = presence_state_mem_node(i);
 		uint32		flags = node->flags;
 		PresenceTime expires = node->expires;
 
@@ -442,22 +442,22 @@ scan_nodes(PresenceTime now)
  * expires earlier while the scan runs lowers the time of the next one.
  */
 void
-presence_ephemeral_expire(PresenceTime now)
+presence_state_expire(PresenceTime now)
 {
-	PresenceStateDatabase *database = presence_entry_database(MyDatabaseId);
+	PresenceStateDatabase *database = presence_state_entry_database(MyDatabaseId);
 	PresenceTime start = presence_clock_machine();
 	PresenceTime next;
 
-	if (now < presence_ephemeral_next_expiry())
+	if (now < presence_state_next_expiry())
 		return;
-	presence_entry_lock(LW_EXCLUSIVE);
+	presence_state_entry_lock(LW_EXCLUSIVE);
 	pg_atomic_write_u64(&database->next_expiry, PRESENCE_STATE_NEVER);
-	presence_entry_unlock();
+	presence_state_entry_unlock();
 	next = scan_nodes(now);
-	presence_entry_lock(LW_EXCLUSIVE);
-	presence_entry_lower(database, &database->next_expiry, next);
-	presence_entry_wake_nobody();
-	presence_entry_unlock();
+	presence_state_entry_lock(LW_EXCLUSIVE);
+	presence_state_entry_lower(database, &database->next_expiry, next);
+	presence_state_entry_wake_nobody();
+	presence_state_entry_unlock();
 	scanned = true;
 	next_scan = now + Max(SCAN_PAUSE,
 						  SCAN_SHARE * (presence_clock_machine() - start));
@@ -468,7 +468,7 @@ presence_ephemeral_expire(PresenceTime now)
  * it told what it had taken, that counts as lost.
  */
 PresenceStateRound *
-presence_ephemeral_begin_round(PresenceTime now)
+presence_state_begin_round(PresenceTime now)
 {
 	PresenceStateRound *round = palloc0(sizeof(PresenceStateRound));
 	PresenceStateDatabase *database;
@@ -476,8 +476,8 @@ presence_ephemeral_begin_round(PresenceTime now)
 	round->buffer = palloc(ROUND_BUFFER);
 	round->room = palloc(PRESENCE_MAX_NAME_BYTES + 1);
 	round->now = now;
-	presence_entry_lock(LW_EXCLUSIVE);
-	database = presence_entry_database(MyDatabaseId);
+	presence_state_entry_lock(LW_EXCLUSIVE);
+	database = presence_state_entry_database(MyDatabaseId);
 	if (database)
 	{
 		round->rooms = database->ndirty;
@@ -486,7 +486,7 @@ presence_ephemeral_begin_round(PresenceTime now)
 		database->in_flight = true;
 		pg_atomic_write_u64(&database->next_due, PRESENCE_STATE_NEVER);
 	}
-	presence_entry_unlock();
+	presence_state_entry_unlock();
 	return round;
 }
 
@@ -494,11 +494,11 @@ presence_ephemeral_begin_round(PresenceTime now)
 static void
 put_off(uint32 index)
 {
-	PresenceStateDatabase *database = presence_entry_database(MyDatabaseId);
+	PresenceStateDatabase *database = presence_state_entry_database(MyDatabaseId);
 
-	presence_entry_lower(database, &database->next_due,
-						 presence_cells_node(index)->updated + presence_entry_interval());
-	presence_cells_ring_rotate(&database->dirty, PRESENCE_RING_PEERS);
+	presence_state_entry_lower(database, &database->next_due,
+						 presence_state_mem_node(index)->updated + presence_state_entry_interval());
+	presence_state_mem_ring_rotate(&database->dirty, PRESENCE_RING_PEERS);
 }
 
 /*
@@ -508,11 +508,11 @@ put_off(uint32 index)
 static Size
 take_entries(uint32 index, PresenceStateRound *round)
 {
-	PresenceNode *room = presence_cells_node(index);
+	PresenceNode *room = presence_state_mem_node(index);
 	Size		size = 0;
 	int			count = 0;
 
-	presence_cells_read(room, 0, round->room, room->key_length);
+	presence_state_mem_read(room, 0, round->room, room->key_length);
 	round->room[room->key_length] = '\0';
 	if (room->updated != round->now)
 		round->entries = room->ndirty;
@@ -520,20 +520,20 @@ take_entries(uint32 index, PresenceStateRound *round)
 	for (; round->entries > 0 && room->dirty != 0; round->entries--)
 	{
 		uint32		first = room->dirty;
-		PresenceNode *entry = presence_cells_node(first);
+		PresenceNode *entry = presence_state_mem_node(first);
 
 		if (count++ == HOLD_LIMIT || size + PRESENCE_STATE_MAX_COPY > ROUND_BUFFER)
 			return size;
-		size += presence_entry_copy(entry, round->buffer + size);
-		presence_entry_clean(first);
-		if ((entry->flags & PRESENCE_NODE_TOMB) && !presence_entry_drop(first))
+		size += presence_state_entry_copy(entry, round->buffer + size);
+		presence_state_entry_clean(first);
+		if ((entry->flags & PRESENCE_NODE_TOMB) && !presence_state_entry_drop(first))
 		{
 			round->rooms--;
 			return size;
 		}
 	}
 	if (room->dirty == 0)
-		presence_entry_clean_room(index);
+		presence_state_entry_clean_room(index);
 	else
 		put_off(index);
 	round->rooms--;
@@ -544,7 +544,7 @@ take_entries(uint32 index, PresenceStateRound *round)
 static bool
 is_due(const PresenceNode *room, PresenceTime now)
 {
-	return room->updated + presence_entry_interval() <= now || room->updated == now;
+	return room->updated + presence_state_entry_interval() <= now || room->updated == now;
 }
 
 /*
@@ -552,7 +552,7 @@ is_due(const PresenceNode *room, PresenceTime now)
  * list of PresenceState, which may be empty.  false: there are no more.
  */
 bool
-presence_ephemeral_take(PresenceStateRound *round, List **states)
+presence_state_take(PresenceStateRound *round, List **states)
 {
 	PresenceStateDatabase *database;
 	Size		size = 0;
@@ -560,15 +560,15 @@ presence_ephemeral_take(PresenceStateRound *round, List **states)
 	CHECK_FOR_INTERRUPTS();
 	if (round->rooms == 0)
 		return false;
-	presence_entry_lock(LW_EXCLUSIVE);
-	database = presence_entry_database(MyDatabaseId);
+	presence_state_entry_lock(LW_EXCLUSIVE);
+	database = presence_state_entry_database(MyDatabaseId);
 	for (int i = 0; i < HOLD_LIMIT && size == 0 && round->rooms > 0; i++)
 	{
 		uint32		index = database ? database->dirty : 0;
 
 		if (index == 0)
 			round->rooms = 0;
-		else if (is_due(presence_cells_node(index), round->now))
+		else if (is_due(presence_state_mem_node(index), round->now))
 			size = take_entries(index, round);
 		else
 		{
@@ -576,30 +576,30 @@ presence_ephemeral_take(PresenceStateRound *round, List **states)
 			round->rooms--;
 		}
 	}
-	presence_entry_wake_nobody();
-	presence_entry_unlock();
+	presence_state_entry_wake_nobody();
+	presence_state_entry_unlock();
 	*states = unpack(round->buffer, size);
 	return true;
 }
 
 /* What was taken has been announced. */
 void
-presence_ephemeral_end_round(void)
+presence_state_end_round(void)
 {
 	PresenceStateDatabase *database;
 
-	presence_entry_lock(LW_EXCLUSIVE);
-	database = presence_entry_database(MyDatabaseId);
+	presence_state_entry_lock(LW_EXCLUSIVE);
+	database = presence_state_entry_database(MyDatabaseId);
 	if (database)
 		database->in_flight = false;
-	presence_entry_unlock();
+	presence_state_entry_unlock();
 }
 
 /* Whether a database has no states, nor changes to tell. */
 bool
-presence_ephemeral_is_empty(Oid oid)
+presence_state_is_empty(Oid oid)
 {
-	PresenceStateDatabase *database = presence_entry_database(oid);
+	PresenceStateDatabase *database = presence_state_entry_database(oid);
 
 	return database == NULL || (database->entries == 0 &&
 								database->ndirty == 0 && !database->lost);
@@ -607,32 +607,32 @@ presence_ephemeral_is_empty(Oid oid)
 
 /* What the states of a database take. */
 PresenceStateUsage
-presence_ephemeral_usage(Oid oid)
+presence_state_usage(Oid oid)
 {
 	PresenceStateUsage usage = {0};
 	PresenceStateDatabase *database;
 
-	presence_entry_lock(LW_SHARED);
-	database = presence_entry_database(oid);
+	presence_state_entry_lock(LW_SHARED);
+	database = presence_state_entry_database(oid);
 	if (database)
 	{
 		usage.entries = database->entries;
 		usage.bytes = database->bytes;
 		usage.evictions = database->evictions;
 	}
-	presence_entry_unlock();
+	presence_state_entry_unlock();
 	return usage;
 }
 
 /* Count evictions from zero. */
 void
-presence_ephemeral_reset_evictions(Oid oid)
+presence_state_reset_evictions(Oid oid)
 {
 	PresenceStateDatabase *database;
 
-	presence_entry_lock(LW_EXCLUSIVE);
-	database = presence_entry_database(oid);
+	presence_state_entry_lock(LW_EXCLUSIVE);
+	database = presence_state_entry_database(oid);
 	if (database)
 		database->evictions = 0;
-	presence_entry_unlock();
+	presence_state_entry_unlock();
 }

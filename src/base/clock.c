@@ -1,0 +1,125 @@
+/*-------------------------------------------------------------------------
+ *
+ * clock.c
+ *		Reads the clocks.
+ *
+ * Signs of life are readings of the monotonic clock, which neither an
+ * administrator nor a time server can move.  Rows and payloads carry wall
+ * time, converted at the moment of reading.
+ *
+ * Tests push time ahead through two offsets in shared memory, so that expiry
+ * is tested without waiting for it.  Both are zero in production: nothing in
+ * the extension's SQL reaches them.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <time.h>
+
+#include "base/clock.h"
+#include "fmgr.h"
+#include "utils/timestamp.h"
+
+PG_FUNCTION_INFO_V1(presence_test_advance_clock);
+PG_FUNCTION_INFO_V1(presence_test_jump_wall_clock);
+
+/* The offsets while there is no shared memory. */
+static PresenceClock local_clock;
+static PresenceClock *clock_state = &local_clock;
+
+/* Bytes of shared memory that the clock needs. */
+Size
+presence_clock_shmem_size(void)
+{
+	return sizeof(PresenceClock);
+}
+
+/* Attach to the offsets in shared memory, creating them when new. */
+void
+presence_clock_shmem_init(void *area, bool found)
+{
+	clock_state = area;
+	if (found)
+		return;
+	pg_atomic_init_u64(&clock_state->offset, 0);
+	pg_atomic_init_u64(&clock_state->wall_offset, 0);
+}
+
+/* Return the machine's monotonic time, which tests cannot push, in microseconds. */
+PresenceTime
+presence_clock_machine(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (PresenceTime) ts.tv_sec * USECS_PER_SEC + ts.tv_nsec / 1000;
+}
+
+/* Return the monotonic time in microseconds. */
+PresenceTime
+presence_clock_now(void)
+{
+	return presence_clock_machine() +
+		(PresenceTime) pg_atomic_read_u64(&clock_state->offset);
+}
+
+/* Return the wall time. */
+TimestampTz
+presence_clock_wall(void)
+{
+	return GetCurrentTimestamp() +
+		(int64) pg_atomic_read_u64(&clock_state->offset) +
+		(int64) pg_atomic_read_u64(&clock_state->wall_offset);
+}
+
+/* Convert a monotonic reading to wall time, as the wall clock stands now. */
+TimestampTz
+presence_clock_to_timestamp(PresenceTime time)
+{
+	return presence_clock_wall() - (presence_clock_now() - time);
+}
+
+/*
+ * Convert wall time to a monotonic reading; what lies ahead counts as now,
+ * -infinity as the oldest time there is.
+ */
+PresenceTime
+presence_clock_from_timestamp(TimestampTz timestamp)
+{
+	int64		age = presence_clock_wall() - Max(timestamp, MIN_TIMESTAMP);
+
+	return presence_clock_now() - Max(age, 0);
+}
+
+/* Wall time minus monotonic time: constant until somebody sets the clock. */
+int64
+presence_clock_wall_offset(void)
+{
+	return presence_clock_wall() - presence_clock_now();
+}
+
+/*
+ * presence_test_advance_clock(microseconds bigint) returns void
+ *
+ * Push all clocks of the extension ahead, as if the server had run for that
+ * long: it counts as silence, not as a stall.  For tests, which declare it.
+ */
+Datum
+presence_test_advance_clock(PG_FUNCTION_ARGS)
+{
+	pg_atomic_fetch_add_u64(&clock_state->offset, PG_GETARG_INT64(0));
+	PG_RETURN_VOID();
+}
+
+/*
+ * presence_test_jump_wall_clock(microseconds bigint) returns void
+ *
+ * Make the wall clock jump, as an administrator might.  For tests.
+ */
+Datum
+presence_test_jump_wall_clock(PG_FUNCTION_ARGS)
+{
+	pg_atomic_fetch_add_u64(&clock_state->wall_offset, PG_GETARG_INT64(0));
+	PG_RETURN_VOID();
+}

@@ -1,0 +1,292 @@
+/*-------------------------------------------------------------------------
+ *
+ * json.c
+ *		Writes jsonb as text of bounded length.
+ *
+ * The text of a jsonb may be ten thousand times as long as the jsonb:
+ * 1e131071 takes a dozen bytes, and 131,072 digits.  So whoever has a limit
+ * must not write first and measure then.  Here nothing is formed that is much
+ * longer than the limit, and writing stops where it is passed.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <errno.h>
+#include <math.h>
+
+#include "base/json.h"
+#include "fmgr.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/json.h"
+
+PG_FUNCTION_INFO_V1(presence_test_write_json);
+
+/* No numeric has more digits before its point. */
+#define MAX_DIGITS 131072
+
+/* A text that is being written. */
+typedef struct Writer
+{
+	StringInfo	buf;
+	int			limit;			/* of buf->len */
+	Datum		too_large;		/* numbers from here on do not fit, or 0 */
+	Datum		too_small;		/* the same below zero */
+} Writer;
+
+/* The power of ten that has one digit more than would fit. */
+static Datum
+power_of_ten(const char *sign, int exponent)
+{
+	char		text[32];
+
+	snprintf(text, sizeof(text), "%s1e%d", sign, exponent);
+	return DirectFunctionCall3(numeric_in, CStringGetDatum(text),
+							   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
+}
+
+/* Compare two numbers. */
+static int
+compare_numbers(Datum a, Datum b)
+{
+	return DatumGetInt32(DirectFunctionCall2(numeric_cmp, a, b));
+}
+
+/* Whether a number is so short that its text may be formed. */
+static bool
+is_short(Writer *writer, Numeric number)
+{
+	Datum		value = NumericGetDatum(number);
+
+	if (numeric_is_nan(number) || numeric_is_inf(number))
+		return true;
+	if (DatumGetInt32(DirectFunctionCall1(numeric_scale, value)) > writer->limit)
+		return false;
+	if (writer->limit >= MAX_DIGITS)
+		return true;
+	if (writer->too_large == (Datum) 0)
+	{
+		writer->too_large = power_of_ten("", writer->limit);
+		writer->too_small = power_of_ten("-", writer->limit);
+	}
+	return compare_numbers(value, writer->too_large) < 0 &&
+		compare_numbers(value, writer->too_small) > 0;
+}
+
+/* Append a number; false: it does not fit. */
+static bool
+append_number(Writer *writer, Numeric number)
+{
+	char	   *text;
+
+	if (!is_short(writer, number))
+		return false;
+	text = DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(number)));
+	appendStringInfoString(writer->buf, text);
+	pfree(text);
+	return true;
+}
+
+/* Append a string; false: it does not fit. */
+static bool
+append_string(Writer *writer, const JsonbValue *string)
+{
+	char	   *text;
+
+	if (string->val.string.len > writer->limit - writer->buf->len)
+		return false;
+	text = pnstrdup(string->val.string.val, string->val.string.len);
+	escape_json(writer->buf, text);
+	pfree(text);
+	return true;
+}
+
+/* Append a scalar; false: it does not fit. */
+static bool
+append_scalar(Writer *writer, const JsonbValue *scalar)
+{
+	switch (scalar->type)
+	{
+		case jbvNull:
+			appendStringInfoString(writer->buf, "null");
+			return true;
+		case jbvBool:
+			appendStringInfoString(writer->buf, scalar->val.boolean ? "true" : "false");
+			return true;
+		case jbvNumeric:
+			return append_number(writer, scalar->val.numeric);
+		case jbvString:
+			return append_string(writer, scalar);
+		default:
+			elog(ERROR, "unexpected type of jsonb scalar: %d", (int) scalar->type);
+			return false;
+	}
+}
+
+/*
+ * Append what an iterator meets; "comma" says whether something stands before
+ * it in its array or object.  false: it does not fit.
+ */
+static bool
+append_token(Writer *writer, JsonbIteratorToken token, const JsonbValue *value,
+			 bool comma)
+{
+	bool		fits;
+
+	if (comma && token != WJB_END_ARRAY && token != WJB_END_OBJECT)
+		appendStringInfoString(writer->buf, ", ");
+	switch (token)
+	{
+		case WJB_BEGIN_ARRAY:
+			appendStringInfoChar(writer->buf, '[');
+			return true;
+		case WJB_END_ARRAY:
+			appendStringInfoChar(writer->buf, ']');
+			return true;
+		case WJB_BEGIN_OBJECT:
+			appendStringInfoChar(writer->buf, '{');
+			return true;
+		case WJB_END_OBJECT:
+			appendStringInfoChar(writer->buf, '}');
+			return true;
+		case WJB_KEY:
+			fits = append_string(writer, value);
+			appendStringInfoString(writer->buf, ": ");
+			return fits;
+		default:
+			return append_scalar(writer, value);
+	}
+}
+
+/* Append all that an iterator meets; false: it does not fit. */
+static bool
+append_all(Writer *writer, JsonbIterator **iterator)
+{
+	JsonbIteratorToken token;
+	JsonbValue	value;
+	bool		bare = false;	/* a scalar, which iterates as an array */
+	bool		comma = false;
+
+	while ((token = JsonbIteratorNext(iterator, &value, false)) != WJB_DONE)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (token == WJB_BEGIN_ARRAY && value.val.array.rawScalar)
+			bare = true;
+		else if (!(bare && token == WJB_END_ARRAY) &&
+				 !append_token(writer, token, &value, comma))
+			return false;
+		if (writer->buf->len > writer->limit)
+			return false;
+		comma = token != WJB_BEGIN_ARRAY && token != WJB_BEGIN_OBJECT && token != WJB_KEY;
+	}
+	return true;
+}
+
+/*
+ * Append a jsonb as its output function writes it, as long as the whole buffer
+ * has no more than so many bytes; false: it does not fit, and the buffer is as
+ * it was.  Costs what the limit allows, however long the text would be.
+ */
+bool
+presence_json_append(StringInfo buf, Jsonb *value, int limit)
+{
+	Writer		writer = {buf, limit};
+	JsonbIterator *iterator = JsonbIteratorInit(&value->root);
+	int			start = buf->len;
+	bool		fits = append_all(&writer, &iterator);
+
+	while (iterator)
+	{
+		JsonbIterator *parent = iterator->parent;
+
+		pfree(iterator);
+		iterator = parent;
+	}
+	if (writer.too_large != (Datum) 0)
+	{
+		pfree(DatumGetPointer(writer.too_large));
+		pfree(DatumGetPointer(writer.too_small));
+	}
+	if (!fits)
+	{
+		buf->len = start;
+		buf->data[start] = '\0';
+	}
+	return fits;
+}
+
+/* A number as double precision; false: it is too large or too small for that. */
+bool
+presence_json_double(Numeric number, double *result)
+{
+	StringInfoData buf;
+	Writer		writer = {&buf, PRESENCE_MAX_PAYLOAD};
+	bool		fits;
+
+	initStringInfo(&buf);
+	fits = append_number(&writer, number);
+	if (fits)
+	{
+		errno = 0;
+		*result = strtod(buf.data, NULL);
+		fits = isfinite(*result) && (errno == 0 || *result != 0.0);
+	}
+	pfree(buf.data);
+	return fits;
+}
+
+/*
+ * Whether listeners that use UTF8 can read a text.  In a database with the
+ * encoding SQL_ASCII it may be anything; others convert it.
+ */
+bool
+presence_json_is_text(const char *data, int length)
+{
+	return GetDatabaseEncoding() != PG_SQL_ASCII ||
+		pg_verify_mbstr(PG_UTF8, data, length, true);
+}
+
+/*
+ * Put question marks in the place of bytes that listeners that use UTF8 cannot
+ * read: the server would end their connections.
+ */
+void
+presence_json_mend(char *payload)
+{
+	int			rest = strlen(payload);
+
+	if (presence_json_is_text(payload, rest))
+		return;
+	while (rest > 0)
+	{
+		int			length = pg_encoding_verifymbchar(PG_UTF8, payload, rest);
+
+		if (length <= 0)
+		{
+			*payload = '?';
+			length = 1;
+		}
+		payload += length;
+		rest -= length;
+	}
+}
+
+/*
+ * presence_test_write_json(value jsonb, max_bytes integer) returns text
+ *
+ * A jsonb as presence_json_append() writes it; NULL: it does not fit.  For
+ * tests, which declare it.
+ */
+Datum
+presence_test_write_json(PG_FUNCTION_ARGS)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	if (!presence_json_append(&buf, PG_GETARG_JSONB_P(0), PG_GETARG_INT32(1)))
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text_with_len(buf.data, buf.len));
+}

@@ -1,0 +1,285 @@
+/*-------------------------------------------------------------------------
+ *
+ * announce_load.c
+ *		Reads from the tables what a turn needs to know.
+ *
+ * Presences that hints speak of are looked up, to tell them as they are.
+ *
+ * A room that is not on the roster is loaded from the table, in a snapshot
+ * for which the hints are complete: whatever the snapshot shows as committed
+ * has been told before, or is among the hints to announce, or among those
+ * that wait for a later turn.  Undoing the hints of both kinds leaves what had
+ * been told when they came.  A hint of which the news has been told along with
+ * another one is covered (backlog.c), and is undone no more.
+ *
+ * Dead presences that nobody has removed yet are found where a room is loaded.
+ * The worker counts them until it tells that they left, which is soon: what it
+ * has told fits together.  For a transaction that announces itself they count
+ * for nothing, as for readers, for maybe nobody removes them.  That they left is
+ * told when they are removed, or before their user joins.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "events/announce_turn.h"
+#include "lib/simplehash.h"
+#include "miscadmin.h"
+#include "shared/liveness.h"
+#include "tables/store_presences.h"
+
+/* Look presences up in the table. */
+static void
+look_up(PresenceTurn *turn, List *rooms, List *channels)
+{
+	ListCell   *lc;
+
+	foreach(lc, presence_store_look_up(presence_turn_text_array(rooms),
+									   presence_turn_text_array(channels),
+									   turn->snapshot))
+	{
+		PresenceRow *row = lfirst(lc);
+		PresenceSubject *subject = presence_backlog_find(turn->backlog, row->id,
+														 row->room, row->channel);
+
+		CHECK_FOR_INTERRUPTS();
+		if (subject == NULL)
+			continue;
+		/* It may be another one than was looked for. */
+		presence_turn_touch(turn, subject);
+		subject->turn.row = row;
+	}
+}
+
+/* Read the presences that hints say are there or have changed, each once. */
+void
+presence_turn_look_up_rows(PresenceTurn *turn, PresenceWaiting *const *now, int nhints)
+{
+	List	   *rooms = NIL;
+	List	   *channels = NIL;
+
+	for (int i = 0; i < nhints; i++)
+	{
+		PresenceSubject *subject = now[i]->subject;
+
+		CHECK_FOR_INTERRUPTS();
+		if (subject == NULL || subject->turn.sought || now[i]->hint->announced ||
+			now[i]->hint->kind == PRESENCE_HINT_LEAVE)
+			continue;
+		subject->turn.sought = true;
+		presence_turn_touch(turn, subject);
+		rooms = lappend(rooms, unconstify(char *, subject->key.room));
+		channels = lappend(channels, unconstify(char *, subject->key.channel));
+		if (list_length(rooms) < PRESENCE_LOOK_UP_BATCH)
+			continue;
+		look_up(turn, rooms, channels);
+		rooms = channels = NIL;
+	}
+	if (rooms != NIL)
+		look_up(turn, rooms, channels);
+}
+
+/*
+ * Find the presences that are gone again, and remember them as they were.
+ * One that its own transaction has removed was never there for others.  One
+ * that leaves in a later turn is updated in this one: whoever builds the
+ * roster anew in between takes the leave for its word.
+ */
+void
+presence_turn_note_gone(PresenceTurn *turn)
+{
+	ListCell   *lc;
+
+	foreach(lc, turn->subjects)
+	{
+		PresenceSubject *subject = lfirst(lc);
+		const PresenceWaiting *join = subject->join;
+		const PresenceWaiting *leave = subject->leave;
+
+		CHECK_FOR_INTERRUPTS();
+		if (subject->turn.row || leave == NULL || leave->hint->announced)
+			continue;
+		subject->turn.brief = join != NULL && join->hint->xid != leave->hint->xid;
+		if (subject->turn.brief || (join == NULL && !leave->now))
+			subject->turn.row = presence_turn_row_of_leave(leave->hint);
+	}
+}
+
+/* A user in a chain of updates. */
+typedef struct ChainUser
+{
+	const char *name;			/* key */
+	char		status;			/* for simplehash */
+	int			balance;		/* how often it is left less reached */
+} ChainUser;
+
+#define SH_PREFIX chain
+#define SH_ELEMENT_TYPE ChainUser
+#define SH_KEY_TYPE const char *
+#define SH_KEY name
+#define SH_HASH_KEY(tb, key) presence_hint_hash(key)
+#define SH_EQUAL(tb, a, b) (strcmp(a, b) == 0)
+#define SH_SCOPE static inline
+#define SH_DEFINE
+#define SH_DECLARE
+#include "lib/simplehash.h"
+
+/* How often a user is left less reached, to be changed by the caller. */
+static int *
+get_balance(chain_hash *users, const char *name, int *of_nobody)
+{
+	ChainUser  *user;
+	bool		found;
+
+	if (name == NULL)
+		return of_nobody;
+	user = chain_insert(users, name, &found);
+	if (!found)
+		user->balance = 0;
+	return &user->balance;
+}
+
+/*
+ * The user that a presence had before its updates among the hints that wait,
+ * if they changed it from the user it has now.  The updates form a chain of
+ * users: it begins with the one that is left more often than it is reached.
+ */
+static const char *
+first_user(PresenceSubject *subject, const char *now)
+{
+	chain_hash *users = chain_create(CurrentMemoryContext, 4, NULL);
+	int			of_nobody = 0;
+	const char *first = now;
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &subject->hints)
+	{
+		const PresenceHint *hint = dlist_container(PresenceWaiting, link, iter.cur)->hint;
+
+		CHECK_FOR_INTERRUPTS();
+		if (hint->kind != PRESENCE_HINT_UPDATE)
+			continue;
+		++*get_balance(users, presence_hint_text(hint, PRESENCE_FIELD_PREVIOUS), &of_nobody);
+		--*get_balance(users, presence_hint_text(hint, PRESENCE_FIELD_USER), &of_nobody);
+	}
+	dlist_foreach(iter, &subject->hints)
+	{
+		const PresenceHint *hint = dlist_container(PresenceWaiting, link, iter.cur)->hint;
+		const char *before = presence_hint_text(hint, PRESENCE_FIELD_PREVIOUS);
+
+		CHECK_FOR_INTERRUPTS();
+		if (hint->kind != PRESENCE_HINT_UPDATE ||
+			*get_balance(users, before, &of_nobody) <= 0)
+			continue;
+		first = before;
+		break;
+	}
+	chain_destroy(users);
+	return first;
+}
+
+/* Take off the roster who joined with the hints; users become what they were. */
+static void
+undo_arrivals(PresenceTurnRoom *room, dlist_head *subjects)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, subjects)
+	{
+		PresenceSubject *subject = dlist_container(PresenceSubject, link, iter.cur);
+		PresenceRosterMember *member = presence_roster_member(room->room,
+															  subject->key.channel);
+		bool		ignored;
+
+		CHECK_FOR_INTERRUPTS();
+		if (member == NULL || member->id != subject->key.id)
+			continue;
+		if (subject->change > 0)
+			(void) presence_roster_leave(room->room, member);
+		else
+			presence_roster_set_user(room->room, member,
+									 first_user(subject, member->user),
+									 &ignored, &ignored);
+	}
+}
+
+/* Put back on the roster who left with the hints. */
+static void
+undo_departures(PresenceTurnRoom *room, dlist_head *subjects)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, subjects)
+	{
+		PresenceSubject *subject = dlist_container(PresenceSubject, link, iter.cur);
+		const char *channel = subject->key.channel;
+		const char *user;
+
+		CHECK_FOR_INTERRUPTS();
+		if (subject->change >= 0 || subject->leave == NULL ||
+			presence_roster_member(room->room, channel))
+			continue;
+		user = presence_hint_text(subject->leave->hint, PRESENCE_FIELD_USER);
+		(void) presence_roster_join(room->room, channel, subject->key.id,
+									first_user(subject, user), false);
+	}
+}
+
+/*
+ * Bring the roster back to what had been told of a room before the hints that
+ * wait: a presence was there if it is there less its joins plus its leaves, in
+ * whatever order these came.
+ */
+static void
+undo_hints(PresenceTurn *turn, PresenceTurnRoom *room)
+{
+	dlist_head *subjects = presence_backlog_of_room(turn->backlog, room->name);
+
+	if (subjects == NULL)
+		return;
+	undo_arrivals(room, subjects);
+	undo_departures(room, subjects);
+}
+
+/* Put a presence of the table on the roster. */
+static void
+load_member(void *arg, const PresenceRow *row)
+{
+	PresenceTurn *turn = arg;
+	PresenceTurnRoom *room = turnrooms_lookup(turn->rooms, row->room);
+	bool		dead = !presence_liveness_is_live(row->channel, strlen(row->channel),
+												  row->last_seen, turn->cutoff);
+
+	(void) presence_roster_join(room->room, row->channel, row->id, row->user, dead);
+}
+
+/* Load the rooms that the roster does not have. */
+void
+presence_turn_load_rooms(PresenceTurn *turn)
+{
+	List	   *names = NIL;
+	List	   *fresh = NIL;
+	turnrooms_iterator iterator;
+	PresenceTurnRoom *room;
+	ListCell   *lc;
+
+	turnrooms_start_iterate(turn->rooms, &iterator);
+	while ((room = turnrooms_iterate(turn->rooms, &iterator)))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (room->room)
+			continue;
+		room->room = presence_roster_make(turn->roster, room->name);
+		names = lappend(names, unconstify(char *, room->name));
+		fresh = lappend(fresh, room);
+	}
+	if (names == NIL)
+		return;
+	presence_store_each_member(presence_turn_text_array(names), turn->snapshot,
+							   load_member, turn);
+	foreach(lc, fresh)
+	{
+		CHECK_FOR_INTERRUPTS();
+		undo_hints(turn, lfirst(lc));
+	}
+}

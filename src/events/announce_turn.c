@@ -1,0 +1,140 @@
+/*-------------------------------------------------------------------------
+ *
+ * announce_turn.c
+ *		Gathers what happens to rooms and users in one announcement.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "events/announce_turn.h"
+#include "miscadmin.h"
+#include "tables/store_presences.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+
+/* Remember that this turn touches a presence. */
+void
+presence_turn_touch(PresenceTurn *turn, PresenceSubject *subject)
+{
+	if (subject->turn.touched)
+		return;
+	subject->turn.touched = true;
+	turn->subjects = lappend(turn->subjects, subject);
+}
+
+/* Find or make what happens to a room. */
+PresenceTurnRoom *
+presence_turn_room(PresenceTurn *turn, const char *name)
+{
+	bool		found;
+	PresenceTurnRoom *room = turnrooms_insert(turn->rooms, name, &found);
+
+	if (!found)
+	{
+		room->events = NIL;
+		room->self_announced = false;
+		room->room = presence_roster_find(turn->roster, name);
+	}
+	return room;
+}
+
+/* Find or make what happens to a user; NULL for nobody. */
+PresenceTurnUser *
+presence_turn_user(PresenceTurn *turn, const char *name)
+{
+	bool		found;
+	PresenceTurnUser *user;
+
+	if (name == NULL)
+		return NULL;
+	user = turnusers_insert(turn->users, name, &found);
+	if (!found)
+	{
+		user->change = 0;
+		user->chose = false;
+		user->chosen_before = NULL;
+		user->message_before = NULL;
+		user->left = false;
+		user->last_seen = DT_NOBEGIN;
+		turn->named = lappend(turn->named, unconstify(char *, user->name));
+	}
+	return user;
+}
+
+/* A user's connections come or go with the events of this turn. */
+void
+presence_turn_count_user(PresenceTurn *turn, const char *name, int change)
+{
+	PresenceTurnUser *user = presence_turn_user(turn, name);
+
+	if (user)
+		user->change += change;
+}
+
+/*
+ * A user's connection has gone, or has another user now.  When it was seen is
+ * remembered also where there is nothing to tell: because it came in the same
+ * turn, or because its transaction has told it.
+ */
+void
+presence_turn_see_user(PresenceTurn *turn, const PresenceHint *hint)
+{
+	PresenceTurnUser *user = presence_turn_user(turn, presence_hint_leaver(hint));
+
+	if (user == NULL)
+		return;
+	user->left = true;
+	user->last_seen = Max(user->last_seen, hint->last_seen);
+}
+
+/* Make an event of a room, with the room's counts as they are now. */
+PresenceEvent *
+presence_turn_add_event(PresenceTurn *turn, PresenceTurnRoom *room,
+						PresenceEventKind kind, PresenceRow *row)
+{
+	PresenceEvent *event = palloc0(sizeof(PresenceEvent));
+
+	event->kind = kind;
+	event->room = room->name;
+	event->row = row;
+	if (room->room)
+		event->counts = presence_roster_counts(room->room);
+	if (room->events == NIL)
+		turn->order = lappend(turn->order, unconstify(char *, room->name));
+	room->events = lappend(room->events, event);
+	return event;
+}
+
+/* The presence that a leave speaks of, as it was. */
+PresenceRow *
+presence_turn_row_of_leave(const PresenceHint *hint)
+{
+	PresenceRow *row = palloc0(sizeof(PresenceRow));
+
+	row->id = hint->id;
+	row->room = unconstify(char *, presence_hint_text(hint, PRESENCE_FIELD_ROOM));
+	row->channel = unconstify(char *, presence_hint_text(hint, PRESENCE_FIELD_CHANNEL));
+	row->user = unconstify(char *, presence_hint_text(hint, PRESENCE_FIELD_USER));
+	row->meta = presence_hint_meta(hint);
+	row->truncated = hint->truncated;
+	row->joined_at = hint->joined_at;
+	return row;
+}
+
+/* A text[] of strings. */
+Datum
+presence_turn_text_array(List *strings)
+{
+	Datum	   *datums = palloc(Max(list_length(strings), 1) * sizeof(Datum));
+	ListCell   *lc;
+
+	foreach(lc, strings)
+	{
+		CHECK_FOR_INTERRUPTS();
+		datums[foreach_current_index(lc)] = CStringGetTextDatum(lfirst(lc));
+	}
+	return PointerGetDatum(construct_array(datums, list_length(strings), TEXTOID,
+										   -1, false, TYPALIGN_INT));
+}

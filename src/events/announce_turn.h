@@ -1,0 +1,125 @@
+/*-------------------------------------------------------------------------
+ *
+ * announce_turn.h
+ *		What the parts of the announcer share; for announce*.c only.
+ *
+ * A turn is one announcement: it takes hints, and makes events of them.  It
+ * lives in the memory context in which it was begun.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PRESENCE_ANNOUNCE_TURN_H
+#define PRESENCE_ANNOUNCE_TURN_H
+
+#include "postgres.h"
+
+#include "base/hint.h"
+#include "events/backlog.h"
+#include "events/event.h"
+#include "events/roster.h"
+#include "lib/simplehash.h"
+#include "lib/simplehash.h"
+#include "nodes/pg_list.h"
+#include "tables/store_presences.h"
+#include "utils/snapshot.h"
+
+/* Presences, or users, looked up by one statement. */
+#define PRESENCE_LOOK_UP_BATCH 10000
+
+/* What happens to one room. */
+typedef struct PresenceTurnRoom
+{
+	const char *name;			/* key */
+	char		status;			/* for simplehash */
+	PresenceRosterRoom *room;	/* NULL: not on the roster yet */
+	bool		self_announced;		/* others have told of it, too */
+	List	   *events;
+} PresenceTurnRoom;
+
+#define SH_PREFIX turnrooms
+#define SH_ELEMENT_TYPE PresenceTurnRoom
+#define SH_KEY_TYPE const char *
+#define SH_KEY name
+#define SH_HASH_KEY(tb, key) presence_hint_hash(key)
+#define SH_EQUAL(tb, a, b) (strcmp(a, b) == 0)
+#define SH_SCOPE static inline
+#define SH_DEFINE
+#define SH_DECLARE
+#include "lib/simplehash.h"
+
+/* What happens to one user. */
+typedef struct PresenceTurnUser
+{
+	const char *name;			/* key */
+	char		status;			/* for simplehash */
+	int64		change;			/* connections announced as come less gone */
+	bool		chose;			/* the chosen status or message changed */
+	const char *chosen_before;	/* status before, where "chose" */
+	const char *message_before;
+	bool		left;			/* a connection has gone, told or not */
+	TimestampTz last_seen;		/* newest sign of life of those that went */
+} PresenceTurnUser;
+
+#define SH_PREFIX turnusers
+#define SH_ELEMENT_TYPE PresenceTurnUser
+#define SH_KEY_TYPE const char *
+#define SH_KEY name
+#define SH_HASH_KEY(tb, key) presence_hint_hash(key)
+#define SH_EQUAL(tb, a, b) (strcmp(a, b) == 0)
+#define SH_SCOPE static inline
+#define SH_DEFINE
+#define SH_DECLARE
+#include "lib/simplehash.h"
+
+/* One announcement. */
+typedef struct PresenceTurn
+{
+	PresenceRoster *roster;
+	PresenceBacklog *backlog;
+	Snapshot	snapshot;
+	PresenceTime cutoff;		/* a last sign of life before it counts for
+								 * nothing; 0: every presence counts */
+	turnrooms_hash *rooms;
+	turnusers_hash *users;
+	List	   *named;			/* their names, in the order of what happened */
+	List	   *subjects;		/* PresenceSubject that this turn touches */
+	List	   *order;			/* names of rooms with events, as they came up */
+} PresenceTurn;
+
+/* Whether two users, either of them possibly NULL, are the same. */
+static inline bool
+presence_turn_same_user(const char *a, const char *b)
+{
+	if (a == NULL || b == NULL)
+		return a == b;
+	return strcmp(a, b) == 0;
+}
+
+/* announce_turn.c: what a turn gathers */
+extern void presence_turn_touch(PresenceTurn *turn, PresenceSubject *subject);
+extern PresenceTurnRoom *presence_turn_room(PresenceTurn *turn, const char *name);
+extern PresenceTurnUser *presence_turn_user(PresenceTurn *turn, const char *name);
+extern void presence_turn_count_user(PresenceTurn *turn, const char *name,
+									 int change);
+extern void presence_turn_see_user(PresenceTurn *turn, const PresenceHint *hint);
+extern PresenceEvent *presence_turn_add_event(PresenceTurn *turn,
+											  PresenceTurnRoom *room,
+											  PresenceEventKind kind,
+											  PresenceRow *row);
+extern PresenceRow *presence_turn_row_of_leave(const PresenceHint *hint);
+extern Datum presence_turn_text_array(List *strings);
+
+/* announce_load.c: what the table shows, and what has been told */
+extern void presence_turn_load_rooms(PresenceTurn *turn);
+extern void presence_turn_look_up_rows(PresenceTurn *turn,
+									   PresenceWaiting *const *now, int nhints);
+extern void presence_turn_note_gone(PresenceTurn *turn);
+
+/* announce_room.c: events of rooms */
+extern void presence_turn_announce_hints(PresenceTurn *turn,
+									 PresenceWaiting *const *now, int nhints);
+
+/* announce_status.c: events of users */
+extern List *presence_turn_collect_statuses(PresenceTurn *turn, List **gone);
+
+#endif							/* PRESENCE_ANNOUNCE_TURN_H */

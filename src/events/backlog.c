@@ -1,0 +1,587 @@
+/*-------------------------------------------------------------------------
+ *
+ * backlog.c
+ *		Keeps the hints that wait to be told where they can be found by what
+ *		they speak of.
+ *
+ * The worker reads each hint from the queue once and keeps a copy here, in the
+ * order of the queue, until it is told.  Once a snapshot shows the transaction
+ * of a hint, the hint is known: it is filed under its presence, that under its
+ * room, and what it will change of a user's connections is added up.  So a
+ * turn looks at what it tells, and at nothing else that waits, however much
+ * that is.
+ *
+ * A hint whose news has been told along with another one is covered: it keeps
+ * its place in the order, but is filed no more.
+ *
+ * The memory of hints is given back as they are told, that of the tables when
+ * nothing waits any more.  It is the announcer's own memory: no locks.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "events/backlog.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+/* Tables with room for more than this are made anew once they are empty. */
+#define SMALL_TABLE 1024
+
+/* The presences of one room of which hints wait. */
+typedef struct BacklogRoom
+{
+	dlist_head	subjects;
+	char	   *name;
+} BacklogRoom;
+
+/* What came from the queue together. */
+typedef struct BacklogChunk
+{
+	int			nhints;			/* not dropped yet */
+	char	   *data;			/* follows; NULL: the hints are somebody else's */
+	PresenceWaiting hints[FLEXIBLE_ARRAY_MEMBER];
+} BacklogChunk;
+
+typedef struct RoomEntry
+{
+	const char *name;			/* key: the room's own name */
+	char		status;			/* for simplehash */
+	BacklogRoom *room;
+} RoomEntry;
+
+#define SH_PREFIX rooms
+#define SH_ELEMENT_TYPE RoomEntry
+#define SH_KEY_TYPE const char *
+#define SH_KEY name
+#define SH_HASH_KEY(tb, key) presence_hint_hash(key)
+#define SH_EQUAL(tb, a, b) (strcmp(a, b) == 0)
+#define SH_SCOPE static inline
+#define SH_DEFINE
+#define SH_DECLARE
+#include "lib/simplehash.h"
+
+typedef struct SubjectEntry
+{
+	PresenceSubjectKey key;		/* the subject's own strings */
+	char		status;			/* for simplehash */
+	PresenceSubject *subject;
+} SubjectEntry;
+
+static inline uint32
+hash_key(PresenceSubjectKey key)
+{
+	return hash_combine(murmurhash32((uint32) key.id ^ (uint32) (key.id >> 32)),
+						presence_hint_hash(key.channel));
+}
+
+static inline bool
+same_key(PresenceSubjectKey a, PresenceSubjectKey b)
+{
+	return a.id == b.id && strcmp(a.channel, b.channel) == 0 &&
+		strcmp(a.room, b.room) == 0;
+}
+
+#define SH_PREFIX subjects
+#define SH_ELEMENT_TYPE SubjectEntry
+#define SH_KEY_TYPE PresenceSubjectKey
+#define SH_KEY key
+#define SH_HASH_KEY(tb, key) hash_key(key)
+#define SH_EQUAL(tb, a, b) same_key(a, b)
+#define SH_SCOPE static inline
+#define SH_DEFINE
+#define SH_DECLARE
+#include "lib/simplehash.h"
+
+/* What waits for one user. */
+typedef struct UserEntry
+{
+	const char *name;			/* key; our own copy */
+	char		status;			/* for simplehash */
+	int			nhints;
+	int64		change;			/* connections that come less those that go */
+} UserEntry;
+
+#define SH_PREFIX users
+#define SH_ELEMENT_TYPE UserEntry
+#define SH_KEY_TYPE const char *
+#define SH_KEY name
+#define SH_HASH_KEY(tb, key) presence_hint_hash(key)
+#define SH_EQUAL(tb, a, b) (strcmp(a, b) == 0)
+#define SH_SCOPE static inline
+#define SH_DEFINE
+#define SH_DECLARE
+#include "lib/simplehash.h"
+
+struct PresenceBacklog
+{
+	MemoryContext context;		/* everything but this struct */
+	PresenceWaiting **order;	/* as in the queue, from "first" on */
+	Size		first;
+	Size		end;
+	Size		room;
+	uint64		number;			/* of the next hint */
+	dlist_head	unknown;		/* not known yet */
+	dlist_head	resyncs;		/* known ones that say that all changed */
+	dlist_head	covered;		/* in this turn */
+	rooms_hash *rooms;
+	subjects_hash *subjects;
+	users_hash *users;
+};
+
+/* Make an empty backlog in a memory context. */
+PresenceBacklog *
+presence_backlog_create(MemoryContext parent)
+{
+	PresenceBacklog *backlog = MemoryContextAllocZero(parent, sizeof(PresenceBacklog));
+
+	backlog->context = AllocSetContextCreate(parent, "presence backlog",
+											 ALLOCSET_DEFAULT_SIZES);
+	presence_backlog_clear(backlog);
+	return backlog;
+}
+
+/* Forget everything. */
+void
+presence_backlog_clear(PresenceBacklog *backlog)
+{
+	MemoryContextReset(backlog->context);
+	backlog->first = backlog->end = 0;
+	backlog->room = SMALL_TABLE;
+	backlog->order = MemoryContextAlloc(backlog->context,
+										backlog->room * sizeof(PresenceWaiting *));
+	dlist_init(&backlog->unknown);
+	dlist_init(&backlog->resyncs);
+	dlist_init(&backlog->covered);
+	backlog->rooms = rooms_create(backlog->context, 64, NULL);
+	backlog->subjects = subjects_create(backlog->context, 64, NULL);
+	backlog->users = users_create(backlog->context, 64, NULL);
+}
+
+/* Whether a hint speaks of one presence, and has news. */
+static bool
+is_change(const PresenceHint *hint)
+{
+	return !hint->covered &&
+		(hint->kind == PRESENCE_HINT_JOIN ||
+		 hint->kind == PRESENCE_HINT_LEAVE ||
+		 hint->kind == PRESENCE_HINT_UPDATE);
+}
+
+/* ---------------------------------------------------------------- the order */
+
+/* Make room for so many more hints in the order. */
+static void
+reserve_order(PresenceBacklog *backlog, int nhints)
+{
+	Size		waiting = backlog->end - backlog->first;
+
+	if (backlog->first >= waiting)
+	{
+		memmove(backlog->order, backlog->order + backlog->first,
+				waiting * sizeof(PresenceWaiting *));
+		backlog->first = 0;
+		backlog->end = waiting;
+	}
+	if (backlog->end + nhints <= backlog->room)
+		return;
+	backlog->room = Max(backlog->room * 2, backlog->end + nhints);
+	backlog->order = repalloc_huge(backlog->order,
+								   backlog->room * sizeof(PresenceWaiting *));
+}
+
+/* Make a chunk for so many hints, and so many bytes of them. */
+static BacklogChunk *
+make_chunk(PresenceBacklog *backlog, int nhints, Size size)
+{
+	Size		head = MAXALIGN(offsetof(BacklogChunk, hints) +
+								nhints * sizeof(PresenceWaiting));
+	BacklogChunk *chunk = MemoryContextAllocHuge(backlog->context, head + size);
+
+	chunk->nhints = 0;
+	chunk->data = (char *) chunk + head;
+	return chunk;
+}
+
+/* Put a hint at the end of the order. */
+static PresenceWaiting *
+put_hint(PresenceBacklog *backlog, BacklogChunk *chunk, PresenceHint *hint)
+{
+	PresenceWaiting *waiting = &chunk->hints[chunk->nhints++];
+
+	waiting->hint = hint;
+	waiting->queued = NULL;
+	waiting->number = backlog->number++;
+	waiting->known = false;
+	waiting->now = false;
+	waiting->subject = NULL;
+	waiting->chunk = chunk;
+	backlog->order[backlog->end++] = waiting;
+	return waiting;
+}
+
+/*
+ * Append a run of hints, a copy of what lies at "queued" in the queue; a block
+ * of it at most.
+ */
+void
+presence_backlog_append(PresenceBacklog *backlog, const char *hints, Size size,
+						PresenceHint *queued)
+{
+	BacklogChunk *chunk;
+	int			nhints = 0;
+
+	for (Size done = 0; done < size; nhints++)
+		done += ((const PresenceHint *) (hints + done))->size;
+	reserve_order(backlog, nhints);
+	chunk = make_chunk(backlog, nhints, size);
+	memcpy(chunk->data, hints, size);
+	for (Size done = 0; done < size;)
+	{
+		PresenceHint *hint = (PresenceHint *) (chunk->data + done);
+		PresenceWaiting *waiting = put_hint(backlog, chunk, hint);
+
+		waiting->queued = (PresenceHint *) ((char *) queued + done);
+		dlist_push_tail(&backlog->unknown, &waiting->link);
+		done += hint->size;
+	}
+}
+
+/* ----------------------------------------------------------------- the files */
+
+/* The room of a subject, made if it is the first one there. */
+static BacklogRoom *
+get_room(PresenceBacklog *backlog, const char *name)
+{
+	bool		found;
+	RoomEntry  *entry = rooms_insert(backlog->rooms, name, &found);
+
+	if (!found)
+	{
+		BacklogRoom *room = MemoryContextAlloc(backlog->context, sizeof(BacklogRoom));
+
+		room->name = MemoryContextStrdup(backlog->context, name);
+		dlist_init(&room->subjects);
+		entry->name = room->name;
+		entry->room = room;
+	}
+	return entry->room;
+}
+
+/* The presence that a hint speaks of, made if this is the first one. */
+static PresenceSubject *
+get_subject(PresenceBacklog *backlog, const PresenceHint *hint)
+{
+	const char *channel = presence_hint_text(hint, PRESENCE_FIELD_CHANNEL);
+	PresenceSubjectKey key = {hint->id, presence_hint_text(hint, PRESENCE_FIELD_ROOM), channel};
+	bool		found;
+	SubjectEntry *entry = subjects_insert(backlog->subjects, key, &found);
+	PresenceSubject *subject;
+	char	   *copy;
+
+	if (found)
+		return entry->subject;
+	subject = MemoryContextAllocZero(backlog->context,
+									 sizeof(PresenceSubject) + strlen(channel) + 1);
+	copy = (char *) (subject + 1);
+	strcpy(copy, channel);
+	subject->room = get_room(backlog, key.room);
+	subject->key.id = hint->id;
+	subject->key.room = subject->room->name;
+	subject->key.channel = copy;
+	dlist_init(&subject->hints);
+	dlist_push_tail(&subject->room->subjects, &subject->link);
+	entry->key = subject->key;
+	entry->subject = subject;
+	return subject;
+}
+
+/* No hints of a presence wait any more. */
+static void
+free_subject(PresenceBacklog *backlog, PresenceSubject *subject)
+{
+	BacklogRoom *room = subject->room;
+
+	(void) subjects_delete(backlog->subjects, subject->key);
+	dlist_delete(&subject->link);
+	if (dlist_is_empty(&room->subjects))
+	{
+		(void) rooms_delete(backlog->rooms, room->name);
+		pfree(room->name);
+		pfree(room);
+	}
+	pfree(subject);
+}
+
+/* File or take out what a hint changes of the connections of a user. */
+static void
+count_user(PresenceBacklog *backlog, const char *name, int change, int nhints)
+{
+	UserEntry  *user;
+	char	   *copy;
+	bool		found;
+
+	if (name == NULL)
+		return;
+	user = users_insert(backlog->users, name, &found);
+	Assert(found || nhints > 0);
+	if (!found)
+	{
+		user->name = MemoryContextStrdup(backlog->context, name);
+		user->nhints = 0;
+		user->change = 0;
+	}
+	user->nhints += nhints;
+	user->change += change * nhints;
+	if (user->nhints > 0)
+		return;
+	copy = unconstify(char *, user->name);
+	users_delete_item(backlog->users, user);
+	pfree(copy);
+}
+
+/*
+ * The same for all users of a hint, once for each; whatever order the hints of
+ * a presence have, together they make the difference between what the table
+ * shows and what has been told.  Who told of it himself leaves none.
+ */
+static void
+count_users(PresenceBacklog *backlog, const PresenceHint *hint, int nhints)
+{
+	const char *user = presence_hint_text(hint, PRESENCE_FIELD_USER);
+
+	if (hint->announced)
+		return;
+	count_user(backlog, user, hint->kind == PRESENCE_HINT_LEAVE ? -1 : 1, nhints);
+	if (hint->kind == PRESENCE_HINT_UPDATE)
+		count_user(backlog, presence_hint_text(hint, PRESENCE_FIELD_PREVIOUS),
+				   -1, nhints);
+}
+
+/* File a hint under what it speaks of. */
+static void
+file_hint(PresenceBacklog *backlog, PresenceWaiting *waiting)
+{
+	PresenceHint *hint = waiting->hint;
+	PresenceSubject *subject;
+
+	waiting->known = true;
+	if (hint->kind == PRESENCE_HINT_RESYNC && !hint->covered)
+		dlist_push_tail(&backlog->resyncs, &waiting->link);
+	if (!is_change(hint))
+		return;
+	subject = get_subject(backlog, hint);
+	waiting->subject = subject;
+	dlist_push_tail(&subject->hints, &waiting->link);
+	subject->nhints++;
+	if (hint->kind == PRESENCE_HINT_JOIN)
+	{
+		subject->change++;
+		subject->join = waiting;
+	}
+	else if (hint->kind == PRESENCE_HINT_LEAVE)
+	{
+		subject->change--;
+		subject->leave = waiting;
+	}
+	count_users(backlog, hint, 1);
+}
+
+/* Take a hint out of its file. */
+static void
+unfile_hint(PresenceBacklog *backlog, PresenceWaiting *waiting)
+{
+	PresenceHint *hint = waiting->hint;
+	PresenceSubject *subject = waiting->subject;
+
+	if (subject == NULL)
+		return;
+	waiting->subject = NULL;
+	dlist_delete(&waiting->link);
+	if (subject->join == waiting)
+		subject->join = NULL;
+	if (subject->leave == waiting)
+		subject->leave = NULL;
+	subject->change -= hint->kind == PRESENCE_HINT_JOIN ? 1 :
+		hint->kind == PRESENCE_HINT_LEAVE ? -1 : 0;
+	count_users(backlog, hint, -1);
+	if (--subject->nhints == 0)
+		free_subject(backlog, subject);
+}
+
+/* Append hints of the running transaction, all known; they stay where they are. */
+void
+presence_backlog_append_known(PresenceBacklog *backlog,
+							  PresenceHint *const *hints, int nhints)
+{
+	BacklogChunk *chunk = make_chunk(backlog, nhints, 0);
+
+	reserve_order(backlog, nhints);
+	for (int i = 0; i < nhints; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		file_hint(backlog, put_hint(backlog, chunk, hints[i]));
+	}
+}
+
+/* Get to know the hints of transactions that a snapshot shows. */
+void
+presence_backlog_know(PresenceBacklog *backlog, Snapshot snapshot)
+{
+	TransactionId last = InvalidTransactionId;
+	bool		shown = false;
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &backlog->unknown)
+	{
+		PresenceWaiting *waiting = dlist_container(PresenceWaiting, link, iter.cur);
+
+		CHECK_FOR_INTERRUPTS();
+		if (waiting->hint->xid != last)
+			shown = !XidInMVCCSnapshot(waiting->hint->xid, snapshot);
+		last = waiting->hint->xid;
+		if (!shown)
+			continue;
+		dlist_delete(&waiting->link);
+		file_hint(backlog, waiting);
+	}
+}
+
+/* ------------------------------------------------------------------ the turn */
+
+/*
+ * The hints to tell in this turn: up to the first one that is not known, for
+ * they leave the queue in order, or until they have so many bytes.  "bytes"
+ * gets how many they have.
+ */
+PresenceWaiting **
+presence_backlog_take(PresenceBacklog *backlog, Size limit, int *nhints,
+					  Size *bytes)
+{
+	PresenceWaiting **now = backlog->order + backlog->first;
+	Size		waiting = backlog->end - backlog->first;
+	PresenceWaiting **copy;
+	int			n = 0;
+
+	*bytes = 0;
+	while (n < waiting && *bytes < limit && now[n]->known)
+	{
+		now[n]->now = true;
+		*bytes += now[n++]->hint->size;
+	}
+	*nhints = n;
+	copy = MemoryContextAllocHuge(CurrentMemoryContext,
+								  Max(n, 1) * sizeof(PresenceWaiting *));
+	memcpy(copy, now, n * sizeof(PresenceWaiting *));
+	return copy;
+}
+
+/* The news of a hint for a later turn is told in this one. */
+void
+presence_backlog_cover(PresenceBacklog *backlog, PresenceWaiting *waiting)
+{
+	waiting->hint->covered = true;
+	unfile_hint(backlog, waiting);
+	dlist_push_tail(&backlog->covered, &waiting->link);
+}
+
+/* Whether a known hint says that everything changed; said now for all such. */
+bool
+presence_backlog_take_resyncs(PresenceBacklog *backlog)
+{
+	bool		asks = !dlist_is_empty(&backlog->resyncs);
+
+	while (!dlist_is_empty(&backlog->resyncs))
+	{
+		PresenceWaiting *waiting = dlist_container(PresenceWaiting, link,
+												   dlist_pop_head_node(&backlog->resyncs));
+
+		CHECK_FOR_INTERRUPTS();
+		waiting->hint->covered = true;
+		dlist_push_tail(&backlog->covered, &waiting->link);
+	}
+	return asks;
+}
+
+/* The hints of this turn have been made into events. */
+void
+presence_backlog_end_turn(PresenceBacklog *backlog,
+						  PresenceWaiting *const *told, int nannounced)
+{
+	for (int i = 0; i < nannounced; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		unfile_hint(backlog, told[i]);
+	}
+}
+
+/*
+ * Where the hints for later turns lie in the queue that were covered in this
+ * one, as PresenceHint *, in the current memory context.
+ */
+List *
+presence_backlog_covered(PresenceBacklog *backlog)
+{
+	List	   *covered = NIL;
+
+	while (!dlist_is_empty(&backlog->covered))
+	{
+		PresenceWaiting *waiting = dlist_container(PresenceWaiting, link,
+												   dlist_pop_head_node(&backlog->covered));
+
+		if (!waiting->now && waiting->queued)
+			covered = lappend(covered, waiting->queued);
+	}
+	return covered;
+}
+
+/* The first hints have been told: forget them. */
+void
+presence_backlog_drop(PresenceBacklog *backlog, int nhints)
+{
+	for (int i = 0; i < nhints; i++)
+	{
+		PresenceWaiting *waiting = backlog->order[backlog->first++];
+		BacklogChunk *chunk = waiting->chunk;
+
+		if (--chunk->nhints == 0)
+			pfree(chunk);
+	}
+	if (backlog->first == backlog->end &&
+		(backlog->room > SMALL_TABLE || backlog->subjects->size > SMALL_TABLE ||
+		 backlog->users->size > SMALL_TABLE || backlog->rooms->size > SMALL_TABLE))
+		presence_backlog_clear(backlog);
+}
+
+/* What waits of a presence, or NULL. */
+PresenceSubject *
+presence_backlog_find(PresenceBacklog *backlog, int64 id, const char *room,
+					  const char *channel)
+{
+	PresenceSubjectKey key = {id, room, channel};
+	SubjectEntry *entry = subjects_lookup(backlog->subjects, key);
+
+	return entry ? entry->subject : NULL;
+}
+
+/* The presences of a room of which hints wait, or NULL. */
+dlist_head *
+presence_backlog_of_room(PresenceBacklog *backlog, const char *room)
+{
+	RoomEntry  *entry = rooms_lookup(backlog->rooms, room);
+
+	return entry ? &entry->room->subjects : NULL;
+}
+
+/*
+ * By how much what waits changes the connections of a user that the table
+ * shows: those that come less those that go.
+ */
+int64
+presence_backlog_of_user(PresenceBacklog *backlog, const char *user)
+{
+	UserEntry  *entry = users_lookup(backlog->users, user);
+
+	return entry ? entry->change : 0;
+}

@@ -1,0 +1,427 @@
+/*-------------------------------------------------------------------------
+ *
+ * notify.c
+ *		Writes events as JSON and hands them to NOTIFY.
+ *
+ * A payload may have at most PRESENCE_MAX_PAYLOAD bytes.  One that would be
+ * longer loses its meta, and says so; a bulk loses the list of who came and
+ * went.  What remains fits: names have at most 255 characters, each of at most
+ * 6 bytes in JSON.  Longer names come in only where triggers are disabled; then
+ * listeners are asked to read all rooms again.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "base/guc.h"
+#include "base/json.h"
+#include "base/shmem.h"
+#include "commands/async.h"
+#include "events/notify.h"
+#include "fmgr.h"
+#include "lib/stringinfo.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "shared/database.h"
+#include "shared/state.h"
+#include "tables/store_people.h"
+#include "tables/store_presences.h"
+#include "utils/builtins.h"
+#include "utils/datetime.h"
+#include "utils/json.h"
+#include "utils/timestamp.h"
+
+/* The epoch as payloads and functions show it. */
+char *
+presence_notify_epoch_text(uint64 epoch)
+{
+	return psprintf("%016llx", (unsigned long long) epoch);
+}
+
+/* How full the server's notify queue is, from 0 to 1. */
+double
+presence_notify_queue_usage(void)
+{
+	return DatumGetFloat8(DirectFunctionCall1(pg_notification_queue_usage, (Datum) 0));
+}
+
+/* Append a text as JSON; NULL as null. */
+static void
+append_text(StringInfo buf, const char *text)
+{
+	if (text)
+		escape_json(buf, text);
+	else
+		appendStringInfoString(buf, "null");
+}
+
+/* Append a boolean member. */
+static void
+append_flag(StringInfo buf, const char *name, bool value)
+{
+	appendStringInfo(buf, ",\"%s\":%s", name, value ? "true" : "false");
+}
+
+/* Append a time in UTC, as ISO 8601 with microseconds. */
+static void
+append_time(StringInfo buf, TimestampTz time)
+{
+	struct pg_tm tm;
+	fsec_t		fsec;
+
+	if (TIMESTAMP_NOT_FINITE(time) ||
+		timestamp2tm(time, NULL, &tm, &fsec, NULL, NULL) != 0)
+	{
+		appendStringInfoString(buf, "null");
+		return;
+	}
+	appendStringInfo(buf, "\"%04d-%02d-%02dT%02d:%02d:%02d.%06d+00:00\"",
+					 tm.tm_year, tm.tm_mon, tm.tm_mday,
+					 tm.tm_hour, tm.tm_min, tm.tm_sec, (int) fsec);
+}
+
+/* Append what every payload begins with: which event this is. */
+static void
+append_stamp(StringInfo buf, const PresenceStamp *stamp, PresenceNotifyStream stream)
+{
+	if (stamp->numbered)
+		appendStringInfo(buf, "{\"epoch\":\"%016llx\",\"seq\":%llu",
+						 (unsigned long long) stamp->epoch,
+						 (unsigned long long) stamp->seq[stream]);
+	else
+		appendStringInfoString(buf, "{\"epoch\":null,\"seq\":null");
+}
+
+/* Append the head of a change of presence. */
+static void
+append_head(StringInfo buf, const PresenceStamp *stamp, const char *event,
+			const char *room)
+{
+	append_stamp(buf, stamp, PRESENCE_STREAM_CHANGED);
+	appendStringInfo(buf, ",\"event\":\"%s\",\"room\":", event);
+	append_text(buf, room);
+}
+
+/* Append what every payload of a room ends with. */
+static void
+append_tail(StringInfo buf, const PresenceEvent *event)
+{
+	append_flag(buf, "user_joined", event->user_joined);
+	append_flag(buf, "user_left", event->user_left);
+	appendStringInfo(buf, ",\"connections\":" INT64_FORMAT ",\"users\":" INT64_FORMAT
+					 ",\"anonymous\":" INT64_FORMAT "}",
+					 event->counts.connections, event->counts.users,
+					 event->counts.anonymous);
+}
+
+/*
+ * Append a presence, with its meta or with null in its place; false: with it,
+ * it does not fit.
+ */
+static bool
+append_presence(StringInfo buf, const PresenceRow *row, bool with_meta)
+{
+	appendStringInfo(buf, "{\"id\":" INT64_FORMAT ",\"channel_name\":", row->id);
+	append_text(buf, row->channel);
+	appendStringInfoString(buf, ",\"user_id\":");
+	append_text(buf, row->user);
+	appendStringInfoString(buf, ",\"meta\":");
+	if (!with_meta || row->meta == NULL)
+		appendStringInfoString(buf, "null");
+	else if (!presence_json_append(buf, row->meta, PRESENCE_MAX_PAYLOAD))
+		return false;
+	appendStringInfoString(buf, ",\"joined_at\":");
+	append_time(buf, row->joined_at);
+	appendStringInfoChar(buf, '}');
+	return true;
+}
+
+/* Write a join, leave or update; false: with its meta, it does not fit. */
+static bool
+write_change(StringInfo buf, const PresenceStamp *stamp,
+			 const PresenceEvent *event, bool with_meta, bool truncated)
+{
+	static const char *const names[] = {"join", "leave", "update"};
+	bool		leave = event->kind == PRESENCE_EVENT_LEAVE;
+
+	append_head(buf, stamp, names[event->kind], event->room);
+	appendStringInfoString(buf, leave ? ",\"added\":null,\"removed\":" : ",\"added\":");
+	if (!append_presence(buf, event->row, with_meta))
+		return false;
+	if (!leave)
+		appendStringInfoString(buf, ",\"removed\":null");
+	else
+		appendStringInfo(buf, ",\"reason\":\"%s\"",
+						 presence_hint_reason_name(event->reason));
+	if (event->user_changed)
+	{
+		appendStringInfoString(buf, ",\"previous\":{\"user_id\":");
+		append_text(buf, event->previous_user);
+		appendStringInfoChar(buf, '}');
+	}
+	if (truncated)
+		append_flag(buf, "truncated", true);
+	append_flag(buf, "bulk_change", false);
+	append_tail(buf, event);
+	return buf->len <= PRESENCE_MAX_PAYLOAD;
+}
+
+/* Write a join, leave or update that fits. */
+static void
+format_change(StringInfo buf, const PresenceStamp *stamp,
+			  const PresenceEvent *event)
+{
+	bool		truncated = event->row->truncated && presence_notify_meta;
+	bool		with_meta = presence_notify_meta && !truncated;
+
+	if (write_change(buf, stamp, event, with_meta, truncated) || !with_meta)
+		return;
+	resetStringInfo(buf);
+	(void) write_change(buf, stamp, event, false, true);
+}
+
+/*
+ * Append those who joined or left, in short; false: it does not fit.  Who did
+ * both is among those who left: somebody may have seen it in between.
+ */
+static bool
+append_folded(StringInfo buf, const PresenceEvent *bulk, PresenceEventKind kind)
+{
+	ListCell   *lc;
+	bool		first = true;
+
+	appendStringInfoChar(buf, '[');
+	foreach(lc, bulk->folded)
+	{
+		PresenceEvent *event = lfirst(lc);
+
+		CHECK_FOR_INTERRUPTS();
+		if (event->kind != kind || event->undone)
+			continue;
+		appendStringInfo(buf, "%s{\"id\":" INT64_FORMAT ",\"channel_name\":",
+						 first ? "" : ",", event->row->id);
+		append_text(buf, event->row->channel);
+		appendStringInfoString(buf, ",\"user_id\":");
+		append_text(buf, event->row->user);
+		appendStringInfoChar(buf, '}');
+		first = false;
+		if (buf->len > PRESENCE_MAX_PAYLOAD)
+			return false;
+	}
+	appendStringInfoChar(buf, ']');
+	return true;
+}
+
+/* How many of the folded events are of a kind. */
+static int
+count_folded(const PresenceEvent *bulk, PresenceEventKind kind)
+{
+	int			count = 0;
+	ListCell   *lc;
+
+	foreach(lc, bulk->folded)
+	{
+		PresenceEvent *event = lfirst(lc);
+
+		if (event->kind == kind && !event->undone)
+			count++;
+	}
+	return count;
+}
+
+/*
+ * Write a bulk, with or without the list of who came and went; false: with
+ * it, it does not fit.
+ */
+static bool
+write_bulk(StringInfo buf, const PresenceStamp *stamp,
+		   const PresenceEvent *bulk, bool with_list)
+{
+	append_head(buf, stamp, "bulk", bulk->room);
+	appendStringInfoString(buf, ",\"added\":null,\"removed\":null,\"bulk_change\":true,\"joined\":");
+	if (!with_list)
+		appendStringInfo(buf, "null,\"left\":null,\"joined_count\":%d,\"left_count\":%d",
+						 count_folded(bulk, PRESENCE_EVENT_JOIN),
+						 count_folded(bulk, PRESENCE_EVENT_LEAVE));
+	else
+	{
+		if (!append_folded(buf, bulk, PRESENCE_EVENT_JOIN))
+			return false;
+		appendStringInfoString(buf, ",\"left\":");
+		if (!append_folded(buf, bulk, PRESENCE_EVENT_LEAVE))
+			return false;
+	}
+	append_tail(buf, bulk);
+	return buf->len <= PRESENCE_MAX_PAYLOAD;
+}
+
+/*
+ * Write a bulk that fits.  The list says nothing of updates, so where there
+ * are any it is left out, and listeners read the room again.
+ */
+static void
+format_bulk(StringInfo buf, const PresenceStamp *stamp,
+			const PresenceEvent *bulk)
+{
+	if (count_folded(bulk, PRESENCE_EVENT_UPDATE) == 0 &&
+		write_bulk(buf, stamp, bulk, true))
+		return;
+	resetStringInfo(buf);
+	(void) write_bulk(buf, stamp, bulk, false);
+}
+
+/* Write a resync of a room, or of all. */
+static void
+format_resync(StringInfo buf, const PresenceStamp *stamp, const char *room)
+{
+	append_head(buf, stamp, "resync", room);
+	appendStringInfoString(buf, ",\"added\":null,\"removed\":null,\"bulk_change\":true,"
+						   "\"user_joined\":false,\"user_left\":false,"
+						   "\"connections\":null,\"users\":null,\"anonymous\":null}");
+}
+
+/* Write a status of a user. */
+static void
+format_status(StringInfo buf, const PresenceStamp *stamp,
+			  const PresencePerson *person)
+{
+	append_stamp(buf, stamp, PRESENCE_STREAM_STATUS);
+	appendStringInfoString(buf, ",\"user_id\":");
+	append_text(buf, person->user);
+	appendStringInfo(buf, ",\"status\":\"%s\",\"custom_message\":", person->status);
+	append_text(buf, strcmp(person->status, "offline") == 0 ? NULL : person->custom_message);
+	appendStringInfoString(buf, ",\"last_seen\":");
+	append_time(buf, person->last_seen);
+	appendStringInfoChar(buf, '}');
+}
+
+/*
+ * Write a broadcast: the rest of the object was put together by its sender.
+ * NOTIFY sends equal payloads of a transaction once; a count tells those apart
+ * that have no number.
+ */
+static void
+format_broadcast(StringInfo buf, const PresenceStamp *stamp, const char *payload)
+{
+	uint64		count = stamp->seq[PRESENCE_STREAM_BROADCAST];
+
+	append_stamp(buf, stamp, PRESENCE_STREAM_BROADCAST);
+	if (!stamp->numbered && count > 1)
+		appendStringInfo(buf, ",\"n\":%llu", (unsigned long long) count);
+	appendStringInfoString(buf, payload);
+}
+
+/* The stream in which an event is told. */
+static PresenceNotifyStream
+stream_of(const PresenceEvent *event)
+{
+	return event->kind == PRESENCE_EVENT_STATUS ? PRESENCE_STREAM_STATUS :
+		event->kind == PRESENCE_EVENT_BROADCAST ? PRESENCE_STREAM_BROADCAST :
+		PRESENCE_STREAM_CHANGED;
+}
+
+/* The NOTIFY channel of a stream. */
+static const char *
+channel_of(PresenceNotifyStream stream)
+{
+	return stream == PRESENCE_STREAM_STATUS ? "presence_status" :
+		stream == PRESENCE_STREAM_BROADCAST ? "presence_broadcast" :
+		presence_notify_channel;
+}
+
+/* Write an event, with the next number of its stream. */
+static void
+format_event(StringInfo buf, PresenceStamp *stamp, const PresenceEvent *event)
+{
+	stamp->seq[stream_of(event)]++;
+	switch (event->kind)
+	{
+		case PRESENCE_EVENT_BULK:
+			format_bulk(buf, stamp, event);
+			break;
+		case PRESENCE_EVENT_RESYNC:
+			format_resync(buf, stamp, event->room);
+			break;
+		case PRESENCE_EVENT_STATUS:
+			format_status(buf, stamp, event->person);
+			break;
+		case PRESENCE_EVENT_BROADCAST:
+			format_broadcast(buf, stamp, event->payload);
+			break;
+		default:
+			format_change(buf, stamp, event);
+	}
+}
+
+/*
+ * Write an event that can be sent; false: there is none.  What is too long for
+ * that has names that no function would have taken.  Where rooms are concerned
+ * listeners read them all again; else they find the number missing.
+ */
+static bool
+write_event(StringInfo buf, PresenceStamp *stamp, const PresenceEvent *event)
+{
+	resetStringInfo(buf);
+	format_event(buf, stamp, event);
+	if (buf->len > PRESENCE_MAX_PAYLOAD)
+	{
+		if (stream_of(event) != PRESENCE_STREAM_CHANGED)
+			return false;
+		resetStringInfo(buf);
+		format_resync(buf, stamp, NULL);
+	}
+	presence_json_mend(buf->data);
+	return true;
+}
+
+/*
+ * The cursor and the typing of a user whose last connection left go too, but
+ * not what another connection has set since.
+ */
+static void
+forget_states(const PresenceEvent *event)
+{
+	ListCell   *lc;
+
+	foreach(lc, event->folded)
+		forget_states(lfirst(lc));
+	if (event->user_left && !event->user_back)
+		presence_state_user_left(event->room, presence_event_leaver(event),
+									 event->left_at);
+}
+
+/* Hand events to NOTIFY, numbering them on from the stamp. */
+void
+presence_notify_events(List *events, PresenceStamp *stamp)
+{
+	PresenceDatabase *database = presence_my_database();
+	StringInfoData buf;
+	ListCell   *lc;
+
+	initStringInfo(&buf);
+	foreach(lc, events)
+	{
+		PresenceEvent *event = lfirst(lc);
+
+		CHECK_FOR_INTERRUPTS();
+		if (write_event(&buf, stamp, event))
+			Async_Notify(channel_of(stream_of(event)), buf.data);
+		if (presence_shmem_ready())
+			forget_states(event);
+		presence_database_add(database, PRESENCE_EVENTS, 1);
+		if (event->kind == PRESENCE_EVENT_BULK)
+			presence_database_add(database, PRESENCE_BULK_EVENTS, 1);
+		if (event->kind == PRESENCE_EVENT_RESYNC)
+			presence_database_add(database, PRESENCE_RESYNCS, 1);
+	}
+	pfree(buf.data);
+}
+
+/* Ask listeners to read all rooms again. */
+void
+presence_notify_resync(PresenceStamp *stamp)
+{
+	PresenceEvent event = {PRESENCE_EVENT_RESYNC};
+
+	presence_notify_events(list_make1(&event), stamp);
+}

@@ -1,0 +1,138 @@
+/*-------------------------------------------------------------------------
+ *
+ * state_notify.c
+ *		Writes changes of short-lived state as JSON and hands them to NOTIFY.
+ *
+ * The changes of a room go into one payload while they fit, into the next
+ * ones where they do not.  A single change always fits: what would not is
+ * refused when it is set.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "base/json.h"
+#include "commands/async.h"
+#include "events/state_notify.h"
+#include "lib/stringinfo.h"
+#include "utils/json.h"
+
+#define CHANNEL "presence_state"
+
+/* Most bytes that one byte of a name becomes in JSON: \u0000. */
+#define ESCAPED_BYTE 6
+
+/* A payload that is being written. */
+typedef struct Payload
+{
+	StringInfoData text;
+	char	   *room;			/* NULL: none has been begun */
+	bool		empty;			/* no change yet */
+} Payload;
+
+/* Begin the payload of a room. */
+static void
+begin_payload(Payload *payload)
+{
+	resetStringInfo(&payload->text);
+	appendStringInfoString(&payload->text, "{\"room\":");
+	escape_json(&payload->text, payload->room);
+	appendStringInfoString(&payload->text, ",\"state\":{");
+	payload->empty = true;
+}
+
+/* Send what has been written. */
+static void
+send_payload(Payload *payload)
+{
+	if (payload->room == NULL || payload->empty)
+		return;
+	appendStringInfoString(&payload->text, "}}");
+	Assert(payload->text.len <= PRESENCE_MAX_PAYLOAD);
+	presence_json_mend(payload->text.data);
+	Async_Notify(CHANNEL, payload->text.data);
+}
+
+/* Write changes of a room. */
+static void
+append_states(Payload *payload, const char *room, List *states)
+{
+	StringInfoData member;
+	ListCell   *lc;
+
+	if (payload->room == NULL || strcmp(payload->room, room) != 0)
+	{
+		send_payload(payload);
+		payload->room = pstrdup(room);
+		begin_payload(payload);
+	}
+	initStringInfo(&member);
+	foreach(lc, states)
+	{
+		PresenceState *state = lfirst(lc);
+
+		resetStringInfo(&member);
+		escape_json(&member, state->key);
+		appendStringInfoChar(&member, ':');
+		appendStringInfoString(&member, state->value ? state->value : "null");
+		if (payload->text.len + member.len + (int) strlen(",}}") > PRESENCE_MAX_PAYLOAD)
+		{
+			send_payload(payload);
+			begin_payload(payload);
+		}
+		if (!payload->empty)
+			appendStringInfoChar(&payload->text, ',');
+		appendBinaryStringInfo(&payload->text, member.data, member.len);
+		payload->empty = false;
+	}
+	pfree(member.data);
+}
+
+/*
+ * Announce what a round takes, in the transaction that is running.  Where
+ * changes have been lost listeners are asked to read again.
+ */
+void
+presence_state_notify_send(PresenceStateRound *round)
+{
+	Payload		payload = {{0}};
+	List	   *states;
+
+	if (round->lost)
+		Async_Notify(CHANNEL, "{\"room\":null,\"state\":{},\"resync\":true}");
+	initStringInfo(&payload.text);
+	while (presence_state_take(round, &states))
+		if (states != NIL)
+			append_states(&payload, round->room, states);
+	send_payload(&payload);
+}
+
+/* The bytes of a text as JSON. */
+static int
+json_length(const char *text, int length)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	escape_json(&buf, pnstrdup(text, length));
+	return buf.len;
+}
+
+/* Raise an error where a value of so many bytes could not be announced. */
+void
+presence_state_notify_check_size(const PresenceStateName *name, int length)
+{
+	int			frame = strlen("{\"room\":,\"state\":{:}}") + length;
+
+	if (frame + 4 + ESCAPED_BYTE * (name->room.length + name->key_length) <= PRESENCE_MAX_PAYLOAD)
+		return;
+	frame += json_length(name->room.data, name->room.length) +
+		json_length(name->key, name->key_length);
+	if (frame > PRESENCE_MAX_PAYLOAD)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("state is too large to be announced"),
+				 errdetail("Room, key and value take %d bytes in a notification, which may have %d.",
+						   frame, PRESENCE_MAX_PAYLOAD),
+				 errhint("Pass a shorter value, or shorter names.")));
+}

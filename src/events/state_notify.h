@@ -1,0 +1,18 @@
+/*-------------------------------------------------------------------------
+ *
+ * state_notify.h
+ *		From changes of short-lived state to NOTIFY.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PRESENCE_STATE_NOTIFY_H
+#define PRESENCE_STATE_NOTIFY_H
+
+#include "postgres.h"
+
+#include "shared/state.h"
+
+extern void presence_state_notify_send(PresenceStateRound *round);
+extern void presence_state_notify_check_size(const PresenceStateName *name, int length);
+
+#endif							/* PRESENCE_STATE_NOTIFY_H */

@@ -1,0 +1,481 @@
+/*-------------------------------------------------------------------------
+ *
+ * corefuncs.c
+ *		The SQL functions by which channels enter, beat and leave.
+ *
+ * They check their arguments and delegate: membership.c lets in, heartbeat.c
+ * keeps alive, removal.c and cleanup.c take away.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "access/htup_details.h"
+#include "access/xlog.h"
+#include "base/args.h"
+#include "base/compat.h"
+#include "base/shmem.h"
+#include "catalog/pg_type.h"
+#include "funcapi.h"
+#include "members/cleanup.h"
+#include "members/heartbeat.h"
+#include "members/membership.h"
+#include "members/removal.h"
+#include "miscadmin.h"
+#include "shared/backend.h"
+#include "shared/liveness.h"
+#include "tables/permission.h"
+#include "tables/store.h"
+#include "tables/store_presences.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+PG_FUNCTION_INFO_V1(presence_add);
+PG_FUNCTION_INFO_V1(presence_add_many);
+PG_FUNCTION_INFO_V1(presence_update);
+PG_FUNCTION_INFO_V1(presence_remove);
+PG_FUNCTION_INFO_V1(presence_touch);
+PG_FUNCTION_INFO_V1(presence_touch_many);
+PG_FUNCTION_INFO_V1(presence_receive);
+PG_FUNCTION_INFO_V1(presence_leave_all);
+PG_FUNCTION_INFO_V1(presence_leave_all_many);
+PG_FUNCTION_INFO_V1(prune_presences);
+PG_FUNCTION_INFO_V1(prune_rooms);
+
+/* A string as a Datum, or NULL. */
+static Datum
+text_or_null(const char *string, bool *isnull)
+{
+	*isnull = string == NULL;
+	return string ? CStringGetTextDatum(string) : (Datum) 0;
+}
+
+/* Make a presence.added of a row. */
+static Datum
+added_of_row(FunctionCallInfo fcinfo, const PresenceRow *row, bool created)
+{
+	TupleDesc	desc;
+	Datum		values[8];
+	bool		nulls[8] = {false};
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE ||
+		desc->natts != lengthof(values))
+		elog(ERROR, "presence.added is not the composite type that it was made as");
+	values[0] = Int64GetDatum(row->id);
+	values[1] = CStringGetTextDatum(row->room);
+	values[2] = CStringGetTextDatum(row->channel);
+	values[3] = text_or_null(row->user, &nulls[3]);
+	values[4] = PointerGetDatum(row->meta);
+	nulls[4] = row->meta == NULL;
+	values[5] = TimestampTzGetDatum(row->joined_at);
+	values[6] = TimestampTzGetDatum(row->last_seen);
+	values[7] = BoolGetDatum(created);
+	return HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));
+}
+
+/*
+ * presence_add(room text, channel_name text, user_id text, meta jsonb)
+ *		returns presence.added
+ *
+ * The presence as it stands after the call, and whether that made it.
+ */
+Datum
+presence_add(PG_FUNCTION_ARGS)
+{
+	PresenceEntrant entrant;
+	PresenceRow row;
+	bool		created;
+
+	entrant.room = presence_args_name(fcinfo, 0, "room");
+	entrant.channel = presence_args_name(fcinfo, 1, "channel_name");
+	entrant.user = presence_args_optional_name(fcinfo, 2, "user_id");
+	entrant.meta = presence_args_optional_object(fcinfo, 3, "meta");
+
+	presence_store_connect();
+	created = presence_membership_add(&entrant, &row);
+	presence_store_finish();
+	PG_RETURN_DATUM(added_of_row(fcinfo, &row, created));
+}
+
+/* One of the many that are added in one call. */
+typedef struct ManyEntrant
+{
+	PresenceEntrant entrant;
+	int			position;		/* in the arrays */
+} ManyEntrant;
+
+/* Compare channels by their bytes. */
+static int
+compare_channels(const ManyEntrant *a, const ManyEntrant *b)
+{
+	text	   *left = a->entrant.channel;
+	text	   *right = b->entrant.channel;
+	int			llen = VARSIZE_ANY_EXHDR(left);
+	int			rlen = VARSIZE_ANY_EXHDR(right);
+	int			result = memcmp(VARDATA_ANY(left), VARDATA_ANY(right), Min(llen, rlen));
+
+	if (result != 0)
+		return result;
+	return (llen > rlen) - (llen < rlen);
+}
+
+/* Order entrants by channel, the same for all who add many, then as given. */
+static int
+compare_entrants(const void *a, const void *b)
+{
+	const ManyEntrant *left = a;
+	const ManyEntrant *right = b;
+	int			result = compare_channels(left, right);
+
+	CHECK_FOR_INTERRUPTS();
+	return result != 0 ? result : left->position - right->position;
+}
+
+/* Raise an error unless an array is as long as the channel names. */
+static void
+check_length(int count, int expected, const char *argument)
+{
+	if (count != expected)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("arguments \"channel_names\" and \"%s\" must have the same length",
+						argument),
+				 errdetail("\"channel_names\" has %d elements, \"%s\" has %d.",
+						   expected, argument, count),
+				 errhint("Pass one element for each channel, NULL where there is nothing to say.")));
+}
+
+/* Put users into entrants, where there are any. */
+static void
+take_users(FunctionCallInfo fcinfo, ManyEntrant *entrants, int count)
+{
+	PresenceTexts users;
+
+	if (PG_ARGISNULL(2))
+		return;
+	users = presence_args_names(fcinfo, 2, "user_ids", true);
+	check_length(users.count, count, "user_ids");
+	for (int i = 0; i < count; i++)
+		if (!users.nulls[i])
+			entrants[i].entrant.user = DatumGetTextPP(users.datums[i]);
+}
+
+/* Put metas into entrants, where there are any. */
+static void
+take_metas(FunctionCallInfo fcinfo, ManyEntrant *entrants, int count)
+{
+	Datum	   *metas;
+	bool	   *nulls;
+	int			nmetas;
+
+	if (PG_ARGISNULL(3))
+		return;
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(3), JSONBOID, -1, false, TYPALIGN_INT,
+					  &metas, &nulls, &nmetas);
+	check_length(nmetas, count, "metas");
+	for (int i = 0; i < count; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (nulls[i])
+			continue;
+		entrants[i].entrant.meta = DatumGetJsonbP(metas[i]);
+		presence_args_check_object(entrants[i].entrant.meta, "metas");
+	}
+}
+
+/*
+ * Add entrants that are in order; how many were new.  Of equal channels the
+ * last one given counts.  What one leaves in memory goes with it.
+ */
+static int64
+add_in_order(const ManyEntrant *entrants, int count)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
+												  "presence entrant",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	int64		added = 0;
+
+	for (int i = 0; i < count; i++)
+	{
+		PresenceRow row;
+
+		CHECK_FOR_INTERRUPTS();
+		if (i + 1 < count && compare_channels(&entrants[i], &entrants[i + 1]) == 0)
+			continue;
+		MemoryContextReset(context);
+		if (presence_membership_add(&entrants[i].entrant, &row))
+			added++;
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+	return added;
+}
+
+/*
+ * presence_add_many(room text, channel_names text[], user_ids text[],
+ *					 metas jsonb[]) returns bigint
+ *
+ * How many of the channels were new in the room.
+ */
+Datum
+presence_add_many(PG_FUNCTION_ARGS)
+{
+	text	   *room = presence_args_name(fcinfo, 0, "room");
+	PresenceTexts channels = presence_args_names(fcinfo, 1, "channel_names", false);
+	ManyEntrant *entrants = palloc_extended(sizeof(ManyEntrant) * Max(channels.count, 1),
+											MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	int64		added;
+
+	for (int i = 0; i < channels.count; i++)
+	{
+		entrants[i].entrant.room = room;
+		entrants[i].entrant.channel = DatumGetTextPP(channels.datums[i]);
+		entrants[i].position = i;
+	}
+	take_users(fcinfo, entrants, channels.count);
+	take_metas(fcinfo, entrants, channels.count);
+	qsort(entrants, channels.count, sizeof(ManyEntrant), compare_entrants);
+
+	presence_store_connect();
+	added = add_in_order(entrants, channels.count);
+	presence_store_finish();
+	PG_RETURN_INT64(added);
+}
+
+/*
+ * presence_update(room text, channel_name text, meta jsonb) returns boolean
+ *
+ * Whether there is such a presence.
+ */
+Datum
+presence_update(PG_FUNCTION_ARGS)
+{
+	text	   *room = presence_args_name(fcinfo, 0, "room");
+	text	   *channel = presence_args_name(fcinfo, 1, "channel_name");
+	Jsonb	   *meta = presence_args_object(fcinfo, 2, "meta");
+	bool		found;
+
+	PreventCommandDuringRecovery("presence_update()");
+	presence_store_connect();
+	found = presence_membership_update(room, channel, meta);
+	presence_store_finish();
+	PG_RETURN_BOOL(found);
+}
+
+/*
+ * presence_remove(room text, channel_name text) returns boolean
+ *
+ * Whether there was such a presence.
+ */
+Datum
+presence_remove(PG_FUNCTION_ARGS)
+{
+	text	   *room = presence_args_name(fcinfo, 0, "room");
+	text	   *channel = presence_args_name(fcinfo, 1, "channel_name");
+	List	   *rows;
+	uint64		removed;
+
+	presence_store_connect();
+	rows = presence_store_lock_presence(PointerGetDatum(room),
+										PointerGetDatum(channel));
+	removed = presence_removal_delete(rows, PRESENCE_REASON_LEAVE);
+
+	presence_store_finish();
+	PG_RETURN_BOOL(removed > 0);
+}
+
+/* A heartbeat that has to look at the table; SPI is connected. */
+static bool
+touch_in_store(text *channel)
+{
+	if (!presence_permission_may_touch(channel))
+		return false;
+	if (presence_heartbeat_touch_fastpath(channel) == PRESENCE_ENTRY_ALIVE)
+		return true;
+	return presence_heartbeat_touch_slowpath(channel);
+}
+
+/* A heartbeat of a channel; whether it is present. */
+static bool
+touch(text *channel)
+{
+	bool		present;
+
+	presence_backend_count_touches(1);
+	if (presence_permission_touch_is_free() &&
+		presence_heartbeat_touch_fastpath(channel) == PRESENCE_ENTRY_ALIVE)
+		return true;
+	presence_store_connect();
+	present = touch_in_store(channel);
+	presence_store_finish();
+	return present;
+}
+
+/*
+ * presence_touch(channel_name text) returns boolean
+ *
+ * Whether the channel is present somewhere.
+ */
+Datum
+presence_touch(PG_FUNCTION_ARGS)
+{
+	text	   *channel = presence_args_name(fcinfo, 0, "channel_name");
+
+	PreventCommandDuringRecovery("presence_touch()");
+	PG_RETURN_BOOL(touch(channel));
+}
+
+/*
+ * presence_touch_many(channel_names text[]) returns text[]
+ *
+ * The channels that are not present.
+ */
+Datum
+presence_touch_many(PG_FUNCTION_ARGS)
+{
+	PresenceTexts channels = presence_args_names(fcinfo, 0, "channel_names", false);
+	bool		is_free;
+	int			nmissing = 0;
+
+	PreventCommandDuringRecovery("presence_touch_many()");
+	presence_backend_count_touches(channels.count);
+	is_free = presence_permission_touch_is_free();
+	for (int i = 0; i < channels.count; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!is_free ||
+			presence_heartbeat_touch_fastpath(DatumGetTextPP(channels.datums[i])) != PRESENCE_ENTRY_ALIVE)
+			channels.datums[nmissing++] = channels.datums[i];
+	}
+
+	if (nmissing > 0)
+	{
+		int			ncandidates = nmissing;
+
+		nmissing = 0;
+		presence_store_connect();
+		for (int i = 0; i < ncandidates; i++)
+		{
+			CHECK_FOR_INTERRUPTS();
+			if (!touch_in_store(DatumGetTextPP(channels.datums[i])))
+				channels.datums[nmissing++] = channels.datums[i];
+		}
+		presence_store_finish();
+	}
+	PG_RETURN_ARRAYTYPE_P(construct_array(channels.datums, nmissing, TEXTOID,
+										  -1, false, TYPALIGN_INT));
+}
+
+/*
+ * presence_receive(channel_name text, message text) returns boolean
+ *
+ * Whether the message needs more than the heartbeat that it is.
+ */
+Datum
+presence_receive(PG_FUNCTION_ARGS)
+{
+	static const char heartbeat[] = "\"heartbeat\"";
+	text	   *channel = presence_args_name(fcinfo, 0, "channel_name");
+	text	   *message;
+
+	if (PG_ARGISNULL(1))
+		presence_args_reject_null("message");
+	message = PG_GETARG_TEXT_PP(1);
+	PreventCommandDuringRecovery("presence_receive()");
+	(void) touch(channel);
+	PG_RETURN_BOOL(VARSIZE_ANY_EXHDR(message) != sizeof(heartbeat) - 1 ||
+				   memcmp(VARDATA_ANY(message), heartbeat, sizeof(heartbeat) - 1) != 0);
+}
+
+/* Remove channels from every room; how many presences went. */
+static int64
+leave_all(Datum *channels, int count)
+{
+	ArrayType  *array = construct_array(channels, count, TEXTOID, -1, false,
+										TYPALIGN_INT);
+	List	   *rows;
+	uint64		removed;
+
+	presence_store_connect();
+	rows = presence_store_lock_channels(PointerGetDatum(array), false);
+	removed = presence_removal_delete(rows, PRESENCE_REASON_LEAVE);
+
+	presence_store_finish();
+	return removed;
+}
+
+/*
+ * presence_leave_all(channel_name text) returns bigint
+ *
+ * How many rooms the channel was in.
+ */
+Datum
+presence_leave_all(PG_FUNCTION_ARGS)
+{
+	Datum		channel = PointerGetDatum(presence_args_name(fcinfo, 0, "channel_name"));
+
+	PG_RETURN_INT64(leave_all(&channel, 1));
+}
+
+/*
+ * presence_leave_all_many(channel_names text[]) returns bigint
+ *
+ * How many presences went.
+ */
+Datum
+presence_leave_all_many(PG_FUNCTION_ARGS)
+{
+	PresenceTexts channels = presence_args_names(fcinfo, 0, "channel_names", false);
+
+	PG_RETURN_INT64(leave_all(channels.datums, channels.count));
+}
+
+/*
+ * prune_presences(age_in_seconds double precision) returns bigint
+ *
+ * How many presences went.
+ */
+Datum
+prune_presences(PG_FUNCTION_ARGS)
+{
+	int64		age = presence_liveness_max_age();
+	uint64		removed;
+
+	if (!PG_ARGISNULL(0))
+	{
+		double		seconds = PG_GETARG_FLOAT8(0);
+
+		if (isnan(seconds) || seconds < 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("argument \"age_in_seconds\" must not be negative"),
+					 errdetail("The value of type double precision is %g.", seconds),
+					 errhint("Pass an age of 0 seconds or more, or NULL for presence.max_age.")));
+		age = (int64) Min(seconds * USECS_PER_SEC, (double) (PG_INT64_MAX / 4));
+	}
+	PreventCommandDuringRecovery("prune_presences()");
+	presence_store_connect();
+	removed = presence_removal_prune(age);
+	presence_store_finish();
+	PG_RETURN_INT64(removed);
+}
+
+/*
+ * prune_rooms() returns bigint
+ *
+ * How many rooms went.
+ */
+Datum
+prune_rooms(PG_FUNCTION_ARGS)
+{
+	uint64		removed;
+
+	PreventCommandDuringRecovery("prune_rooms()");
+	presence_store_connect();
+	removed = presence_cleanup_rooms();
+	presence_store_finish();
+	PG_RETURN_INT64(removed);
+}

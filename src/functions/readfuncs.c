@@ -1,0 +1,255 @@
+/*-------------------------------------------------------------------------
+ *
+ * readfuncs.c
+ *		The SQL functions that read.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "base/args.h"
+#include "base/compat.h"
+#include "catalog/pg_type.h"
+#include "events/notify.h"
+#include "funcapi.h"
+#include "shared/database.h"
+#include "shared/liveness.h"
+#include "shared/queue.h"
+#include "tables/reader.h"
+#include "tables/store.h"
+#include "tables/store_presences.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+PG_FUNCTION_INFO_V1(presence_is_live);
+PG_FUNCTION_INFO_V1(presence_is_older);
+PG_FUNCTION_INFO_V1(presence_effective_last_seen);
+PG_FUNCTION_INFO_V1(presence_check_name);
+PG_FUNCTION_INFO_V1(presence_list);
+PG_FUNCTION_INFO_V1(presence_users);
+PG_FUNCTION_INFO_V1(presence_count);
+PG_FUNCTION_INFO_V1(presence_anonymous_count);
+PG_FUNCTION_INFO_V1(presence_counts);
+PG_FUNCTION_INFO_V1(presence_rooms);
+PG_FUNCTION_INFO_V1(presence_user_rooms);
+PG_FUNCTION_INFO_V1(presence_is_online);
+PG_FUNCTION_INFO_V1(presence_online);
+PG_FUNCTION_INFO_V1(presence_snapshot);
+
+/* Whether a row's presence gave a sign of life within an age. */
+static bool
+is_live(text *channel, TimestampTz last_seen, PresenceTime age)
+{
+	return presence_liveness_is_live(VARDATA_ANY(channel),
+									 VARSIZE_ANY_EXHDR(channel), last_seen,
+									 presence_liveness_cutoff(presence_clock_now(), age));
+}
+
+/*
+ * presence.is_live(channel_name text, last_seen timestamptz) returns boolean
+ */
+Datum
+presence_is_live(PG_FUNCTION_ARGS)
+{
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		PG_RETURN_NULL();
+	PG_RETURN_BOOL(is_live(PG_GETARG_TEXT_PP(0), PG_GETARG_TIMESTAMPTZ(1),
+						   presence_liveness_max_age()));
+}
+
+/*
+ * presence.is_older(channel_name text, last_seen timestamptz, age bigint)
+ *		returns boolean
+ *
+ * The age is in microseconds.
+ */
+Datum
+presence_is_older(PG_FUNCTION_ARGS)
+{
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(2))
+		PG_RETURN_NULL();
+	PG_RETURN_BOOL(!is_live(PG_GETARG_TEXT_PP(0), PG_GETARG_TIMESTAMPTZ(1),
+							PG_GETARG_INT64(2)));
+}
+
+/*
+ * presence.effective_last_seen(channel_name text, last_seen timestamptz)
+ *		returns timestamptz
+ */
+Datum
+presence_effective_last_seen(PG_FUNCTION_ARGS)
+{
+	text	   *channel;
+
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		PG_RETURN_NULL();
+	channel = PG_GETARG_TEXT_PP(0);
+	PG_RETURN_TIMESTAMPTZ(presence_clock_to_timestamp(
+													  presence_liveness_seen(VARDATA_ANY(channel),
+																			 VARSIZE_ANY_EXHDR(channel),
+																			 PG_GETARG_TIMESTAMPTZ(1))));
+}
+
+/* The second argument: what the first is called. */
+static char *
+argument_name(FunctionCallInfo fcinfo)
+{
+	if (PG_ARGISNULL(1))
+		presence_args_reject_null("argument");
+	return text_to_cstring(PG_GETARG_TEXT_PP(1));
+}
+
+/*
+ * presence.check_name(value text, argument text) returns text
+ */
+Datum
+presence_check_name(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_TEXT_P(presence_args_name(fcinfo, 0, argument_name(fcinfo)));
+}
+
+/* Return the only value, of a fixed size, of an answer. */
+static Datum
+return_value(PresenceRead what, Datum argument, Oid type)
+{
+	TupleDesc	desc = CreateTemplateTupleDesc(1);
+	bool		isnull;
+
+	TupleDescInitEntry(desc, 1, NULL, type, -1, 0);
+	return heap_getattr(presence_reader_row(what, argument), 1, desc, &isnull);
+}
+
+/* The name in the only argument. */
+static Datum
+name_argument(FunctionCallInfo fcinfo, const char *argument)
+{
+	return PointerGetDatum(presence_args_name(fcinfo, 0, argument));
+}
+
+/* The array of names in the only argument. */
+static Datum
+names_argument(FunctionCallInfo fcinfo, const char *argument)
+{
+	(void) presence_args_names(fcinfo, 0, argument, false);
+	return PG_GETARG_DATUM(0);
+}
+
+/*
+ * presence_list(room text) returns setof presence.member
+ *
+ * By joined_at and id.
+ */
+Datum
+presence_list(PG_FUNCTION_ARGS)
+{
+	return presence_reader_return_rows(fcinfo, PRESENCE_READ_LIST, name_argument(fcinfo, "room"), 0);
+}
+
+/*
+ * presence_users(room text)
+ *		returns table (user_id, connections, joined_at, last_seen, meta)
+ *
+ * By joined_at and user; the meta is that of the newest connection.
+ */
+Datum
+presence_users(PG_FUNCTION_ARGS)
+{
+	return presence_reader_return_rows(fcinfo, PRESENCE_READ_USERS, name_argument(fcinfo, "room"), 0);
+}
+
+/*
+ * presence_count(room text) returns bigint
+ */
+Datum
+presence_count(PG_FUNCTION_ARGS)
+{
+	return return_value(PRESENCE_READ_COUNT, name_argument(fcinfo, "room"), INT8OID);
+}
+
+/*
+ * presence_anonymous_count(room text) returns bigint
+ */
+Datum
+presence_anonymous_count(PG_FUNCTION_ARGS)
+{
+	return return_value(PRESENCE_READ_ANONYMOUS_COUNT, name_argument(fcinfo, "room"), INT8OID);
+}
+
+/*
+ * presence_counts(room text, OUT connections, OUT users, OUT anonymous)
+ */
+Datum
+presence_counts(PG_FUNCTION_ARGS)
+{
+	return presence_reader_return_row(fcinfo, PRESENCE_READ_COUNTS, name_argument(fcinfo, "room"));
+}
+
+/*
+ * presence_rooms(channel_name text) returns setof text
+ */
+Datum
+presence_rooms(PG_FUNCTION_ARGS)
+{
+	return presence_reader_return_rows(fcinfo, PRESENCE_READ_ROOMS, name_argument(fcinfo, "channel_name"),
+									   MAT_SRF_USE_EXPECTED_DESC);
+}
+
+/*
+ * presence_user_rooms(user_id text) returns setof text
+ */
+Datum
+presence_user_rooms(PG_FUNCTION_ARGS)
+{
+	return presence_reader_return_rows(fcinfo, PRESENCE_READ_USER_ROOMS, name_argument(fcinfo, "user_id"),
+									   MAT_SRF_USE_EXPECTED_DESC);
+}
+
+/*
+ * presence_is_online(user_id text) returns boolean
+ */
+Datum
+presence_is_online(PG_FUNCTION_ARGS)
+{
+	return return_value(PRESENCE_READ_IS_ONLINE, name_argument(fcinfo, "user_id"), BOOLOID);
+}
+
+/*
+ * presence_online(user_ids text[])
+ *		returns table (user_id, connections, last_seen)
+ */
+Datum
+presence_online(PG_FUNCTION_ARGS)
+{
+	return presence_reader_return_rows(fcinfo, PRESENCE_READ_ONLINE, names_argument(fcinfo, "user_ids"), 0);
+}
+
+/*
+ * presence_snapshot(room text) returns jsonb
+ *
+ * The number of the last event is read before the room: every event up to it
+ * shows in the room.  A transaction with an older snapshot cannot say so, and
+ * without a worker there are no numbers.
+ */
+Datum
+presence_snapshot(PG_FUNCTION_ARGS)
+{
+	text	   *room = presence_args_name(fcinfo, 0, "room");
+	PresenceDatabase *database = presence_my_database();
+	char	   *epoch = NULL;
+	int64		seq = 0;
+	bool		has_seq = false;
+	Jsonb	   *snapshot;
+
+	if (database && presence_queue_is_open(database))
+	{
+		epoch = presence_notify_epoch_text(presence_database_epoch());
+		seq = (int64) pg_atomic_read_u64(&database->seq[PRESENCE_STREAM_CHANGED]);
+		has_seq = !IsolationUsesXactSnapshot();
+	}
+	presence_store_connect();
+	snapshot = presence_store_snapshot(PointerGetDatum(room), epoch, seq, has_seq);
+	presence_store_finish();
+	PG_RETURN_JSONB_P(snapshot);
+}

@@ -1,0 +1,52 @@
+/*-------------------------------------------------------------------------
+ *
+ * admission.h
+ *		Who may enter a room.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PRESENCE_ADMISSION_H
+#define PRESENCE_ADMISSION_H
+
+#include "postgres.h"
+
+#include "tables/store_rooms.h"
+#include "utils/relcache.h"
+
+#define PRESENCE_ERRCODE_ROOM_FULL		MAKE_SQLSTATE('P', 'R', '0', '0', '1')
+#define PRESENCE_ERRCODE_BANNED			MAKE_SQLSTATE('P', 'R', '0', '0', '2')
+#define PRESENCE_ERRCODE_RATE_LIMITED	MAKE_SQLSTATE('P', 'R', '0', '0', '3')
+#define PRESENCE_ERRCODE_PRIVATE		MAKE_SQLSTATE('P', 'R', '0', '0', '4')
+
+/* How somebody gets into a room by a row that has been written. */
+typedef enum PresenceEntrance
+{
+	PRESENCE_ENTRANCE_USER,		/* was in, as another user */
+	PRESENCE_ENTRANCE_EXPIRED,		/* enters, and does not count as alive */
+	PRESENCE_ENTRANCE_LIVE		/* enters, and counts already */
+} PresenceEntrance;
+
+/* Which rules somebody who enters has to pass. */
+typedef struct PresenceAdmission
+{
+	PresenceRoomRules rules;
+	bool		bans;			/* there may be bans of the user */
+	bool		rate;			/* admissions are counted */
+} PresenceAdmission;
+
+extern uint64 presence_admission_rules(void);
+extern bool presence_admission_worker_enforces(void);
+extern void presence_admission_begin_ban(text *user);
+extern void presence_admission_note_room_deleted(Relation rooms, text *room);
+extern bool presence_admission_prepare(PresenceAdmission *admission,
+									   PresenceRoomRules rules, text *user);
+extern void presence_admission_lock(const PresenceAdmission *admission,
+									text *room, text *user);
+extern void presence_admission_check(const PresenceAdmission *admission,
+									 text *room, text *user,
+									 PresenceEntrance entrance);
+extern uint64 presence_admission_admit_row(text *room, text *user,
+										   PresenceEntrance entrance,
+										   bool anybody);
+
+#endif							/* PRESENCE_ADMISSION_H */

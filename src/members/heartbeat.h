@@ -1,0 +1,21 @@
+/*-------------------------------------------------------------------------
+ *
+ * heartbeat.h
+ *		How channels show that they live.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PRESENCE_HEARTBEAT_H
+#define PRESENCE_HEARTBEAT_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+#include "shared/registry.h"
+
+extern PresenceEntryStatus presence_heartbeat_touch_fastpath(text *channel);
+extern bool presence_heartbeat_touch_slowpath(text *channel);
+extern uint64 presence_heartbeat_write(Datum channel, TimestampTz wall,
+									   TimestampTz since);
+
+#endif							/* PRESENCE_HEARTBEAT_H */

@@ -1,0 +1,303 @@
+/*-------------------------------------------------------------------------
+ *
+ * membership.c
+ *		Lets channels enter rooms, keeping table and registry in step.
+ *
+ * An add asks the rules first and pins the channel in the registry before it
+ * writes, once the rows of an earlier life of the channel are gone (removal.c).  It
+ * is repeated while others add and remove the same pair, but not for ever: what
+ * hinders it may be a policy or a trigger.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "base/compat.h"
+#include "members/admission.h"
+#include "members/heartbeat.h"
+#include "members/intent.h"
+#include "members/membership.h"
+#include "members/pins.h"
+#include "members/removal.h"
+#include "miscadmin.h"
+#include "shared/liveness.h"
+#include "tables/extension.h"
+#include "tables/permission.h"
+#include "tables/store_presences.h"
+#include "tables/store_rooms.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+/*
+ * How often a change is tried again when others add and remove the same pair;
+ * less often where row-level security or a trigger may stand in its way.
+ */
+#define MAX_ATTEMPTS 1000
+#define MAX_HINDERED_ATTEMPTS 10
+
+/* The time before which a last sign of life means death now. */
+static PresenceTime
+current_cutoff(void)
+{
+	return presence_liveness_cutoff(presence_clock_now(),
+									presence_liveness_max_age());
+}
+
+/* Whether an add names another user than the one that is stored. */
+static bool
+user_differs(const PresenceEntrant *entrant, const PresenceRow *row)
+{
+	return entrant->user &&
+		(row->user == NULL ||
+		 strlen(row->user) != VARSIZE_ANY_EXHDR(entrant->user) ||
+		 memcmp(row->user, VARDATA_ANY(entrant->user), strlen(row->user)) != 0);
+}
+
+/* Whether an add changes what is stored. */
+static bool
+differs(const PresenceEntrant *entrant, const PresenceRow *row)
+{
+	if (user_differs(entrant, row))
+		return true;
+	if (entrant->meta == NULL)
+		return false;
+	return row->meta == NULL ||
+		compareJsonbContainers(&row->meta->root, &entrant->meta->root) != 0;
+}
+
+/* Whether there is such a presence, be it hidden from the caller. */
+static bool
+is_present(const PresenceEntrant *entrant)
+{
+	PresenceSession caller = presence_extension_become_owner();
+	PresenceRow row;
+	bool		found;
+
+	found = presence_store_find(PointerGetDatum(entrant->room),
+								PointerGetDatum(entrant->channel), &row);
+	presence_extension_become_caller(caller);
+	return found;
+}
+
+/* An add has come to no end: a policy, a trigger or others are in its way. */
+static void
+give_up(const PresenceEntrant *entrant, int attempts)
+{
+	char	   *channel = text_to_cstring(entrant->channel);
+	char	   *room = text_to_cstring(entrant->room);
+	bool		present = is_present(entrant);
+	char	   *suppressor = presence_extension_suppressor("presences", !present);
+
+	if (present && !presence_permission_may_update(entrant->room, entrant->channel))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for channel \"%s\" in room \"%s\"",
+						channel, room),
+				 errdetail("It is present, and the row-level security of presence.presences does not let role \"%s\" update it.",
+						   GetUserNameFromId(GetUserId(), false)),
+				 errhint("Use another channel name, or change the policies.")));
+	if (suppressor)
+		ereport(ERROR,
+				(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
+				 errmsg("could not add channel \"%s\" to room \"%s\"",
+						channel, room),
+				 errdetail("Trigger \"%s\" of presence.presences, or another one, suppressed the %s of its row.",
+						   suppressor, present ? "update" : "insertion"),
+				 errhint("Have the trigger return the row, or raise an error that says why it refuses it.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("could not add channel \"%s\" to room \"%s\"",
+					channel, room),
+			 errdetail("Other transactions added and removed it %d times meanwhile.",
+					   attempts),
+			 errhint("Repeat the call.")));
+}
+
+/* Whether something but other transactions may keep an add from its end. */
+static bool
+may_be_hindered(void)
+{
+	return !presence_permission_touch_is_free() ||
+		presence_extension_suppressor("presences", true) ||
+		presence_extension_suppressor("presences", false);
+}
+
+/*
+ * Bring a presence that is there up to date, which is an update even where
+ * nothing differs; false: it is gone, or not the caller's to update.
+ */
+static bool
+find_and_replace(const PresenceEntrant *entrant, const char *nulls,
+				 PresenceRow *row)
+{
+	Datum		room = PointerGetDatum(entrant->room);
+	Datum		channel = PointerGetDatum(entrant->channel);
+
+	if (!presence_store_find(room, channel, row))
+		return false;
+	if (!differs(entrant, row))
+		return presence_permission_may_update(entrant->room, entrant->channel);
+	return presence_store_replace(room, channel, PointerGetDatum(entrant->user),
+								  PointerGetDatum(entrant->meta), nulls, row);
+}
+
+/* Insert the presence, or bring the one that is there up to date. */
+static bool
+insert_or_replace(const PresenceEntrant *entrant, TimestampTz now,
+				  bool known, PresenceRow *row)
+{
+	Datum		room = PointerGetDatum(entrant->room);
+	Datum		channel = PointerGetDatum(entrant->channel);
+	Datum		user = PointerGetDatum(entrant->user);
+	Datum		meta = PointerGetDatum(entrant->meta);
+	char		nulls[] = {entrant->user ? ' ' : 'n', entrant->meta ? ' ' : 'n'};
+	bool		is_free = presence_permission_touch_is_free();
+	int			attempts = MAX_ATTEMPTS;
+
+	for (int attempt = 0; attempt < attempts; attempt++)
+	{
+		/* The add of a channel that beats is most likely a repetition. */
+		if (!(known && is_free && attempt == 0) &&
+			presence_store_insert(room, channel, user, meta, nulls, now, row))
+			return true;
+		if (find_and_replace(entrant, nulls, row))
+			return false;
+		if (attempt == MAX_HINDERED_ATTEMPTS - 1 && may_be_hindered())
+			attempts = MAX_HINDERED_ATTEMPTS;
+		CHECK_FOR_INTERRUPTS();
+	}
+	give_up(entrant, attempts);
+	return false;
+}
+
+/* Whether an entrant is in already, alive; "row" gets the presence. */
+static bool
+is_in(const PresenceEntrant *entrant, PresenceRow *row)
+{
+	return presence_store_find(PointerGetDatum(entrant->room),
+							   PointerGetDatum(entrant->channel), row) &&
+		presence_liveness_is_live(row->channel, strlen(row->channel),
+								  row->last_seen, current_cutoff());
+}
+
+/*
+ * Raise an error if the rules keep an entrant out, and make the room.  Who is in
+ * already is not asked again, except as another user.  Returns what was asked;
+ * "row" is used for a moment.
+ */
+static PresenceAsked
+admit(const PresenceEntrant *entrant, PresenceRow *row)
+{
+	PresenceAdmission admission;
+	bool		in;
+
+	if (!presence_admission_prepare(&admission,
+									presence_store_enter_room(PointerGetDatum(entrant->room)),
+									entrant->user))
+		return PRESENCE_ASKED_ALL;
+	presence_admission_lock(&admission, entrant->room, entrant->user);
+	in = is_in(entrant, row);
+	if (!in || user_differs(entrant, row))
+		presence_admission_check(&admission, entrant->room, entrant->user,
+								 in ? PRESENCE_ENTRANCE_USER : PRESENCE_ENTRANCE_EXPIRED);
+	return in ? PRESENCE_ASKED_USER : PRESENCE_ASKED_ALL;
+}
+
+/*
+ * The same where policies apply to the caller: they speak first, so that the
+ * rules of a room that is not his tell him nothing.  The row, once it is
+ * written, is asked about (triggers.c); only the lock is taken in time.
+ */
+static PresenceAsked
+admit_later(const PresenceEntrant *entrant)
+{
+	PresenceAdmission admission;
+	PresenceRoomRules rules = {0};
+
+	if (presence_store_find_room(PointerGetDatum(entrant->room), &rules) &&
+		presence_admission_prepare(&admission, rules, entrant->user))
+		presence_admission_lock(&admission, entrant->room, entrant->user);
+	return PRESENCE_ASKED_NOTHING;
+}
+
+/* Pin a channel that enters a room; "beat" makes it a sign of life. */
+static PresenceEntryStatus
+begin(text *channel, bool beat)
+{
+	return presence_pins_begin(VARDATA_ANY(channel), VARSIZE_ANY_EXHDR(channel),
+							   presence_clock_now(), current_cutoff(), beat);
+}
+
+/*
+ * Add a channel to a room; whether that is new.  "row" gets the presence as
+ * it stands, seen now.
+ */
+bool
+presence_membership_add(const PresenceEntrant *entrant, PresenceRow *row)
+{
+	TimestampTz wall = presence_clock_wall();
+	PresenceTicket ticket = {entrant->room, entrant->channel, entrant->user};
+	PresenceEntryStatus status;
+	bool		inserted;
+
+	ticket.rules = presence_admission_rules();
+	ticket.asked = presence_permission_touch_is_free() ? admit(entrant, row) :
+		admit_later(entrant);
+	presence_intent_push_ticket(&ticket);
+	presence_removal_expire_previous(entrant->channel);
+	status = begin(entrant->channel, false);
+	inserted = insert_or_replace(entrant, wall, status == PRESENCE_ENTRY_ALIVE, row);
+	presence_intent_pop();
+	if (!inserted)
+		(void) begin(entrant->channel, true);
+	if (status == PRESENCE_ENTRY_NO_SPACE)
+		(void) presence_heartbeat_write(PointerGetDatum(entrant->channel), wall, DT_NOBEGIN);
+	row->last_seen = wall;
+	return inserted;
+}
+
+/*
+ * Merge keys into the meta of a presence; false: it is gone, or policies or a
+ * trigger leave it as it is.  Between two statements others may change it.
+ */
+static bool
+merge_meta(text *room, text *channel, Jsonb *meta)
+{
+	Datum		room_datum = PointerGetDatum(room);
+	Datum		channel_datum = PointerGetDatum(channel);
+	Datum		meta_datum = PointerGetDatum(meta);
+
+	for (int attempt = 0; attempt < MAX_HINDERED_ATTEMPTS; attempt++)
+	{
+		PresenceRow row;
+
+		if (presence_store_merge_meta(room_datum, channel_datum, meta_datum))
+			return true;
+		if (presence_store_has_meta(room_datum, channel_datum, meta_datum))
+			return presence_permission_may_update(room, channel);
+		if (!presence_store_find(room_datum, channel_datum, &row))
+			return false;
+		CHECK_FOR_INTERRUPTS();
+	}
+	return false;
+}
+
+/*
+ * Merge keys into the meta of a live presence; false: there is none, or it
+ * cannot be changed.
+ */
+bool
+presence_membership_update(text *room, text *channel, Jsonb *meta)
+{
+	PresenceRow row;
+	PresenceTime cutoff = current_cutoff();
+
+	if (!presence_store_find(PointerGetDatum(room), PointerGetDatum(channel), &row) ||
+		!presence_liveness_is_live(row.channel, strlen(row.channel),
+								   row.last_seen, cutoff) ||
+		!presence_permission_may_touch(channel))
+		return false;
+	if (presence_heartbeat_touch_fastpath(channel) != PRESENCE_ENTRY_ALIVE)
+		(void) presence_heartbeat_touch_slowpath(channel);
+	return merge_meta(room, channel, meta);
+}

@@ -1,0 +1,31 @@
+/*-------------------------------------------------------------------------
+ *
+ * membership.h
+ *		How channels enter rooms, and what is changed of them there.
+ *
+ * All functions expect SPI to be connected.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PRESENCE_MEMBERSHIP_H
+#define PRESENCE_MEMBERSHIP_H
+
+#include "postgres.h"
+
+#include "tables/store_presences.h"
+#include "utils/jsonb.h"
+
+/* Who wants to enter; user and meta may be NULL. */
+typedef struct PresenceEntrant
+{
+	text	   *room;
+	text	   *channel;
+	text	   *user;
+	Jsonb	   *meta;
+} PresenceEntrant;
+
+extern bool presence_membership_add(const PresenceEntrant *entrant,
+									PresenceRow *row);
+extern bool presence_membership_update(text *room, text *channel, Jsonb *meta);
+
+#endif							/* PRESENCE_MEMBERSHIP_H */

@@ -1,0 +1,502 @@
+/*-------------------------------------------------------------------------
+ *
+ * triggers.c
+ *		The triggers that see each change of presences and people.
+ *
+ * They note every change as a hint (hint.h), whoever makes it: a function of
+ * the extension, plain SQL, COPY, a replication worker.  A row is checked here,
+ * as a function would have checked its arguments, and the rules are asked
+ * (admission.c) about who enters by it, unless the function that wrote it has
+ * asked them (intent.h).  The triggers fire after WITH CHECK, so policies speak
+ * first.
+ *
+ * Anybody who may execute a trigger function may put it on a table of his own,
+ * so nothing is believed of the table before it has been looked at.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/detoast.h"
+#include "access/htup_details.h"
+#include "base/compat.h"
+#include "base/guc.h"
+#include "base/json.h"
+#include "base/name.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "commands/extension.h"
+#include "commands/sequence.h"
+#include "commands/trigger.h"
+#include "mb/pg_wchar.h"
+#include "members/admission.h"
+#include "members/intent.h"
+#include "members/pins.h"
+#include "members/xact.h"
+#include "shared/liveness.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/jsonb.h"
+#include "utils/rel.h"
+
+PG_FUNCTION_INFO_V1(presence_capture_row);
+PG_FUNCTION_INFO_V1(presence_renew_id);
+PG_FUNCTION_INFO_V1(presence_capture_truncate);
+PG_FUNCTION_INFO_V1(presence_capture_person);
+
+/* Columns of presence.people. */
+enum
+{
+	PERSON_USER = 1,
+	PERSON_STATUS,
+	PERSON_MESSAGE
+};
+
+/* Columns of presence.presences. */
+enum
+{
+	COLUMN_ID = 1,
+	COLUMN_ROOM,
+	COLUMN_CHANNEL,
+	COLUMN_USER,
+	COLUMN_META,
+	COLUMN_JOINED_AT,
+	COLUMN_LAST_SEEN
+};
+
+/* A text column of a row as a value. */
+static PresenceValue
+row_text(HeapTuple row, TupleDesc desc, int column)
+{
+	PresenceValue value = {NULL, 0};
+	bool		isnull;
+	Datum		datum = heap_getattr(row, column, desc, &isnull);
+
+	if (!isnull)
+	{
+		text	   *txt = DatumGetTextPP(datum);
+
+		value.data = VARDATA_ANY(txt);
+		value.length = VARSIZE_ANY_EXHDR(txt);
+	}
+	return value;
+}
+
+/* Whether two values are the same. */
+static bool
+same_value(PresenceValue a, PresenceValue b)
+{
+	if (a.data == NULL || b.data == NULL)
+		return a.data == b.data;
+	return a.length == b.length && memcmp(a.data, b.data, a.length) == 0;
+}
+
+/* Whether a column has the same value in two rows. */
+static bool
+same_column(HeapTuple a, HeapTuple b, TupleDesc desc, int column)
+{
+	bool		anull,
+				bnull;
+	Datum		adatum = heap_getattr(a, column, desc, &anull);
+	Datum		bdatum = heap_getattr(b, column, desc, &bnull);
+	Form_pg_attribute att = TupleDescAttr(desc, column - 1);
+
+	if (anull || bnull)
+		return anull == bnull;
+	if (att->attlen == -1)
+	{
+		adatum = PointerGetDatum(PG_DETOAST_DATUM(adatum));
+		bdatum = PointerGetDatum(PG_DETOAST_DATUM(bdatum));
+	}
+	return datumIsEqual(adatum, bdatum, att->attbyval, att->attlen);
+}
+
+/* The id of a row. */
+static int64
+row_id(HeapTuple row, TupleDesc desc)
+{
+	bool		isnull;
+
+	return DatumGetInt64(heap_getattr(row, COLUMN_ID, desc, &isnull));
+}
+
+/* Fill in which presence a hint is about. */
+static void
+fill_key(PresenceValue *fields, HeapTuple row, TupleDesc desc)
+{
+	memset(fields, 0, sizeof(PresenceValue) * PRESENCE_NFIELDS);
+	fields[PRESENCE_FIELD_ROOM] = row_text(row, desc, COLUMN_ROOM);
+	fields[PRESENCE_FIELD_CHANNEL] = row_text(row, desc, COLUMN_CHANNEL);
+	fields[PRESENCE_FIELD_USER] = row_text(row, desc, COLUMN_USER);
+}
+
+/* Raise an error unless listeners can read a name. */
+static void
+check_encoding(const PresenceValue *value, const char *column)
+{
+	if (!presence_json_is_text(value->data, value->length))
+		ereport(ERROR,
+				(errcode(ERRCODE_CHARACTER_NOT_IN_REPERTOIRE),
+				 errmsg("column \"%s\" of presence.presences must hold valid UTF-8", column),
+				 errdetail("The value has %d bytes.", value->length),
+				 errhint("Write names in UTF-8: the encoding of the database is SQL_ASCII, and listeners could not read others.")));
+}
+
+/* Raise an error unless a column holds a name of 1 to 255 characters. */
+static void
+check_name(const PresenceValue *value, const char *column)
+{
+	int			length;
+
+	check_encoding(value, column);
+	if (value->length > 0 && value->length <= PRESENCE_MAX_NAME_CHARS)
+		return;
+	length = pg_mbstrlen_with_len(value->data, value->length);
+	if (length > 0 && length <= PRESENCE_MAX_NAME_CHARS)
+		return;
+	ereport(ERROR,
+			(errcode(length == 0 ? ERRCODE_INVALID_PARAMETER_VALUE :
+					 ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
+			 errmsg("column \"%s\" of presence.presences must hold 1 to %d characters",
+					column, PRESENCE_MAX_NAME_CHARS),
+			 errdetail("The value has %d characters.", length),
+			 errhint("Use a shorter name, such as a hash of the long one.")));
+}
+
+/*
+ * Raise an error unless a row is as the functions of the extension would have
+ * written it.  Check constraints could do this, but every statement would
+ * read them from the catalogs anew.
+ */
+static void
+check_row(HeapTuple row, TupleDesc desc, const PresenceValue *fields)
+{
+	bool		isnull;
+	Datum		meta = heap_getattr(row, COLUMN_META, desc, &isnull);
+
+	check_name(&fields[PRESENCE_FIELD_ROOM], "room");
+	check_name(&fields[PRESENCE_FIELD_CHANNEL], "channel_name");
+	if (fields[PRESENCE_FIELD_USER].data)
+		check_name(&fields[PRESENCE_FIELD_USER], "user_id");
+	if (!isnull && !JB_ROOT_IS_OBJECT(DatumGetJsonbP(meta)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("column \"meta\" of presence.presences must hold a JSON object"),
+				 errdetail("The value is a JSON array or a scalar."),
+				 errhint("Wrap it, as in {\"value\": 1}.")));
+}
+
+/* Whether a text, NULL or not, is the same as a value. */
+static bool
+same_text(text *txt, const PresenceValue *value)
+{
+	PresenceValue other = {NULL, 0};
+
+	if (txt)
+	{
+		other.data = VARDATA_ANY(txt);
+		other.length = VARSIZE_ANY_EXHDR(txt);
+	}
+	return same_value(other, *value);
+}
+
+/* A value as a text; NULL: none. */
+static text *
+value_text(const PresenceValue *value)
+{
+	return value->data ? cstring_to_text_with_len(value->data, value->length) : NULL;
+}
+
+/*
+ * Who enters by a row, or is in by it as another user than before, has to pass
+ * the rules, unless whoever wrote the row has asked them.  The row is there, so
+ * policies have spoken.  Returns which state of the rules let him in.
+ */
+static uint64
+admit(const PresenceValue *fields, PresenceEntrance entrance)
+{
+	const PresenceTicket *ticket = presence_intent_ticket();
+	bool		expected;
+
+	expected = ticket && same_text(ticket->room, &fields[PRESENCE_FIELD_ROOM]) &&
+		same_text(ticket->channel, &fields[PRESENCE_FIELD_CHANNEL]);
+	if (expected && same_text(ticket->user, &fields[PRESENCE_FIELD_USER]) &&
+		ticket->asked >= (entrance == PRESENCE_ENTRANCE_USER ? PRESENCE_ASKED_USER : PRESENCE_ASKED_ALL))
+		return ticket->rules;
+	return presence_admission_admit_row(value_text(&fields[PRESENCE_FIELD_ROOM]),
+										value_text(&fields[PRESENCE_FIELD_USER]),
+										entrance, expected);
+}
+
+/* Whether the channel of a row counts as alive. */
+static bool
+is_live(HeapTuple row, TupleDesc desc, const PresenceValue *channel)
+{
+	bool		isnull;
+	Datum		last_seen = heap_getattr(row, COLUMN_LAST_SEEN, desc, &isnull);
+
+	return presence_liveness_is_live(channel->data, channel->length,
+									 DatumGetTimestampTz(last_seen),
+									 presence_liveness_cutoff(presence_clock_now(),
+															  presence_liveness_max_age()));
+}
+
+/* A row was inserted. */
+static void
+note_join(HeapTuple row, TupleDesc desc)
+{
+	PresenceValue fields[PRESENCE_NFIELDS];
+	PresenceTime now = presence_clock_now();
+	PresenceHint *hint;
+
+	fill_key(fields, row, desc);
+	check_row(row, desc, fields);
+	(void) presence_pins_begin(fields[PRESENCE_FIELD_CHANNEL].data,
+							   fields[PRESENCE_FIELD_CHANNEL].length, now,
+							   presence_liveness_cutoff(now, presence_liveness_max_age()),
+							   true);
+	hint = presence_hint_make(PRESENCE_HINT_JOIN, row_id(row, desc), fields);
+	hint->rules = admit(fields, is_live(row, desc, &fields[PRESENCE_FIELD_CHANNEL]) ?
+						PRESENCE_ENTRANCE_LIVE : PRESENCE_ENTRANCE_EXPIRED);
+	presence_xact_note(hint);
+}
+
+/* The newest sign of life of the channel of a row. */
+static TimestampTz
+newest_sign(HeapTuple row, TupleDesc desc, const PresenceValue *channel)
+{
+	bool		isnull;
+	Datum		last_seen = heap_getattr(row, COLUMN_LAST_SEEN, desc, &isnull);
+
+	return presence_clock_to_timestamp(presence_liveness_seen(channel->data,
+															  channel->length,
+															  DatumGetTimestampTz(last_seen)));
+}
+
+/* A row was deleted. */
+static void
+note_leave(HeapTuple row, TupleDesc desc)
+{
+	PresenceValue fields[PRESENCE_NFIELDS];
+	PresenceHint *hint;
+	bool		truncated = false;
+	bool		isnull;
+	Datum		meta = heap_getattr(row, COLUMN_META, desc, &isnull);
+
+	fill_key(fields, row, desc);
+	if (!isnull && presence_notify_meta)
+	{
+		truncated = toast_raw_datum_size(meta) > PRESENCE_HINT_MAX_META;
+		if (!truncated)
+		{
+			Jsonb	   *jsonb = DatumGetJsonbP(meta);
+
+			fields[PRESENCE_FIELD_META].data = (char *) jsonb;
+			fields[PRESENCE_FIELD_META].length = VARSIZE(jsonb);
+		}
+	}
+	hint = presence_hint_make(PRESENCE_HINT_LEAVE, row_id(row, desc), fields);
+	hint->reason = presence_intent_reason();
+	hint->truncated = truncated;
+	hint->joined_at = DatumGetTimestampTz(heap_getattr(row, COLUMN_JOINED_AT,
+													   desc, &isnull));
+	hint->last_seen = newest_sign(row, desc, &fields[PRESENCE_FIELD_CHANNEL]);
+	presence_xact_note(hint);
+}
+
+/*
+ * Whoever brings a dead row back to life by its last_seen takes a place anew.  A
+ * heartbeat does not: it finds none that is dead.
+ */
+static void
+note_revival(HeapTuple before, HeapTuple after, TupleDesc desc,
+			 const PresenceValue *fields)
+{
+	const PresenceValue *channel = &fields[PRESENCE_FIELD_CHANNEL];
+
+	if (!same_column(before, after, desc, COLUMN_LAST_SEEN) &&
+		!is_live(before, desc, channel) && is_live(after, desc, channel))
+		(void) admit(fields, PRESENCE_ENTRANCE_LIVE);
+}
+
+/* A row was changed: a rename leaves and joins, a heartbeat is no news. */
+static void
+note_update(HeapTuple before, HeapTuple after, TupleDesc desc)
+{
+	PresenceValue fields[PRESENCE_NFIELDS];
+	PresenceValue previous = row_text(before, desc, COLUMN_USER);
+	PresenceHint *hint;
+
+	fill_key(fields, after, desc);
+	if (row_id(before, desc) != row_id(after, desc) ||
+		!same_value(row_text(before, desc, COLUMN_ROOM),
+					fields[PRESENCE_FIELD_ROOM]) ||
+		!same_value(row_text(before, desc, COLUMN_CHANNEL),
+					fields[PRESENCE_FIELD_CHANNEL]))
+	{
+		note_leave(before, desc);
+		note_join(after, desc);
+		return;
+	}
+	note_revival(before, after, desc, fields);
+	if (same_value(previous, fields[PRESENCE_FIELD_USER]) &&
+		same_column(before, after, desc, COLUMN_META))
+		return;
+	check_row(after, desc, fields);
+	fields[PRESENCE_FIELD_PREVIOUS] = previous;
+	hint = presence_hint_make(PRESENCE_HINT_UPDATE, row_id(after, desc), fields);
+	if (!same_value(previous, fields[PRESENCE_FIELD_USER]))
+	{
+		hint->rules = admit(fields, PRESENCE_ENTRANCE_USER);
+		hint->last_seen = newest_sign(after, desc, &fields[PRESENCE_FIELD_CHANNEL]);
+	}
+	presence_xact_note(hint);
+}
+
+/* A table, and the types of its first columns, on which the triggers rely. */
+typedef struct WatchedTable
+{
+	const char *name;
+	int			ncolumns;
+	Oid			types[COLUMN_LAST_SEEN];
+} WatchedTable;
+
+static const WatchedTable presences_table = {
+	"presences", COLUMN_LAST_SEEN,
+	{INT8OID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
+};
+
+static const WatchedTable people_table = {
+	"people", PERSON_MESSAGE, {TEXTOID, TEXTOID, TEXTOID}
+};
+
+/* Whether a relation is a table of the extension, as it was created. */
+static bool
+is_table(Relation relation, const WatchedTable *table)
+{
+	TupleDesc	desc = RelationGetDescr(relation);
+
+	if (strcmp(RelationGetRelationName(relation), table->name) != 0 ||
+		RelationGetNamespace(relation) != get_namespace_oid("presence", true) ||
+		desc->natts < table->ncolumns)
+		return false;
+	for (int i = 0; i < table->ncolumns; i++)
+		if (TupleDescAttr(desc, i)->atttypid != table->types[i])
+			return false;
+	return true;
+}
+
+/*
+ * Raise an error unless called as a trigger as the install script does: anybody
+ * who may execute the function may put it on a table of his own.
+ */
+static TriggerData *
+check_trigger(FunctionCallInfo fcinfo, TriggerEvent timing, bool row,
+			  const WatchedTable *table)
+{
+	TriggerData *data = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) ||
+		(data->tg_event & TRIGGER_EVENT_TIMINGMASK) != timing ||
+		(timing == TRIGGER_EVENT_BEFORE && !TRIGGER_FIRED_BY_UPDATE(data->tg_event)) ||
+		(TRIGGER_FIRED_FOR_ROW(data->tg_event) != 0) != row ||
+		!is_table(data->tg_relation, table))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("this function serves the triggers of the tables of presence only"),
+				 errhint("Leave the triggers, and the columns of the tables, as CREATE EXTENSION presence made them.")));
+	return data;
+}
+
+/*
+ * presence.capture_row() returns trigger
+ *
+ * Notes an inserted, changed or deleted presence.
+ */
+Datum
+presence_capture_row(PG_FUNCTION_ARGS)
+{
+	TriggerData *data = check_trigger(fcinfo, TRIGGER_EVENT_AFTER, true, &presences_table);
+	TupleDesc	desc = RelationGetDescr(data->tg_relation);
+
+	if (TRIGGER_FIRED_BY_INSERT(data->tg_event))
+		note_join(data->tg_trigtuple, desc);
+	else if (TRIGGER_FIRED_BY_DELETE(data->tg_event))
+		note_leave(data->tg_trigtuple, desc);
+	else
+		note_update(data->tg_trigtuple, data->tg_newtuple, desc);
+	return PointerGetDatum(NULL);
+}
+
+/*
+ * presence.renew_id() returns trigger
+ *
+ * A presence that plain SQL moves to another room or channel leaves and joins.
+ * It gets a new id for that: each id joins once and leaves once, so that it
+ * cannot matter in which order the hints come.
+ */
+Datum
+presence_renew_id(PG_FUNCTION_ARGS)
+{
+	TriggerData *data = check_trigger(fcinfo, TRIGGER_EVENT_BEFORE, true, &presences_table);
+	TupleDesc	desc = RelationGetDescr(data->tg_relation);
+	HeapTuple	before = data->tg_trigtuple;
+	HeapTuple	after = data->tg_newtuple;
+	int			column = COLUMN_ID;
+	bool		isnull = false;
+	Datum		id;
+
+	if (same_column(before, after, desc, COLUMN_ROOM) &&
+		same_column(before, after, desc, COLUMN_CHANNEL))
+		return PointerGetDatum(after);
+	id = Int64GetDatum(nextval_internal(presence_compat_identity_sequence(data->tg_relation, COLUMN_ID),
+										false));
+	return PointerGetDatum(heap_modify_tuple_by_cols(after, desc, 1, &column,
+													 &id, &isnull));
+}
+
+/*
+ * presence.capture_truncate() returns trigger
+ *
+ * Notes that every presence is gone.
+ */
+Datum
+presence_capture_truncate(PG_FUNCTION_ARGS)
+{
+	PresenceValue fields[PRESENCE_NFIELDS] = {0};
+
+	(void) check_trigger(fcinfo, TRIGGER_EVENT_AFTER, false, &presences_table);
+	if (creating_extension)
+		presence_xact_note_creation();
+	else
+		presence_xact_note(presence_hint_make(PRESENCE_HINT_RESYNC, 0, fields));
+	return PointerGetDatum(NULL);
+}
+
+/*
+ * presence.capture_person() returns trigger
+ *
+ * Notes that a chosen status or message changed, with what it was.
+ */
+Datum
+presence_capture_person(PG_FUNCTION_ARGS)
+{
+	TriggerData *data = check_trigger(fcinfo, TRIGGER_EVENT_AFTER, true, &people_table);
+	TupleDesc	desc = RelationGetDescr(data->tg_relation);
+	HeapTuple	before = TRIGGER_FIRED_BY_INSERT(data->tg_event) ? NULL :
+		data->tg_trigtuple;
+	HeapTuple	after = TRIGGER_FIRED_BY_INSERT(data->tg_event) ? data->tg_trigtuple :
+		TRIGGER_FIRED_BY_UPDATE(data->tg_event) ? data->tg_newtuple : NULL;
+	PresenceValue none = {NULL, 0};
+	PresenceValue fields[PRESENCE_NFIELDS] = {0};
+
+	fields[PRESENCE_FIELD_USER] = row_text(after ? after : before, desc, PERSON_USER);
+	fields[PRESENCE_FIELD_PREVIOUS] = before ? row_text(before, desc, PERSON_STATUS) : none;
+	fields[PRESENCE_FIELD_PAYLOAD] = before ? row_text(before, desc, PERSON_MESSAGE) : none;
+	if (!same_value(fields[PRESENCE_FIELD_PREVIOUS],
+					after ? row_text(after, desc, PERSON_STATUS) : none) ||
+		!same_value(fields[PRESENCE_FIELD_PAYLOAD],
+					after ? row_text(after, desc, PERSON_MESSAGE) : none))
+		presence_xact_note(presence_hint_make(PRESENCE_HINT_STATUS, 0, fields));
+	return PointerGetDatum(NULL);
+}

@@ -1,0 +1,531 @@
+/*-------------------------------------------------------------------------
+ *
+ * xact.c
+ *		Follows what the running transaction does to presences, and acts on it
+ *		when the transaction ends.
+ *
+ * Every change comes here as a hint (triggers.c).  Marks say where the hints of
+ * each subtransaction begin, so that a savepoint rolled back takes its hints
+ * along and one released hands them to its parent, at a cost that does not
+ * depend on how many there are.  With them go the channels that a subtransaction
+ * marked: they are released when it is rolled back, for their rows are there
+ * again.
+ *
+ * PRE_COMMIT is the last moment at which anything may fail.  There the hints
+ * are counted by channel, and a way is chosen: the queue, where a worker
+ * reads it, or NOTIFY by the transaction itself.  In the second case the hints
+ * go to the queue as well if one is open by then, marked as announced: a
+ * worker that counts who was announced must not miss any.  From PRE_COMMIT
+ * until the hints are in the queue the process shows its transaction id
+ * (backend.c), so that the worker can wait for hints of changes that it sees
+ * already.
+ *
+ * COMMIT and ABORT tell the registry and fill the queue.  An error there
+ * would bring the server down, so they only copy memory under LWLocks: all
+ * they need was allocated before, in TopTransactionContext, which still
+ * exists then.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "base/guc.h"
+#include "base/shmem.h"
+#include "members/intent.h"
+#include "members/pins.h"
+#include "members/self_announce.h"
+#include "members/xact.h"
+#include "miscadmin.h"
+#include "shared/backend.h"
+#include "shared/database.h"
+#include "shared/queue.h"
+#include "utils/memutils.h"
+
+/* A channel that the transaction has marked. */
+typedef struct PendingExpiry
+{
+	PresenceExpireMark mark;
+	bool		rowless;			/* no rows are left once this commits */
+} PendingExpiry;
+
+/* What a subtransaction has added begins after so many. */
+typedef struct PendingMark
+{
+	int			level;			/* its nesting level */
+	int			nhints;
+	int			nexpiries;
+} PendingMark;
+
+/* The running transaction; all zero when it has done nothing yet. */
+typedef struct PendingChanges
+{
+	MemoryContext context;		/* child of TopTransactionContext */
+	PresenceHint **hints;
+	int			nhints;
+	int			maxhints;
+	PendingExpiry *expiries;
+	int			nexpiries;
+	int			maxexpiries;
+	PendingMark *marks;			/* by level, the innermost last */
+	int			nmarks;
+	int			maxmarks;
+	TransactionId xid;			/* shown to the worker from PRE_COMMIT on */
+	bool		announced;		/* not to be announced by the worker */
+	bool		untold;			/* nor by the transaction itself */
+	bool		resynced;		/* it announced a resync, too */
+	PresenceTime expires_at;		/* when one whose rows beat would have died */
+	uint32		lost_count;			/* the resync was owed for so many lost_count */
+	bool		truncated;		/* the table was truncated */
+	bool		created;		/* the extension was created */
+	int			counts[PRESENCE_NCOUNTERS];
+	bool		changes_rules;	/* there are bans or deleted rooms */
+	bool		needs_worker;	/* there are bans that only it can enforce */
+} PendingChanges;
+
+static PendingChanges pending;
+
+/* ----------------------------------------------------------- what is pending */
+
+/* The memory of what is pending. */
+static MemoryContext
+pending_context(void)
+{
+	if (pending.context == NULL)
+		pending.context = AllocSetContextCreate(TopTransactionContext,
+												"presence xact",
+												ALLOCSET_DEFAULT_SIZES);
+	return pending.context;
+}
+
+/* Whether the running transaction has dealt with presences. */
+bool
+presence_xact_is_active(void)
+{
+	return pending.context != NULL || presence_pins_is_active();
+}
+
+/* Have room for one more element in an array of "max" that has "count". */
+static void *
+have_room(void *array, int count, int *max, Size size)
+{
+	int			room = Max(*max * 2, 16);
+
+	if (count < *max)
+		return array;
+	array = array ? repalloc_huge(array, room * size) :
+		MemoryContextAlloc(pending_context(), room * size);
+	*max = room;
+	return array;
+}
+
+/* The same for a mark. */
+static void
+reserve_mark(void)
+{
+	pending.marks = have_room(pending.marks, pending.nmarks, &pending.maxmarks,
+							  sizeof(PendingMark));
+}
+
+/* The mark of the innermost subtransaction, at a level; NULL: it has none. */
+static PendingMark *
+last_mark(int level)
+{
+	PendingMark *mark;
+
+	if (pending.nmarks == 0)
+		return NULL;
+	mark = &pending.marks[pending.nmarks - 1];
+	return mark->level == level ? mark : NULL;
+}
+
+/* Mark where the running subtransaction begins, at the first that it adds. */
+static void
+set_mark(void)
+{
+	int			level = GetCurrentTransactionNestLevel();
+	PendingMark *mark;
+
+	if (last_mark(level))
+		return;
+	mark = &pending.marks[pending.nmarks];
+	mark->level = level;
+	mark->nhints = pending.nhints;
+	mark->nexpiries = pending.nexpiries;
+	pending.nmarks++;
+}
+
+/* Note a change of the running subtransaction; the hint is copied. */
+void
+presence_xact_note(PresenceHint *hint)
+{
+	PresenceHint *copy = MemoryContextAlloc(pending_context(), hint->size);
+
+	memcpy(copy, hint, hint->size);
+	pending.hints = have_room(pending.hints, pending.nhints, &pending.maxhints,
+							  sizeof(PresenceHint *));
+	reserve_mark();
+	set_mark();
+	pending.hints[pending.nhints++] = copy;
+}
+
+/*
+ * The extension is being created.  Nobody was announced, but entries of an
+ * earlier table may be left.
+ */
+void
+presence_xact_note_creation(void)
+{
+	(void) pending_context();
+	pending.truncated = true;
+	pending.created = true;
+}
+
+/*
+ * The transaction writes a sign of life into rows of a channel that dies at
+ * that time without it.  If it commits no sooner, listeners are to read again.
+ */
+void
+presence_xact_note_late_touch(PresenceTime expiry)
+{
+	if (pending.expires_at == 0 || expiry < pending.expires_at)
+		pending.expires_at = expiry;
+}
+
+/* Make room for one more expiry, before the channel is marked. */
+void
+presence_xact_reserve_expiry(void)
+{
+	pending.expiries = have_room(pending.expiries, pending.nexpiries,
+							   &pending.maxexpiries, sizeof(PendingExpiry));
+	reserve_mark();
+}
+
+/*
+ * The transaction has marked a channel; its end releases the entry.  Room
+ * must be reserved, so that nothing can fail between the two.
+ */
+int
+presence_xact_add_expiry(const PresenceExpireMark *mark)
+{
+	Assert(pending.nexpiries < pending.maxexpiries);
+	set_mark();
+	pending.expiries[pending.nexpiries].mark = *mark;
+	pending.expiries[pending.nexpiries].rowless = false;
+	return pending.nexpiries++;
+}
+
+/* Once this commits a marked channel has no rows: free its entry then. */
+void
+presence_xact_set_rowless(int expiry)
+{
+	pending.expiries[expiry].rowless = true;
+}
+
+/* --------------------------------------------------------- before the commit */
+
+/* Count a presence that joins or leaves. */
+static void
+count_change(const PresenceHint *hint, bool joins)
+{
+	const char *channel = presence_hint_text(hint, PRESENCE_FIELD_CHANNEL);
+
+	pending.counts[joins ? PRESENCE_ADDS :
+				   hint->reason == PRESENCE_REASON_EXPIRED ?
+				   PRESENCE_EXPIRATIONS : PRESENCE_LEAVES]++;
+	if (channel)				/* else it is too long for the registry, too */
+		presence_pins_count(channel, joins);
+}
+
+/* Count the hints by channel, for the registry and the statistics. */
+static void
+count_changes(int from)
+{
+	if (!presence_shmem_ready())
+		return;
+	for (int i = from; i < pending.nhints; i++)
+	{
+		const PresenceHint *hint = pending.hints[i];
+
+		CHECK_FOR_INTERRUPTS();
+		if (hint->stands_for == PRESENCE_HINT_RESYNC)
+			pending.truncated = true;
+		else if (hint->stands_for == PRESENCE_HINT_BAN)
+			pending.changes_rules = pending.needs_worker = true;
+		else if (hint->stands_for == PRESENCE_HINT_ROOM_DELETED)
+			pending.changes_rules = true;
+		else if (hint->stands_for == PRESENCE_HINT_JOIN ||
+				 hint->stands_for == PRESENCE_HINT_LEAVE)
+			count_change(hint, hint->stands_for == PRESENCE_HINT_JOIN);
+	}
+}
+
+/* Whether a worker will announce what is queued. */
+static bool
+worker_announces(PresenceDatabase *database)
+{
+	return presence_notify == PRESENCE_NOTIFY_AUTO && database &&
+		presence_queue_is_open(database);
+}
+
+/*
+ * Announce the changes from within the transaction.  What nobody is told of is
+ * made up for by a resync, once there is somebody to say it.
+ *
+ * What is written down while announcing may fire triggers of a user's, which
+ * may change presences: so until nothing new has come.
+ */
+static void
+announce_myself(PresenceDatabase *database)
+{
+	bool		resync = false;
+	int			done = 0;
+
+	pending.announced = true;
+	if (database && presence_notify != PRESENCE_NOTIFY_OFF)
+	{
+		resync = presence_queue_is_resync_pending(database, &pending.lost_count);
+		if (presence_notify == PRESENCE_NOTIFY_AUTO)
+			pending.counts[PRESENCE_FALLBACKS]++;
+	}
+	while (done < pending.nhints)
+	{
+		int			count = pending.nhints - done;
+		Size		size = count * sizeof(PresenceHint *);
+		PresenceHint **hints = MemoryContextAllocHuge(pending_context(), size);
+
+		if (done > 0)
+			count_changes(done);
+		memcpy(hints, pending.hints + done, size);
+		pending.untold |= !presence_self_announce(hints, count, resync && done == 0);
+		done += count;
+	}
+	pending.resynced = resync && !pending.untold;
+}
+
+/*
+ * Draw a ticket for the hints.  Whoever sees this transaction committed before
+ * its own PRE_COMMIT draws a later one.
+ */
+static void
+draw_ticket(PresenceDatabase *database)
+{
+	uint64		ticket = pg_atomic_fetch_add_u64(&database->tickets, 1);
+
+	for (int i = 0; i < pending.nhints; i++)
+		pending.hints[i]->ticket = ticket;
+}
+
+/* A ban took no lock because a worker would enforce it, and it has left. */
+static void
+refuse_ban(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 errmsg("could not ban the user now"),
+			 errdetail("The presence worker left while the ban was under way."),
+			 errhint("Repeat the transaction.")));
+}
+
+/* The transaction is about to commit: prepare all that must not fail later. */
+static void
+before_commit(void)
+{
+	PresenceDatabase *database;
+
+	if (pending.nhints == 0)
+		return;
+	database = presence_my_database();
+	count_changes(0);
+	if (!worker_announces(database))
+	{
+		if (pending.needs_worker)
+			refuse_ban();
+		announce_myself(database);
+	}
+	if (database)
+	{
+		draw_ticket(database);
+		pending.xid = GetTopTransactionId();
+		presence_backend_advertise_xid(pending.xid);
+	}
+}
+
+/* ------------------------------------------------------------- after the end */
+
+/* Tell the registry how the transaction ended. */
+static void
+settle_registry(bool committed)
+{
+	presence_pins_settle(committed);
+	for (int i = 0; i < pending.nexpiries; i++)
+		presence_registry_unmark(&pending.expiries[i].mark,
+								  committed && pending.expiries[i].rowless);
+	if (committed && pending.truncated && presence_shmem_ready())
+		presence_registry_invalidate(MyDatabaseId);
+}
+
+/* Forget the transaction; its memory goes with TopTransactionContext. */
+static void
+forget(void)
+{
+	presence_intent_forget();
+	memset(&pending, 0, sizeof(pending));
+}
+
+/* Put the hints where the worker finds them. */
+static void
+queue_hints(PresenceDatabase *database)
+{
+	bool		news;
+
+	/* Before the hints: who is let in from now on sees the new rules. */
+	if (pending.changes_rules)
+		pg_atomic_fetch_add_u64(&database->rules, 1);
+	news = presence_queue_push(database, pending.hints, pending.nhints,
+							   pending.xid, pending.announced);
+	if (pending.resynced)
+		presence_queue_resynced(database, pending.lost_count);
+	if (pending.untold)
+		presence_queue_set_resync_pending(database);
+	presence_backend_withdraw_xid();
+	for (int i = 0; i < PRESENCE_NCOUNTERS; i++)
+		if (pending.counts[i] > 0)
+			presence_database_add(database, i, pending.counts[i]);
+	if (news)
+		presence_database_wake_worker(database);
+	presence_database_want_worker(database);
+}
+
+/* Who read a room a moment ago may have missed somebody who is alive again. */
+static void
+announce_revival(PresenceDatabase *database)
+{
+	if (database == NULL || presence_clock_now() < pending.expires_at)
+		return;
+	presence_queue_set_resync_pending(database);
+	presence_database_wake_worker(database);
+}
+
+/* The transaction has committed.  Nothing here may fail. */
+static void
+after_commit(void)
+{
+	settle_registry(true);
+	if (TransactionIdIsValid(pending.xid))
+		queue_hints(presence_my_database());
+	if (pending.expires_at != 0)
+		announce_revival(presence_my_database());
+	if (pending.created)
+		presence_database_want_worker(presence_my_database());
+	forget();
+}
+
+/* The transaction has been rolled back.  Nothing here may fail. */
+static void
+after_abort(void)
+{
+	settle_registry(false);
+	if (TransactionIdIsValid(pending.xid))
+		presence_backend_withdraw_xid();
+	forget();
+}
+
+/*
+ * Refuse a two-phase commit, as NOTIFY does: nobody would announce it.  What was
+ * rolled back with a savepoint does not matter.
+ */
+static void
+before_prepare(void)
+{
+	if (pending.nhints > 0 || pending.truncated)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot PREPARE a transaction that has changed presences"),
+				 errdetail("A prepared transaction ends in another session, which could not announce the changes."),
+				 errhint("Commit the changes of presences in a transaction of their own.")));
+}
+
+/* ----------------------------------------------------------- subtransactions */
+
+/* A subtransaction has been released: its parent has what it did. */
+static void
+after_release(int level)
+{
+	PendingMark *mark = last_mark(level);
+
+	if (mark == NULL)
+		return;
+	if (pending.nmarks > 1 && mark[-1].level == level - 1)
+		pending.nmarks--;
+	else
+		mark->level = level - 1;
+}
+
+/* Drop what came after a mark, and the mark. */
+static void
+drop_since(const PendingMark *mark)
+{
+	while (pending.nhints > mark->nhints)
+		pfree(pending.hints[--pending.nhints]);
+	while (pending.nexpiries > mark->nexpiries)
+		presence_registry_unmark(&pending.expiries[--pending.nexpiries].mark,
+								  false);
+	pending.nmarks--;
+}
+
+/* A subtransaction has been rolled back: it has done nothing. */
+static void
+after_rollback(int level)
+{
+	PendingMark *mark = last_mark(level);
+
+	if (mark)
+		drop_since(mark);
+	presence_intent_roll_back(level);
+}
+
+/* ------------------------------------------------------------- the callbacks */
+
+/* Follow the transaction to its end. */
+static void
+follow_transaction(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+			before_commit();
+			break;
+		case XACT_EVENT_COMMIT:
+			after_commit();
+			break;
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PREPARE:	/* whatever it does, presences stay */
+			after_abort();
+			break;
+		case XACT_EVENT_PRE_PREPARE:
+			before_prepare();
+			break;
+		default:
+			break;
+	}
+}
+
+/* Follow a subtransaction to its end. */
+static void
+follow_subtransaction(SubXactEvent event, SubTransactionId mine,
+					  SubTransactionId parent, void *arg)
+{
+	if (event == SUBXACT_EVENT_COMMIT_SUB)
+		after_release(GetCurrentTransactionNestLevel());
+	else if (event == SUBXACT_EVENT_ABORT_SUB)
+		after_rollback(GetCurrentTransactionNestLevel());
+}
+
+/* Register the callbacks; once, when the library is loaded. */
+void
+presence_xact_install(void)
+{
+	RegisterXactCallback(follow_transaction, NULL);
+	RegisterSubXactCallback(follow_subtransaction, NULL);
+}

@@ -1,0 +1,26 @@
+/*-------------------------------------------------------------------------
+ *
+ * xact.h
+ *		What the running transaction does to presences.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PRESENCE_XACT_H
+#define PRESENCE_XACT_H
+
+#include "postgres.h"
+
+#include "base/hint.h"
+#include "shared/registry.h"
+
+extern void presence_xact_install(void);
+
+extern bool presence_xact_is_active(void);
+extern void presence_xact_note(PresenceHint *hint);
+extern void presence_xact_note_creation(void);
+extern void presence_xact_note_late_touch(PresenceTime expiry);
+extern void presence_xact_reserve_expiry(void);
+extern int	presence_xact_add_expiry(const PresenceExpireMark *mark);
+extern void presence_xact_set_rowless(int expiry);
+
+#endif							/* PRESENCE_XACT_H */

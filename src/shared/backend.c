@@ -1,0 +1,153 @@
+/*-------------------------------------------------------------------------
+ *
+ * backend.c
+ *		Lets each server process show what it is doing.
+ *
+ * There is one slot for every process that the server may have.  A process
+ * writes its own slot alone, so nothing here takes a lock: readers see every
+ * field whole and settle for a moment's delay.
+ *
+ * A slot outlives its process.  The touches counted in it belong to the
+ * database named beside them, until a process of another database takes the
+ * slot over and hands the old count to presence_database_add().
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "base/compat.h"
+#include "miscadmin.h"
+#include "shared/backend.h"
+#include "shared/database.h"
+#include "storage/shmem.h"
+#include "utils/snapmgr.h"
+
+static PresenceBackend *backends;
+static PresenceBackend *my_backend;
+
+/* How many processes the server may have. */
+static int
+count_backends(void)
+{
+	return MaxBackends + NUM_AUXILIARY_PROCS;
+}
+
+/* Bytes of shared memory that the slots need. */
+Size
+presence_backend_shmem_size(void)
+{
+	return mul_size(count_backends() + 1, sizeof(PresenceBackend));
+}
+
+/* Attach to the slots, emptying them when new. */
+void
+presence_backend_shmem_init(void *area, bool found)
+{
+	backends = (PresenceBackend *) CACHELINEALIGN(area);
+	if (found)
+		return;
+	for (int i = 0; i < count_backends(); i++)
+	{
+		pg_atomic_init_u32(&backends[i].xid, InvalidTransactionId);
+		pg_atomic_init_u32(&backends[i].database, InvalidOid);
+		pg_atomic_init_u64(&backends[i].touches, 0);
+	}
+}
+
+/* Take this process's slot over from whoever had it before. */
+static PresenceBackend *
+attach_backend(void)
+{
+	PresenceBackend *slot = &backends[presence_compat_proc_index()];
+	Oid			owner = pg_atomic_read_u32(&slot->database);
+
+	if (owner != MyDatabaseId)
+	{
+		if (OidIsValid(owner))
+			presence_database_add(presence_database_find(owner),
+								  PRESENCE_TOUCHES,
+								  pg_atomic_read_u64(&slot->touches));
+		pg_atomic_write_u64(&slot->touches, 0);
+		pg_atomic_write_u32(&slot->database, MyDatabaseId);
+	}
+	my_backend = slot;
+	return slot;
+}
+
+/* This process's slot. */
+static inline PresenceBackend *
+get_backend(void)
+{
+	return my_backend ? my_backend : attach_backend();
+}
+
+/* Count heartbeats of this process; without shared memory nobody counts. */
+void
+presence_backend_count_touches(uint64 touches)
+{
+	PresenceBackend *slot;
+
+	if (backends == NULL)
+		return;
+	slot = get_backend();
+	pg_atomic_write_u64(&slot->touches,
+						pg_atomic_read_u64(&slot->touches) + touches);
+}
+
+/* Heartbeats counted in the slots for a database. */
+uint64
+presence_backend_touches(Oid database)
+{
+	uint64		sum = 0;
+
+	for (int i = 0; i < count_backends(); i++)
+		if (pg_atomic_read_u32(&backends[i].database) == database)
+			sum += pg_atomic_read_u64(&backends[i].touches);
+	return sum;
+}
+
+/* Begin to count a database's heartbeats anew. */
+void
+presence_backend_reset_touches(Oid database)
+{
+	for (int i = 0; i < count_backends(); i++)
+		if (pg_atomic_read_u32(&backends[i].database) == database)
+			pg_atomic_write_u64(&backends[i].touches, 0);
+}
+
+/* Say that this transaction is about to commit and will queue events. */
+void
+presence_backend_advertise_xid(TransactionId xid)
+{
+	pg_atomic_write_u32(&get_backend()->xid, xid);
+	pg_memory_barrier();
+}
+
+/* Say that the events of this transaction are queued, or will not come. */
+void
+presence_backend_withdraw_xid(void)
+{
+	pg_memory_barrier();
+	pg_atomic_write_u32(&get_backend()->xid, InvalidTransactionId);
+}
+
+/*
+ * Whether a transaction of the database has ended for the snapshot while its
+ * events are not in the queue yet.
+ */
+bool
+presence_backend_late(Oid database, Snapshot snapshot)
+{
+	pg_memory_barrier();
+	for (int i = 0; i < count_backends(); i++)
+	{
+		TransactionId xid;
+
+		if (pg_atomic_read_u32(&backends[i].database) != database)
+			continue;
+		xid = pg_atomic_read_u32(&backends[i].xid);
+		if (TransactionIdIsValid(xid) && !XidInMVCCSnapshot(xid, snapshot))
+			return true;
+	}
+	return false;
+}

@@ -1,0 +1,287 @@
+/*-------------------------------------------------------------------------
+ *
+ * database.c
+ *		Keeps a record of each database in which presence is used.
+ *
+ * The record holds what the processes of that database share: numbers, counters,
+ * and what belongs to modules above this one, which say in database.h what is
+ * theirs.  Here stands what even the lowest of them need: to find the record, to
+ * count, and to ask for a worker.
+ *
+ * One LWLock, the control lock, guards the directory of records and the worker's
+ * slots in them (slot.c): a record may be freed only while its slot is empty and
+ * wanted by nobody, so the two cannot have a lock each.  It is held for a few
+ * instructions.  The other fields are atomic.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "base/shmem.h"
+#include "miscadmin.h"
+#include "shared/database.h"
+#include "storage/lwlock.h"
+#include "utils/timestamp.h"
+
+typedef struct PresenceDatabases
+{
+	uint64		epoch;			/* fixed at creation */
+	Latch	   *launcher;		/* lock; NULL: none runs */
+	PresenceDatabase records[PRESENCE_MAX_DATABASES];
+} PresenceDatabases;
+
+static PresenceDatabases *databases;
+static LWLock *control_lock;
+static PresenceDatabase *my_database;
+
+/* Bytes of shared memory that the records need. */
+Size
+presence_database_shmem_size(void)
+{
+	return sizeof(PresenceDatabases);
+}
+
+/* Empty a record and give it to a database. */
+static void
+init_record(PresenceDatabase *record, Oid oid)
+{
+	record->oid = oid;
+	record->worker_state = PRESENCE_WORKER_NONE;
+	record->worker_pid = 0;
+	record->worker_latch = NULL;
+	record->wanted = false;
+	record->holds = 0;
+	record->recheck_extension = false;
+	record->failures = 0;
+	record->retry_at = 0;
+	pg_atomic_init_u64(&record->floor, 0);
+	pg_atomic_init_u64(&record->grace_start_announced, 0);
+	pg_atomic_init_u64(&record->next_wakeup, 0);
+	pg_atomic_init_u64(&record->wall_offset, (uint64) presence_clock_wall_offset());
+	pg_atomic_init_u32(&record->loaded, PRESENCE_LOAD_PARTIAL);
+	pg_atomic_init_u32(&record->last_seen_rows, 1);
+	pg_atomic_init_u64(&record->tickets, 0);
+	pg_atomic_init_u64(&record->rules, 1);
+	for (int i = 0; i < PRESENCE_NSTREAMS; i++)
+		pg_atomic_init_u64(&record->seq[i], 0);
+	for (int i = 0; i < PRESENCE_NCOUNTERS; i++)
+		pg_atomic_init_u64(&record->counters[i], 0);
+	pg_atomic_write_u64(&record->counters[PRESENCE_STATS_RESET],
+						(uint64) GetCurrentTimestamp());
+}
+
+/* Attach to the records, creating them when new. */
+void
+presence_database_shmem_init(void *area, bool found)
+{
+	databases = area;
+	control_lock = &GetNamedLWLockTranche("presence_control")->lock;
+	if (found)
+		return;
+	if (!pg_strong_random(&databases->epoch, sizeof(databases->epoch)))
+		databases->epoch = (uint64) GetCurrentTimestamp();
+	databases->launcher = NULL;
+	for (int i = 0; i < PRESENCE_MAX_DATABASES; i++)
+		init_record(&databases->records[i], InvalidOid);
+}
+
+/* The control lock, for slot.c. */
+LWLock *
+presence_database_lock(void)
+{
+	return control_lock;
+}
+
+/* Number that marks this run of the server in events. */
+uint64
+presence_database_epoch(void)
+{
+	return databases->epoch;
+}
+
+/* The record of a database, or NULL. */
+PresenceDatabase *
+presence_database_find(Oid oid)
+{
+	for (int i = 0; i < PRESENCE_MAX_DATABASES; i++)
+		if (databases->records[i].oid == oid)
+			return &databases->records[i];
+	return NULL;
+}
+
+/* The same, taking a free one; NULL when all are taken.  The lock is held. */
+static PresenceDatabase *
+find_or_take(Oid oid)
+{
+	PresenceDatabase *record = presence_database_find(oid);
+
+	if (record == NULL)
+	{
+		record = presence_database_find(InvalidOid);
+		if (record)
+			init_record(record, oid);
+	}
+	return record;
+}
+
+/* The record of a database, taking a free one; NULL when all are taken. */
+PresenceDatabase *
+presence_database_get(Oid oid)
+{
+	PresenceDatabase *record = presence_database_find(oid);
+
+	if (record)
+		return record;
+	LWLockAcquire(control_lock, LW_EXCLUSIVE);
+	record = find_or_take(oid);
+	LWLockRelease(control_lock);
+	return record;
+}
+
+/* The record of this process's database; NULL without shared memory or record. */
+PresenceDatabase *
+presence_my_database(void)
+{
+	if (!presence_shmem_ready())
+		return NULL;
+	if (my_database == NULL || my_database->oid != MyDatabaseId)
+		my_database = presence_database_get(MyDatabaseId);
+	return my_database;
+}
+
+/* The record with an index; its oid says whether it is in use. */
+PresenceDatabase *
+presence_database_at(int index)
+{
+	return &databases->records[index];
+}
+
+/* The index of a record. */
+int
+presence_database_index(const PresenceDatabase *database)
+{
+	return database - databases->records;
+}
+
+/* Free the record of a database that is gone. */
+void
+presence_database_forget(Oid oid)
+{
+	PresenceDatabase *record;
+
+	LWLockAcquire(control_lock, LW_EXCLUSIVE);
+	record = presence_database_find(oid);
+	if (record && record->worker_state == PRESENCE_WORKER_NONE)
+		init_record(record, InvalidOid);
+	LWLockRelease(control_lock);
+}
+
+/* Free a record, unless somebody has come to want a worker there. */
+void
+presence_database_release(PresenceDatabase *database)
+{
+	LWLockAcquire(control_lock, LW_EXCLUSIVE);
+	if (!database->wanted && database->holds == 0 &&
+		database->worker_state == PRESENCE_WORKER_NONE)
+		init_record(database, InvalidOid);
+	LWLockRelease(control_lock);
+}
+
+/* Count; a database without a record is not counted. */
+void
+presence_database_add(PresenceDatabase *database, PresenceCounter counter,
+					  uint64 count)
+{
+	if (database)
+		pg_atomic_fetch_add_u64(&database->counters[counter], count);
+}
+
+/* Set a figure that is not a count. */
+void
+presence_database_set(PresenceDatabase *database, PresenceCounter counter,
+					  uint64 value)
+{
+	if (database)
+		pg_atomic_write_u64(&database->counters[counter], value);
+}
+
+/* Read a counter. */
+uint64
+presence_database_count(PresenceDatabase *database, PresenceCounter counter)
+{
+	return pg_atomic_read_u64(&database->counters[counter]);
+}
+
+/* Set every counter to zero. */
+void
+presence_database_reset_counters(PresenceDatabase *database)
+{
+	for (int i = 0; i < PRESENCE_NCOUNTERS; i++)
+		presence_database_set(database, i, 0);
+	presence_database_set(database, PRESENCE_STATS_RESET,
+						  (uint64) GetCurrentTimestamp());
+}
+
+/* Say where the launcher is to be woken; NULL when it ends. */
+void
+presence_database_set_launcher(Latch *latch)
+{
+	LWLockAcquire(control_lock, LW_EXCLUSIVE);
+	databases->launcher = latch;
+	LWLockRelease(control_lock);
+}
+
+/* Wake the launcher, where one runs. */
+void
+presence_database_wake_launcher(void)
+{
+	Latch	   *latch = databases->launcher;
+
+	if (latch)
+		SetLatch(latch);
+}
+
+/* Wake the worker of a database, where one runs. */
+void
+presence_database_wake_worker(PresenceDatabase *database)
+{
+	Latch	   *latch = database->worker_latch;
+
+	if (latch)
+		SetLatch(latch);
+}
+
+/*
+ * Ask for a worker where none runs.  Neither allocates nor fails, so that it
+ * may be called while a transaction commits.
+ */
+void
+presence_database_want_worker(PresenceDatabase *database)
+{
+	if (database == NULL ||
+		database->worker_state != PRESENCE_WORKER_NONE || database->wanted)
+		return;
+	LWLockAcquire(control_lock, LW_EXCLUSIVE);
+	if (database->worker_state == PRESENCE_WORKER_NONE)
+		database->wanted = true;
+	LWLockRelease(control_lock);
+	presence_database_wake_launcher();
+}
+
+/*
+ * Have a worker look into a database of which nothing may be known yet; false:
+ * all records are taken.  May be called while a transaction commits, too.
+ */
+bool
+presence_database_want_look(Oid oid)
+{
+	PresenceDatabase *record;
+
+	LWLockAcquire(control_lock, LW_EXCLUSIVE);
+	record = find_or_take(oid);
+	if (record && record->worker_state == PRESENCE_WORKER_NONE)
+		record->wanted = true;
+	LWLockRelease(control_lock);
+	presence_database_wake_launcher();
+	return record != NULL;
+}

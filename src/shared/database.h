@@ -1,0 +1,125 @@
+/*-------------------------------------------------------------------------
+ *
+ * database.h
+ *		What the processes of one database share.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PRESENCE_DATABASE_H
+#define PRESENCE_DATABASE_H
+
+#include "postgres.h"
+
+#include "base/clock.h"
+#include "port/atomics.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+
+#define PRESENCE_MAX_DATABASES 512
+
+typedef enum PresenceCounter
+{
+	PRESENCE_ADDS,
+	PRESENCE_TOUCHES,
+	PRESENCE_LEAVES,
+	PRESENCE_EXPIRATIONS,
+	PRESENCE_EVENTS,
+	PRESENCE_BULK_EVENTS,
+	PRESENCE_RESYNCS,
+	PRESENCE_FALLBACKS,
+	PRESENCE_LAST_EXPIRY_LAG,	/* microseconds; set, not counted */
+	PRESENCE_LAST_DRAIN,		/* TimestampTz; set, not counted */
+	PRESENCE_STATS_RESET,		/* TimestampTz; set, not counted */
+	PRESENCE_NCOUNTERS
+} PresenceCounter;
+
+/* The NOTIFY channels on which events are numbered, each on its own. */
+typedef enum PresenceNotifyStream
+{
+	PRESENCE_STREAM_CHANGED,
+	PRESENCE_STREAM_STATUS,
+	PRESENCE_STREAM_BROADCAST,
+	PRESENCE_NSTREAMS
+} PresenceNotifyStream;
+
+typedef enum PresenceWorkerState
+{
+	PRESENCE_WORKER_NONE,
+	PRESENCE_WORKER_STARTING,	/* the launcher has asked for it */
+	PRESENCE_WORKER_RUNNING
+} PresenceWorkerState;
+
+/* Whether every channel with rows has an entry in the registry. */
+typedef enum PresenceLoad
+{
+	PRESENCE_LOAD_PARTIAL,		/* some may have none */
+	PRESENCE_LOAD_COMPLETE,
+	PRESENCE_LOAD_RUNNING		/* that is being brought about */
+} PresenceLoad;
+
+/*
+ * "lock" is the control lock of database.c.  What it guards may be read
+ * without it where a moment's delay does no harm.
+ */
+typedef struct PresenceDatabase
+{
+	Oid			oid;			/* lock; InvalidOid: the record is free */
+
+	/* The worker's slot; lock.  Set by slot.c, "wanted" by database.c, too. */
+	PresenceWorkerState worker_state;
+	int			worker_pid;
+	Latch	   *worker_latch;	/* lies in a PGPROC, so it never dangles */
+	bool		wanted;
+	int			holds;			/* statements that keep the worker away */
+	bool		recheck_extension;		/* the extension may go; no lock */
+	int			failures;		/* ends of the worker by error in a row */
+	PresenceTime retry_at;		/* no start before */
+
+	/* Since when silence counts; set by liveness.c. */
+	pg_atomic_uint64 floor;		/* PresenceTime; signs of life count from here */
+	pg_atomic_uint64 grace_start_announced;	/* for which listeners read again */
+	pg_atomic_uint64 next_wakeup;	/* when the worker will be heard of, by the
+								 * machine's clock; 0: nobody knows */
+	pg_atomic_uint64 wall_offset;	/* as last seen */
+
+	pg_atomic_uint32 loaded;	/* PresenceLoad: the worker raises it, whoever
+								 * finds the registry full lowers it */
+	pg_atomic_uint32 last_seen_rows; /* a user may have more than one */
+	pg_atomic_uint64 tickets;	/* drawn by transactions that are to be told */
+	pg_atomic_uint64 rules;		/* rises with bans and deleted rooms, once they
+								 * are committed; begins with 1 */
+	pg_atomic_uint64 seq[PRESENCE_NSTREAMS]; /* of the last events delivered */
+
+	pg_atomic_uint64 counters[PRESENCE_NCOUNTERS];
+} PresenceDatabase;
+
+extern Size presence_database_shmem_size(void);
+extern void presence_database_shmem_init(void *area, bool found);
+
+extern PresenceDatabase *presence_database_find(Oid oid);
+extern PresenceDatabase *presence_database_get(Oid oid);
+extern PresenceDatabase *presence_my_database(void);
+extern PresenceDatabase *presence_database_at(int index);
+extern int	presence_database_index(const PresenceDatabase *database);
+extern void presence_database_forget(Oid oid);
+extern void presence_database_release(PresenceDatabase *database);
+extern uint64 presence_database_epoch(void);
+
+extern void presence_database_add(PresenceDatabase *database,
+								  PresenceCounter counter, uint64 count);
+extern void presence_database_set(PresenceDatabase *database,
+								  PresenceCounter counter, uint64 value);
+extern uint64 presence_database_count(PresenceDatabase *database,
+									  PresenceCounter counter);
+extern void presence_database_reset_counters(PresenceDatabase *database);
+
+extern void presence_database_set_launcher(Latch *latch);
+extern void presence_database_wake_launcher(void);
+extern void presence_database_wake_worker(PresenceDatabase *database);
+extern void presence_database_want_worker(PresenceDatabase *database);
+extern bool presence_database_want_look(Oid oid);
+
+/* For slot.c, and for nobody else. */
+extern LWLock *presence_database_lock(void);
+
+#endif							/* PRESENCE_DATABASE_H */

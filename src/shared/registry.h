@@ -1,0 +1,93 @@
+/*-------------------------------------------------------------------------
+ *
+ * registry.h
+ *		Heartbeats of channels, in shared memory.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PRESENCE_REGISTRY_H
+#define PRESENCE_REGISTRY_H
+
+#include "postgres.h"
+
+#include "base/clock.h"
+#include "base/name.h"
+#include "shared/database.h"
+
+/* What the registry knows of a channel. */
+typedef enum PresenceEntryStatus
+{
+	PRESENCE_ENTRY_ABSENT,		/* nothing */
+	PRESENCE_ENTRY_NO_SPACE,			/* nothing, and it has no room */
+	PRESENCE_ENTRY_UNVERIFIED,		/* beats, but its rows are not known committed */
+	PRESENCE_ENTRY_ALIVE,		/* beats, and has committed rows */
+	PRESENCE_ENTRY_EXPIRED			/* silent for too long, or being removed */
+} PresenceEntryStatus;
+
+/* What the registry knows of a channel at one moment. */
+typedef struct PresenceEntryView
+{
+	PresenceEntryStatus status;
+	PresenceTime seen;			/* newest sign of status; 0: none */
+	bool		revived;		/* from death, by a running transaction */
+} PresenceEntryView;
+
+/* An entry, and which of its successive owners is meant. */
+typedef struct PresenceEntryRef
+{
+	uint32		index;
+	uint32		generation;
+} PresenceEntryRef;
+
+/* What a transaction has done to a channel. */
+typedef struct PresenceEntryDelta
+{
+	bool		pinned;			/* it holds a pin */
+	PresenceEntryRef ref;		/* without: the entry before the commit */
+	bool		joined;			/* rows were added */
+	bool		changed;		/* or removed */
+	int			change;			/* rows added less rows removed */
+} PresenceEntryDelta;
+
+/* A sentence of death: on which entry, and its last sign of life. */
+typedef struct PresenceExpireMark
+{
+	PresenceEntryRef ref;
+	PresenceTime seen;
+} PresenceExpireMark;
+
+typedef void (*PresenceScanFunc) (void *arg, PresenceEntryRef ref,
+								  PresenceTime seen);
+
+extern bool presence_registry_is_complete(PresenceDatabase *database);
+extern PresenceEntryStatus presence_registry_touch(const PresenceName *name,
+											PresenceTime now,
+											PresenceTime cutoff);
+extern PresenceEntryView presence_registry_look(const PresenceName *name,
+												PresenceTime cutoff);
+extern PresenceEntryStatus presence_registry_begin(const PresenceName *name,
+											PresenceTime now,
+											PresenceTime cutoff, bool pin);
+extern PresenceEntryRef presence_registry_find(const PresenceName *name);
+extern void presence_registry_end(const PresenceName *name,
+								  const PresenceEntryDelta *delta, bool committed);
+extern PresenceEntryStatus presence_registry_load(const PresenceName *name,
+										   PresenceTime seen,
+										   PresenceTime cutoff, uint32 *changes);
+extern bool presence_registry_confirm(const PresenceName *name,
+									  PresenceTime seen, uint32 changes);
+extern void presence_registry_forget(const PresenceName *name, uint32 changes);
+extern void presence_registry_invalidate(Oid database);
+extern void presence_registry_clear(Oid database);
+
+extern bool presence_registry_mark_expiring(const PresenceName *name,
+									  uint32 own_pins, PresenceTime cutoff,
+									  PresenceExpireMark *mark, bool *counted);
+extern bool presence_registry_is_marked(const PresenceExpireMark *mark);
+extern void presence_registry_unmark(const PresenceExpireMark *mark, bool free);
+
+extern void presence_registry_scan(PresenceScanFunc visit, void *arg);
+extern char *presence_registry_read(PresenceEntryRef ref, PresenceTime *seen);
+extern uint64 presence_registry_count(Oid database);
+
+#endif							/* PRESENCE_REGISTRY_H */

@@ -1,0 +1,161 @@
+/*-------------------------------------------------------------------------
+ *
+ * extension.c
+ *		Knows the extension by the catalogs: its owner and its tables.
+ *
+ * What must be the same for everybody is asked as the owner of the extension,
+ * between presence_extension_become_owner() and
+ * presence_extension_become_caller(): past row-level security, and without a
+ * way to SET ROLE.  An error in between needs no care, since the end of the
+ * (sub)transaction makes the process the caller again.
+ *
+ * Locks of tables are those of PostgreSQL, and stay until the transaction ends.
+ * Nothing is remembered from one call to the next, for the extension may be
+ * dropped and made anew.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/table.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_extension.h"
+#include "catalog/pg_trigger.h"
+#include "commands/extension.h"
+#include "commands/trigger.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+#include "tables/extension.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+
+/* Whether the extension is there, as the running transaction sees it. */
+bool
+presence_extension_exists(void)
+{
+	return OidIsValid(get_extension_oid("presence", true));
+}
+
+/* Who owns the extension. */
+Oid
+presence_extension_owner(void)
+{
+	Relation	relation = table_open(ExtensionRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	Oid			owner = BOOTSTRAP_SUPERUSERID;
+
+	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber,
+				F_NAMEEQ, CStringGetDatum("presence"));
+	scan = systable_beginscan(relation, ExtensionNameIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+		owner = ((Form_pg_extension) GETSTRUCT(tuple))->extowner;
+	systable_endscan(scan);
+	table_close(relation, AccessShareLock);
+	return owner;
+}
+
+/* Act as the owner of the extension, past row-level security. */
+PresenceSession
+presence_extension_become_owner(void)
+{
+	PresenceSession caller;
+
+	GetUserIdAndSecContext(&caller.user, &caller.context);
+	SetUserIdAndSecContext(presence_extension_owner(),
+						   caller.context | SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_NOFORCE_RLS);
+	return caller;
+}
+
+/* Act as the caller again. */
+void
+presence_extension_become_caller(PresenceSession session)
+{
+	SetUserIdAndSecContext(session.user, session.context);
+}
+
+/* A table of the extension, by its name. */
+Oid
+presence_extension_table(const char *name)
+{
+	Oid			schema = get_namespace_oid("presence", true);
+	Oid			table = OidIsValid(schema) ? get_relname_relid(name, schema) :
+		InvalidOid;
+
+	if (!OidIsValid(table))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("table presence.%s does not exist", name),
+				 errhint("Run CREATE EXTENSION presence in this database.")));
+	return table;
+}
+
+/*
+ * Lock a table, unless others stand in the way for longer than "wait" says, in
+ * milliseconds, which gets what is left of it.  It is asked again and again
+ * rather than waited for: nobody queues behind who waits, and there is no error
+ * that would have to be caught.
+ */
+bool
+presence_extension_try_lock(const char *name, LOCKMODE mode, int *wait)
+{
+	Oid			table = presence_extension_table(name);
+
+	for (;;)
+	{
+		if (ConditionalLockRelationOid(table, mode))
+			return true;
+		if (*wait <= 0)
+			return false;
+		CHECK_FOR_INTERRUPTS();
+		pg_usleep(1000);
+		--*wait;
+	}
+}
+
+/* How many blocks a table has. */
+BlockNumber
+presence_extension_blocks(const char *name)
+{
+	Relation	relation = table_open(presence_extension_table(name), AccessShareLock);
+	BlockNumber blocks = RelationGetNumberOfBlocks(relation);
+
+	table_close(relation, NoLock);
+	return blocks;
+}
+
+/*
+ * A trigger of the user's own that can keep rows of a table from being
+ * inserted, or updated, in silence: its name, or NULL.
+ */
+char *
+presence_extension_suppressor(const char *name, bool insert)
+{
+	Relation	relation = table_open(presence_extension_table(name), AccessShareLock);
+	TriggerDesc *triggers = relation->trigdesc;
+	char	   *suppressor = NULL;
+
+	for (int i = 0; triggers && i < triggers->numtriggers; i++)
+	{
+		Trigger    *trigger = &triggers->triggers[i];
+
+		if (TRIGGER_FOR_BEFORE(trigger->tgtype) && TRIGGER_FOR_ROW(trigger->tgtype) &&
+			(insert ? TRIGGER_FOR_INSERT(trigger->tgtype) :
+			 TRIGGER_FOR_UPDATE(trigger->tgtype)) &&
+			trigger->tgenabled != TRIGGER_DISABLED &&
+			strcmp(trigger->tgname, "presence_renew_id") != 0)
+		{
+			suppressor = pstrdup(trigger->tgname);
+			break;
+		}
+	}
+	table_close(relation, AccessShareLock);
+	return suppressor;
+}

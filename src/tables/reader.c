@@ -1,0 +1,283 @@
+/*-------------------------------------------------------------------------
+ *
+ * reader.c
+ *		Answers the reading functions, in plans that depend on no statistics.
+ *
+ * Asked for a room or user that it does not know, the planner thinks of an
+ * average one.  Where one room holds nearly everybody the average is a good
+ * part of the table, and a room of five would be found by reading all of it.
+ * So these statements are planned as if reading a whole table were forbidden,
+ * once in a session, for whatever argument.  OFFSET 0 keeps an order that is
+ * wanted outside from making the whole of another index attractive.
+ *
+ * The switches hold while a plan is made and are given back before it runs:
+ * what policies call is planned as its session wants it.
+ *
+ * The statements run as whoever calls, in the snapshot of the calling
+ * statement, as SQL functions that are STABLE do.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "executor/tuptable.h"
+#include "funcapi.h"
+#include "jit/jit.h"
+#include "nodes/params.h"
+#include "optimizer/cost.h"
+#include "tables/reader.h"
+#include "tables/store.h"
+#include "tcop/dest.h"
+#include "utils/plancache.h"
+
+/* The live presences that a condition finds by an index. */
+#define LIVE(columns, condition) \
+	"(SELECT " columns " FROM presence.members m WHERE " condition " OFFSET 0) m"
+#define LIVE_IN_ROOM(columns)	LIVE(columns, "m.room " SQL_EQ " $1")
+
+/* A statement of one argument, prepared at its first use in a session. */
+typedef struct Question
+{
+	const char *sql;
+	Oid			argument;
+	SPIPlanPtr	plan;
+} Question;
+
+static Question questions[] = {
+	[PRESENCE_READ_LIST] = {
+		"SELECT m.id, m.room, m.channel_name, m.user_id, m.meta, m.joined_at, m.last_seen FROM "
+		LIVE_IN_ROOM("m.id, m.room, m.channel_name, m.user_id, m.meta, m.joined_at, m.last_seen")
+		" ORDER BY m.joined_at, m.id", TEXTOID
+	},
+	[PRESENCE_READ_USERS] = {
+		"SELECT m.user_id, pg_catalog.count(*), pg_catalog.min(m.joined_at), pg_catalog.max(m.last_seen),"
+		" (pg_catalog.array_agg(m.meta ORDER BY m.joined_at DESC, m.id DESC))[1] FROM "
+		LIVE_IN_ROOM("m.id, m.user_id, m.meta, m.joined_at, m.last_seen")
+		" WHERE m.user_id IS NOT NULL GROUP BY m.user_id ORDER BY 3, 1", TEXTOID
+	},
+	[PRESENCE_READ_COUNT] = {
+		"SELECT pg_catalog.count(*) FROM " LIVE_IN_ROOM(""), TEXTOID
+	},
+	[PRESENCE_READ_ANONYMOUS_COUNT] = {
+		"SELECT pg_catalog.count(*) FROM " LIVE_IN_ROOM("m.user_id")
+		" WHERE m.user_id IS NULL", TEXTOID
+	},
+	[PRESENCE_READ_COUNTS] = {
+		"SELECT pg_catalog.count(*), pg_catalog.count(DISTINCT m.user_id),"
+		" pg_catalog.count(*) FILTER (WHERE m.user_id IS NULL) FROM "
+		LIVE_IN_ROOM("m.user_id"), TEXTOID
+	},
+	[PRESENCE_READ_ROOMS] = {
+		"SELECT m.room FROM " LIVE("m.room", "m.channel_name " SQL_EQ " $1")
+		" ORDER BY m.room", TEXTOID
+	},
+	[PRESENCE_READ_USER_ROOMS] = {
+		"SELECT DISTINCT m.room FROM " LIVE("m.room", "m.user_id " SQL_EQ " $1")
+		" ORDER BY m.room", TEXTOID
+	},
+	[PRESENCE_READ_IS_ONLINE] = {
+		"SELECT EXISTS (SELECT FROM presence.members m WHERE m.user_id " SQL_EQ " $1)", TEXTOID
+	},
+	[PRESENCE_READ_ONLINE] = {
+		"SELECT m.user_id, pg_catalog.count(DISTINCT m.channel_name), pg_catalog.max(m.last_seen) FROM "
+		LIVE("m.user_id, m.channel_name, m.last_seen", "m.user_id " SQL_EQ " ANY ($1)")
+		" GROUP BY m.user_id ORDER BY m.user_id", TEXTARRAYOID
+	},
+	[PRESENCE_READ_STATUSES] = {
+		"SELECT u.user_id,"
+		" CASE WHEN l.connections " SQL_GT " 0 THEN COALESCE(p.chosen_status, 'online') ELSE 'offline' END,"
+		" p.chosen_status, p.custom_message,"
+		" CASE WHEN p.invisible THEN 0 ELSE l.connections END,"
+		" CASE WHEN p.invisible THEN p.chosen_at ELSE GREATEST(l.last_seen, s.last_seen) END"
+		" FROM pg_catalog.unnest($1) WITH ORDINALITY AS u (user_id, position)"
+		" CROSS JOIN LATERAL (SELECT pg_catalog.count(DISTINCT m.channel_name) AS connections,"
+		" pg_catalog.max(m.last_seen) AS last_seen FROM "
+		LIVE("m.channel_name, m.last_seen", "m.user_id " SQL_EQ " u.user_id") ") l"
+		" CROSS JOIN LATERAL (SELECT pg_catalog.max(g.last_seen) AS last_seen"
+		" FROM presence.user_last_seen g WHERE g.user_id " SQL_EQ " u.user_id) s"
+		" LEFT JOIN LATERAL (SELECT q.chosen_status, q.custom_message, q.chosen_at,"
+		" q.chosen_status " SQL_EQ " 'offline' AS invisible FROM presence.people q"
+		" WHERE q.user_id " SQL_EQ " u.user_id OFFSET 0) p ON true"
+		" ORDER BY u.position", TEXTARRAYOID
+	},
+};
+
+/* Settings of the session that the planner listens to. */
+typedef struct Settings
+{
+	bool		seqscan;
+	bool		indexscan;
+	bool		bitmapscan;
+	bool		jit;
+	int			cache_mode;
+} Settings;
+
+/* Receives the rows of an answer. */
+typedef struct Answer
+{
+	DestReceiver receiver;
+	Settings	settings;		/* of the session */
+	bool		planning;		/* they are to be given back */
+	Tuplestorestate *rows;		/* gets all of them; NULL: only one is wanted */
+	HeapTuple	row;			/* that one */
+	MemoryContext context;		/* where it is made */
+} Answer;
+
+/* Have plans be made that look into indexes, and once for all arguments. */
+static void
+begin_planning(Answer *answer)
+{
+	answer->settings.seqscan = enable_seqscan;
+	answer->settings.indexscan = enable_indexscan;
+	answer->settings.bitmapscan = enable_bitmapscan;
+	answer->settings.jit = jit_enabled;
+	answer->settings.cache_mode = plan_cache_mode;
+	answer->planning = true;
+	enable_seqscan = false;
+	enable_indexscan = true;
+	enable_bitmapscan = true;
+	jit_enabled = false;		/* what is forbidden counts as very expensive */
+	plan_cache_mode = PLAN_CACHE_MODE_FORCE_GENERIC_PLAN;
+}
+
+/* Give the session its settings back, once. */
+static void
+end_planning(Answer *answer)
+{
+	if (!answer->planning)
+		return;
+	answer->planning = false;
+	enable_seqscan = answer->settings.seqscan;
+	enable_indexscan = answer->settings.indexscan;
+	enable_bitmapscan = answer->settings.bitmapscan;
+	jit_enabled = answer->settings.jit;
+	plan_cache_mode = answer->settings.cache_mode;
+}
+
+/* The plan is made, and begins to run. */
+static void
+start_rows(DestReceiver *self, int operation, TupleDesc desc)
+{
+	end_planning((Answer *) self);
+}
+
+/* Take a row. */
+static bool
+receive_row(TupleTableSlot *slot, DestReceiver *self)
+{
+	Answer	   *answer = (Answer *) self;
+
+	if (answer->rows)
+		tuplestore_puttupleslot(answer->rows, slot);
+	else if (answer->row == NULL)
+	{
+		MemoryContext before = MemoryContextSwitchTo(answer->context);
+
+		answer->row = ExecCopySlotHeapTuple(slot);
+		MemoryContextSwitchTo(before);
+	}
+	return true;
+}
+
+static void
+end_rows(DestReceiver *self)
+{
+}
+
+/* Prepare a statement for the rest of the session, if it is not yet. */
+static SPIPlanPtr
+get_plan(Question *question)
+{
+	if (question->plan == NULL)
+	{
+		SPIPlanPtr	plan = SPI_prepare(question->sql, 1, &question->argument);
+
+		if (plan == NULL)
+			elog(ERROR, "SPI_prepare failed for \"%s\": %s", question->sql,
+				 SPI_result_code_string(SPI_result));
+		SPI_keepplan(plan);
+		question->plan = plan;
+	}
+	return question->plan;
+}
+
+/* Run a statement with its argument. */
+static void
+ask(Question *question, Datum argument, Answer *answer)
+{
+	SPIExecuteOptions options = {0};
+	ParamListInfo params = makeParamList(1);
+	SPIPlanPtr	plan = get_plan(question);
+	int			result;
+
+	params->params[0].value = argument;
+	params->params[0].isnull = false;
+	params->params[0].pflags = PARAM_FLAG_CONST;
+	params->params[0].ptype = question->argument;
+	options.params = params;
+	options.read_only = true;
+	options.dest = &answer->receiver;
+
+	begin_planning(answer);
+	result = SPI_execute_plan_extended(plan, &options);
+	if (result < 0)
+		elog(ERROR, "SPI failed for \"%s\": %s", question->sql,
+			 SPI_result_code_string(result));
+}
+
+/* Answer a question, with all rows or one. */
+static HeapTuple
+run(PresenceRead what, Datum argument, Tuplestorestate *rows)
+{
+	Answer		answer = {
+		{receive_row, start_rows, end_rows, end_rows, DestNone},
+		.rows = rows,
+		.context = CurrentMemoryContext
+	};
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	PG_TRY();
+	{
+		ask(&questions[what], argument, &answer);
+	}
+	PG_FINALLY();
+	{
+		end_planning(&answer);
+	}
+	PG_END_TRY();
+	SPI_finish();
+	return answer.row;
+}
+
+/* Return all rows of an answer; "flags" are those of InitMaterializedSRF(). */
+Datum
+presence_reader_return_rows(FunctionCallInfo fcinfo, PresenceRead what,
+							Datum argument, int flags)
+{
+	InitMaterializedSRF(fcinfo, flags);
+	(void) run(what, argument, ((ReturnSetInfo *) fcinfo->resultinfo)->setResult);
+	return (Datum) 0;
+}
+
+/* Read the first row, in the caller's memory context; NULL: there is none. */
+HeapTuple
+presence_reader_row(PresenceRead what, Datum argument)
+{
+	return run(what, argument, NULL);
+}
+
+/* Return the only row of an answer. */
+Datum
+presence_reader_return_row(FunctionCallInfo fcinfo, PresenceRead what,
+						   Datum argument)
+{
+	TupleDesc	desc;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	PG_RETURN_DATUM(heap_copy_tuple_as_datum(presence_reader_row(what, argument),
+											 BlessTupleDesc(desc)));
+}

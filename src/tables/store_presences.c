@@ -1,0 +1,489 @@
+/*-------------------------------------------------------------------------
+ *
+ * store_presences.c
+ *		The statements on presences, each a channel in a room.
+ *
+ * Rows are locked by channel, then room, whoever removes them or adds many
+ * channels to a room, so nobody waits for another in a circle.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/detoast.h"
+#include "access/xact.h"
+#include "base/hint.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "tables/store.h"
+#include "tables/store_presences.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+/* Every statement that locks more than one presence does so in this order. */
+#define LOCK_ORDER "p.channel_name, p.room"
+
+#define ROW_COLUMNS \
+	"p.id, p.room, p.channel_name, p.user_id, p.meta, p.joined_at, p.last_seen, p.ctid"
+
+static PresenceStatement insert_presence = {
+	"INSERT INTO presence.presences AS p"
+	" (room, channel_name, user_id, meta, joined_at, last_seen)"
+	" VALUES ($1, $2, $3, $4, $5, $5)"
+	" ON CONFLICT (room, channel_name) DO NOTHING RETURNING " ROW_COLUMNS,
+	5, {TEXTOID, TEXTOID, TEXTOID, JSONBOID, TIMESTAMPTZOID}
+};
+
+static PresenceStatement find_presence = {
+	"SELECT " ROW_COLUMNS " FROM presence.presences p"
+	" WHERE p.room " SQL_EQ " $1 AND p.channel_name " SQL_EQ " $2",
+	2, {TEXTOID, TEXTOID}
+};
+
+static PresenceStatement replace_presence = {
+	"UPDATE presence.presences AS p"
+	" SET user_id = COALESCE($3, p.user_id), meta = COALESCE($4, p.meta)"
+	" WHERE p.room " SQL_EQ " $1 AND p.channel_name " SQL_EQ " $2"
+	" RETURNING " ROW_COLUMNS,
+	4, {TEXTOID, TEXTOID, TEXTOID, JSONBOID}
+};
+
+/* The keys that the patch sets to null go; the others are laid over. */
+#define MERGED_META \
+	"((COALESCE(p.meta, '{}') OPERATOR(pg_catalog.||) $3) OPERATOR(pg_catalog.-)" \
+	" ARRAY(SELECT e.key FROM pg_catalog.jsonb_each($3) e" \
+	" WHERE pg_catalog.jsonb_typeof(e.value) " SQL_EQ " 'null'))"
+
+static PresenceStatement merge_meta = {
+	"UPDATE presence.presences AS p SET meta = " MERGED_META
+	" WHERE p.room " SQL_EQ " $1 AND p.channel_name " SQL_EQ " $2"
+	" AND NOT COALESCE(p.meta, '{}') " SQL_EQ " " MERGED_META,
+	3, {TEXTOID, TEXTOID, JSONBOID}
+};
+
+/* Whether such a patch would change nothing. */
+static PresenceStatement has_meta = {
+	"SELECT 1 FROM presence.presences p"
+	" WHERE p.room " SQL_EQ " $1 AND p.channel_name " SQL_EQ " $2"
+	" AND COALESCE(p.meta, '{}') " SQL_EQ " " MERGED_META,
+	3, {TEXTOID, TEXTOID, JSONBOID}
+};
+
+static PresenceStatement lock_presence = {
+	"SELECT " ROW_COLUMNS " FROM presence.presences p"
+	" WHERE p.room " SQL_EQ " $1 AND p.channel_name " SQL_EQ " $2 FOR UPDATE",
+	2, {TEXTOID, TEXTOID}
+};
+
+static PresenceStatement lock_channels = {
+	"SELECT " ROW_COLUMNS " FROM presence.presences p"
+	" WHERE p.channel_name " SQL_EQ " ANY ($1) ORDER BY " LOCK_ORDER " FOR UPDATE",
+	1, {TEXTARRAYOID}
+};
+
+static PresenceStatement lock_channels_skip = {
+	"SELECT " ROW_COLUMNS " FROM presence.presences p"
+	" WHERE p.channel_name " SQL_EQ " ANY ($1) ORDER BY " LOCK_ORDER " FOR UPDATE SKIP LOCKED",
+	1, {TEXTARRAYOID}
+};
+
+/* One statement for each way to ask: each has an index of its own. */
+#define LOCK_MEMBERS(more) \
+	"SELECT " ROW_COLUMNS " FROM presence.presences p" \
+	" WHERE p.room " SQL_EQ " $1" more " ORDER BY " LOCK_ORDER " FOR UPDATE"
+
+static PresenceStatement lock_room = {
+	LOCK_MEMBERS(""),
+	1, {TEXTOID}
+};
+
+static PresenceStatement lock_room_user = {
+	LOCK_MEMBERS(" AND p.user_id " SQL_EQ " $2"),
+	2, {TEXTOID, TEXTOID}
+};
+
+static PresenceStatement lock_room_channel = {
+	LOCK_MEMBERS(" AND p.channel_name " SQL_EQ " $3"),
+	3, {TEXTOID, TEXTOID, TEXTOID}
+};
+
+static PresenceStatement lock_room_user_channel = {
+	LOCK_MEMBERS(" AND p.user_id " SQL_EQ " $2 AND p.channel_name " SQL_EQ " $3"),
+	3, {TEXTOID, TEXTOID, TEXTOID}
+};
+
+static PresenceStatement lock_user = {
+	"SELECT " ROW_COLUMNS " FROM presence.presences p"
+	" WHERE p.user_id " SQL_EQ " $1 ORDER BY " LOCK_ORDER " FOR UPDATE",
+	1, {TEXTOID}
+};
+
+/* Presences that a ban is against, of some users or of all. */
+#define BANNED_PRESENCES \
+	" FROM presence.bans b JOIN presence.presences p ON p.user_id " SQL_EQ " b.user_id" \
+	" WHERE (b.room IS NULL OR b.room " SQL_EQ " p.room)" \
+	" AND b.until " SQL_GT " pg_catalog.clock_timestamp()"
+
+static PresenceStatement lock_banned = {
+	"SELECT " ROW_COLUMNS BANNED_PRESENCES " AND b.user_id " SQL_EQ " ANY ($1)"
+	" ORDER BY " LOCK_ORDER " LIMIT $2 FOR UPDATE OF p SKIP LOCKED",
+	2, {TEXTARRAYOID, INT8OID}
+};
+
+static PresenceStatement lock_all_banned = {
+	"SELECT " ROW_COLUMNS BANNED_PRESENCES
+	" ORDER BY " LOCK_ORDER " LIMIT $1 FOR UPDATE OF p SKIP LOCKED",
+	1, {INT8OID}
+};
+
+static PresenceStatement banned_exist = {
+	"SELECT 1" BANNED_PRESENCES " AND ($1 IS NULL OR b.user_id " SQL_EQ " ANY ($1)) LIMIT 1",
+	1, {TEXTARRAYOID}
+};
+
+static PresenceStatement delete_rows = {
+	"DELETE FROM presence.presences p WHERE p.ctid " SQL_EQ " ANY ($1)",
+	1, {TIDARRAYOID}
+};
+
+static PresenceStatement members_of = {
+	"SELECT p.id, p.room, p.channel_name, p.user_id, p.last_seen"
+	" FROM presence.presences p WHERE p.room " SQL_EQ " ANY ($1)",
+	1, {TEXTARRAYOID}
+};
+
+/* OFFSET 0 keeps it one look into the index a pair, and no other join. */
+static PresenceStatement look_up = {
+	"SELECT " ROW_COLUMNS
+	" FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS k (room, channel),"
+	" LATERAL (SELECT " ROW_COLUMNS " FROM presence.presences p"
+	" WHERE p.room " SQL_EQ " k.room AND p.channel_name " SQL_EQ " k.channel OFFSET 0) p",
+	2, {TEXTARRAYOID, TEXTARRAYOID}
+};
+
+/* OFFSET 0 has the user's connections looked up, not the room's. */
+static PresenceStatement has_user = {
+	"SELECT 1 FROM (SELECT q.room FROM presence.presences q"
+	" WHERE q.user_id " SQL_EQ " $2 OFFSET 0) p WHERE p.room " SQL_EQ " $1",
+	2, {TEXTOID, TEXTOID}
+};
+
+static PresenceStatement count_live = {
+	"SELECT pg_catalog.count(*) FROM (SELECT FROM presence.presences p"
+	" WHERE p.room " SQL_EQ " $1 AND presence.is_live(p.channel_name, p.last_seen) LIMIT $2) l",
+	2, {TEXTOID, INT8OID}
+};
+
+/* A time as events write it, whatever the session's TimeZone. */
+#define UTC(time) \
+	"pg_catalog.to_char(pg_catalog.timezone('UTC', " time ")," \
+	" 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"+00:00\"')"
+
+static PresenceStatement snapshot_room = {
+	"SELECT pg_catalog.jsonb_build_object("
+	"'room', $1, 'epoch', $2, 'seq', $3,"
+	" 'connections', pg_catalog.count(*),"
+	" 'users', pg_catalog.count(DISTINCT m.user_id),"
+	" 'anonymous', pg_catalog.count(*) FILTER (WHERE m.user_id IS NULL),"
+	" 'members', COALESCE(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object("
+	"'id', m.id, 'channel_name', m.channel_name, 'user_id', m.user_id, 'meta', m.meta,"
+	" 'joined_at', " UTC("m.joined_at") ", 'last_seen', " UTC("m.last_seen") ")"
+	" ORDER BY m.joined_at, m.id), '[]'))"
+	" FROM presence.members m WHERE m.room " SQL_EQ " $1",
+	3, {TEXTOID, TEXTOID, INT8OID}
+};
+
+/*
+ * Read one row of ROW_COLUMNS; the current memory context gets the parts.
+ * Unless "whole", a meta that no payload could carry is left out.
+ */
+static void
+read_row(HeapTuple tuple, PresenceRow *row, bool whole)
+{
+	TupleDesc	desc = SPI_tuptable->tupdesc;
+	bool		isnull;
+	Datum		meta;
+
+	row->id = DatumGetInt64(SPI_getbinval(tuple, desc, 1, &isnull));
+	row->room = presence_store_text(tuple, 2);
+	row->channel = presence_store_text(tuple, 3);
+	row->user = presence_store_text(tuple, 4);
+	meta = SPI_getbinval(tuple, desc, 5, &isnull);
+	row->meta = NULL;
+	row->truncated = !isnull &&
+		toast_raw_datum_size(meta) > PRESENCE_HINT_MAX_META;
+	if (!isnull && (whole || !row->truncated))
+		row->meta = (Jsonb *) PG_DETOAST_DATUM_COPY(meta);
+	row->joined_at = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 6, &isnull));
+	row->last_seen = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 7, &isnull));
+	row->tid = *(ItemPointer) DatumGetPointer(SPI_getbinval(tuple, desc, 8, &isnull));
+}
+
+/* Read the first row of a result, if there is one. */
+static bool
+first_row(uint64 count, PresenceRow *row)
+{
+	if (count > 0)
+		read_row(SPI_tuptable->vals[0], row, true);
+	SPI_freetuptable(SPI_tuptable);
+	return count > 0;
+}
+
+/* Read all rows of a result. */
+static List *
+all_rows(uint64 count)
+{
+	List	   *rows = NIL;
+
+	for (uint64 i = 0; i < count; i++)
+	{
+		PresenceRow *row = palloc(sizeof(PresenceRow));
+
+		CHECK_FOR_INTERRUPTS();
+		read_row(SPI_tuptable->vals[i], row, false);
+		rows = lappend(rows, row);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return rows;
+}
+
+/* Insert a presence; false: the pair exists.  "nulls" speaks of user, meta. */
+bool
+presence_store_insert(Datum room, Datum channel, Datum user, Datum meta,
+					  const char *nulls, TimestampTz now, PresenceRow *row)
+{
+	Datum		values[] = {room, channel, user, meta, TimestampTzGetDatum(now)};
+	char		all_nulls[] = {' ', ' ', nulls[0], nulls[1], ' '};
+
+	return first_row(presence_store_run(&insert_presence, values, all_nulls), row);
+}
+
+/* Find a presence. */
+bool
+presence_store_find(Datum room, Datum channel, PresenceRow *row)
+{
+	Datum		values[] = {room, channel};
+
+	return first_row(presence_store_run_at(&find_presence, values, NULL,
+										   InvalidSnapshot, 1), row);
+}
+
+/* Replace user and meta of a presence where they are not NULL. */
+bool
+presence_store_replace(Datum room, Datum channel, Datum user, Datum meta,
+					   const char *nulls, PresenceRow *row)
+{
+	Datum		values[] = {room, channel, user, meta};
+	char		all_nulls[] = {' ', ' ', nulls[0], nulls[1]};
+
+	return first_row(presence_store_run(&replace_presence, values, all_nulls), row);
+}
+
+/* Merge keys into the meta of a presence; whether that changed it. */
+bool
+presence_store_merge_meta(Datum room, Datum channel, Datum meta)
+{
+	Datum		values[] = {room, channel, meta};
+
+	return presence_store_run(&merge_meta, values, NULL) > 0;
+}
+
+/* Whether there is a presence whose meta has such keys already. */
+bool
+presence_store_has_meta(Datum room, Datum channel, Datum meta)
+{
+	Datum		values[] = {room, channel, meta};
+
+	return presence_store_finds(&has_meta, values);
+}
+
+/* Lock a presence for removal. */
+List *
+presence_store_lock_presence(Datum room, Datum channel)
+{
+	Datum		values[] = {room, channel};
+
+	return all_rows(presence_store_run(&lock_presence, values, NULL));
+}
+
+/* Lock the presences of channels (text[]) for removal, in order. */
+List *
+presence_store_lock_channels(Datum channels, bool skip_locked)
+{
+	return all_rows(presence_store_run(skip_locked ? &lock_channels_skip : &lock_channels,
+									   &channels, NULL));
+}
+
+/*
+ * Lock presences for removal: those of a room, of a user there, of a channel
+ * there; without a room, those of a user anywhere.  "nulls" speaks of room,
+ * user and channel.
+ */
+List *
+presence_store_lock_members(Datum room, Datum user, Datum channel,
+							const char *nulls)
+{
+	Datum		values[] = {room, user, channel};
+	bool		any_user = nulls[1] == 'n';
+	bool		any_channel = nulls[2] == 'n';
+	PresenceStatement *statement = any_user ?
+		(any_channel ? &lock_room : &lock_room_channel) :
+		(any_channel ? &lock_room_user : &lock_room_user_channel);
+
+	if (nulls[0] == 'n')
+		return all_rows(presence_store_run_newest(&lock_user, &user, NULL));
+	return all_rows(presence_store_run_newest(statement, values, nulls));
+}
+
+/*
+ * Lock presences that a ban is against, at most so many, except those that
+ * somebody has locked: of users (text[]), or of all where that is 0.
+ */
+List *
+presence_store_lock_banned(Datum users, int limit)
+{
+	Datum		values[] = {users, Int64GetDatum(limit)};
+
+	return all_rows(users ? presence_store_run_newest(&lock_banned, values, NULL) :
+					presence_store_run_newest(&lock_all_banned, values + 1, NULL));
+}
+
+/* Whether there are presences that a ban is against; locked ones count. */
+bool
+presence_store_banned_exist(Datum users)
+{
+	uint64		count = presence_store_run_newest(&banned_exist, &users, users ? " " : "n");
+
+	SPI_freetuptable(SPI_tuptable);
+	return count > 0;
+}
+
+/* Delete presences that are locked; how many went. */
+uint64
+presence_store_delete(List *rows)
+{
+	Datum	   *tids = palloc(list_length(rows) * sizeof(Datum));
+	ListCell   *lc;
+	Datum		array;
+
+	if (rows == NIL)
+		return 0;
+	foreach(lc, rows)
+	{
+		CHECK_FOR_INTERRUPTS();
+		tids[foreach_current_index(lc)] =
+			PointerGetDatum(&((PresenceRow *) lfirst(lc))->tid);
+	}
+	array = PointerGetDatum(construct_array(tids, list_length(rows), TIDOID,
+											sizeof(ItemPointerData), false,
+											TYPALIGN_SHORT));
+	return presence_store_run_newest(&delete_rows, &array, NULL);
+}
+
+/* Visit the members that were fetched; "scratch" gets what is read of them. */
+static void
+visit_members(PresenceRowVisitor visit, void *arg, MemoryContext scratch)
+{
+	MemoryContext context = MemoryContextSwitchTo(scratch);
+
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		HeapTuple	tuple = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		PresenceRow row = {0};
+		bool		isnull;
+
+		row.id = DatumGetInt64(SPI_getbinval(tuple, desc, 1, &isnull));
+		row.room = presence_store_text(tuple, 2);
+		row.channel = presence_store_text(tuple, 3);
+		row.user = presence_store_text(tuple, 4);
+		row.last_seen = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 5, &isnull));
+		visit(arg, &row);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	MemoryContextSwitchTo(context);
+	MemoryContextReset(scratch);
+}
+
+/*
+ * Visit all presences of rooms (text[]) in a snapshot, which also shows what
+ * the running transaction has done so far.  A row that is visited has neither
+ * meta nor joined_at, and is gone afterwards.
+ */
+void
+presence_store_each_member(Datum rooms, Snapshot snapshot,
+						   PresenceRowVisitor visit, void *arg)
+{
+	MemoryContext context = CurrentMemoryContext;
+	MemoryContext scratch = AllocSetContextCreate(context, "presence members",
+												  ALLOCSET_DEFAULT_SIZES);
+	SPIPlanPtr	plan = presence_store_plan(&members_of);
+	Portal		portal;
+
+	CommandCounterIncrement();
+	PushCopiedSnapshot(snapshot);
+	UpdateActiveSnapshotCommandId();
+	portal = SPI_cursor_open(NULL, plan, &rooms, NULL, true);
+	do
+	{
+		SPI_cursor_fetch(portal, true, 1000);
+		visit_members(visit, arg, scratch);
+		CHECK_FOR_INTERRUPTS();
+	} while (SPI_processed > 0);
+	SPI_cursor_close(portal);
+	PopActiveSnapshot();
+	MemoryContextSwitchTo(context);
+	MemoryContextDelete(scratch);
+}
+
+/* The presences of pairs of room and channel (two text[]) in a snapshot. */
+List *
+presence_store_look_up(Datum rooms, Datum channels, Snapshot snapshot)
+{
+	Datum		values[] = {rooms, channels};
+
+	return all_rows(presence_store_run_at(&look_up, values, NULL, snapshot, 0));
+}
+
+/* Whether a user has a presence in a room, in a snapshot. */
+bool
+presence_store_has_user(const char *room, const char *user, Snapshot snapshot)
+{
+	Datum		values[] = {CStringGetTextDatum(room), CStringGetTextDatum(user)};
+	uint64		count = presence_store_run_at(&has_user, values, NULL, snapshot, 1);
+
+	SPI_freetuptable(SPI_tuptable);
+	return count > 0;
+}
+
+/* How many live presences a room has, counted up to a limit. */
+uint64
+presence_store_count_live(Datum room, int64 limit)
+{
+	Datum		values[] = {room, Int64GetDatum(limit)};
+
+	(void) presence_store_run_newest(&count_live, values, NULL);
+	return presence_store_count();
+}
+
+/* What presence_snapshot() returns. */
+Jsonb *
+presence_store_snapshot(Datum room, const char *epoch, int64 seq, bool has_seq)
+{
+	Datum		values[3];
+	char		nulls[] = {' ', epoch ? ' ' : 'n', has_seq ? ' ' : 'n'};
+	Jsonb	   *snapshot;
+	bool		isnull;
+	Datum		datum;
+
+	values[0] = room;
+	values[1] = epoch ? CStringGetTextDatum(epoch) : (Datum) 0;
+	values[2] = Int64GetDatum(seq);
+	(void) presence_store_run(&snapshot_room, values, nulls);
+	datum = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	snapshot = DatumGetJsonbPCopy(datum);
+	SPI_freetuptable(SPI_tuptable);
+	return snapshot;
+}

@@ -1,0 +1,394 @@
+/*-------------------------------------------------------------------------
+ *
+ * store_rooms.c
+ *		The statements on rooms, with their bans, invitations and admissions.
+ *
+ * Who enters a room holds ROW EXCLUSIVE on presence.rooms until the end of the
+ * transaction; who removes rooms because they are empty, SHARE ROW EXCLUSIVE.  So
+ * a room stays while somebody enters it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/table.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "tables/extension.h"
+#include "tables/store.h"
+#include "tables/store_rooms.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/rel.h"
+#include "utils/relcache.h"
+#include "utils/snapmgr.h"
+
+/* Columns of presence.rooms. */
+enum
+{
+	ROOM_NAME = 1,
+	ROOM_META,
+	ROOM_MAX_MEMBERS,
+	ROOM_PRIVATE
+};
+
+static PresenceStatement insert_room = {
+	"INSERT INTO presence.rooms (name) VALUES ($1) ON CONFLICT DO NOTHING",
+	1, {TEXTOID}
+};
+
+/* The next rooms by name, the last one of them all, and those that may end. */
+static PresenceStatement next_rooms = {
+	"SELECT pg_catalog.max(r.name), pg_catalog.array_agg(r.name) FILTER (WHERE r.ends)"
+	" FROM (SELECT x.name, NOT x.persistent AND NOT x.private AS ends"
+	" FROM presence.rooms x WHERE x.name " SQL_GT " $1"
+	" ORDER BY x.name LIMIT $2) r",
+	2, {TEXTOID, INT8OID}
+};
+
+/* OFFSET 0 keeps it from becoming a look at all presences. */
+static PresenceStatement empty_among = {
+	"SELECT pg_catalog.array_agg(r.name) FROM pg_catalog.unnest($1) AS r (name)"
+	" WHERE NOT EXISTS (SELECT FROM presence.presences p WHERE p.room " SQL_EQ " r.name OFFSET 0)",
+	1, {TEXTARRAYOID}
+};
+
+static PresenceStatement delete_rooms = {
+	"DELETE FROM presence.rooms r WHERE r.name " SQL_EQ " ANY ($1)"
+	" AND NOT r.persistent AND NOT r.private",
+	1, {TEXTARRAYOID}
+};
+
+static PresenceStatement shows_room = {
+	"SELECT 1 FROM presence.rooms r WHERE r.name " SQL_EQ " $1",
+	1, {TEXTOID}
+};
+
+/* Rows that were written with triggers disabled may name what is no room. */
+#define NAMES_A_ROOM \
+	" AND pg_catalog.char_length(n.name) " SQL_GT " 0" \
+	" AND pg_catalog.char_length(n.name) OPERATOR(pg_catalog.<=) 255"
+
+/* Gives presences a room whose room has been deleted while they entered. */
+static PresenceStatement restore_rooms = {
+	"INSERT INTO presence.rooms (name) SELECT n.name"
+	" FROM (SELECT DISTINCT u.name FROM pg_catalog.unnest($1) AS u (name)) n"
+	" WHERE NOT EXISTS (SELECT FROM presence.rooms r WHERE r.name " SQL_EQ " n.name)"
+	" AND EXISTS (SELECT FROM presence.presences p WHERE p.room " SQL_EQ " n.name)"
+	NAMES_A_ROOM " ON CONFLICT DO NOTHING",
+	1, {TEXTARRAYOID}
+};
+
+/* The same for all; walks the index from one room to the next. */
+static PresenceStatement restore_all_rooms = {
+	"WITH RECURSIVE n (name) AS ("
+	"SELECT pg_catalog.min(p.room) FROM presence.presences p UNION ALL"
+	" SELECT (SELECT pg_catalog.min(p.room) FROM presence.presences p"
+	" WHERE p.room " SQL_GT " n.name) FROM n WHERE n.name IS NOT NULL)"
+	" INSERT INTO presence.rooms (name) SELECT n.name FROM n WHERE n.name IS NOT NULL"
+	" AND NOT EXISTS (SELECT FROM presence.rooms r WHERE r.name " SQL_EQ " n.name)"
+	NAMES_A_ROOM " ON CONFLICT DO NOTHING",
+	0
+};
+
+static PresenceStatement is_banned = {
+	"SELECT 1 FROM presence.bans b WHERE b.user_id " SQL_EQ " $2"
+	" AND (b.room " SQL_EQ " $1 OR b.room IS NULL)"
+	" AND b.until " SQL_GT " pg_catalog.clock_timestamp()",
+	2, {TEXTOID, TEXTOID}
+};
+
+static PresenceStatement ban = {
+	"INSERT INTO presence.bans (room, user_id, until, reason) VALUES ($1, $2, $3, $4)"
+	" ON CONFLICT (user_id, room) DO UPDATE"
+	" SET until = excluded.until, reason = excluded.reason",
+	4, {TEXTOID, TEXTOID, TIMESTAMPTZOID, TEXTOID}
+};
+
+static PresenceStatement unban = {
+	"DELETE FROM presence.bans b WHERE b.user_id " SQL_EQ " $2"
+	" AND (b.room " SQL_EQ " $1 OR (b.room IS NULL AND $1 IS NULL))",
+	2, {TEXTOID, TEXTOID}
+};
+
+static PresenceStatement is_invited = {
+	"SELECT 1 FROM presence.invitations i"
+	" WHERE i.room " SQL_EQ " $1 AND i.user_id " SQL_EQ " $2",
+	2, {TEXTOID, TEXTOID}
+};
+
+static PresenceStatement invite = {
+	"INSERT INTO presence.invitations (room, user_id) VALUES ($1, $2)"
+	" ON CONFLICT DO NOTHING",
+	2, {TEXTOID, TEXTOID}
+};
+
+static PresenceStatement uninvite = {
+	"DELETE FROM presence.invitations i"
+	" WHERE i.room " SQL_EQ " $1 AND i.user_id " SQL_EQ " $2",
+	2, {TEXTOID, TEXTOID}
+};
+
+static PresenceStatement count_admissions = {
+	"SELECT pg_catalog.count(*) FROM presence.admissions a"
+	" WHERE a.user_id " SQL_EQ " $2 AND a.room " SQL_EQ " $1 AND a.admitted_at " SQL_GE " $3",
+	3, {TEXTOID, TEXTOID, TIMESTAMPTZOID}
+};
+
+static PresenceStatement note_admission = {
+	"INSERT INTO presence.admissions (room, user_id, admitted_at)"
+	" VALUES ($1, $2, pg_catalog.clock_timestamp())",
+	2, {TEXTOID, TEXTOID}
+};
+
+static PresenceStatement forget_admissions = {
+	"DELETE FROM presence.admissions a USING ("
+	"SELECT x.ctid AS tid FROM presence.admissions x WHERE " SQL_IN_BLOCKS("x")
+	" AND x.admitted_at " SQL_LT " $3 FOR UPDATE SKIP LOCKED) l WHERE a.ctid " SQL_EQ " l.tid",
+	3, {TIDOID, TIDOID, TIMESTAMPTZOID}
+};
+
+/*
+ * Read a room's rules as they are now, whoever asks: policies may hide a room,
+ * but not what it asks of those who enter.  false: no such room.
+ */
+static bool
+look_up_room(Oid table, Datum room, PresenceRoomRules *rules)
+{
+	Relation	relation = table_open(table, NoLock);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		found;
+	bool		isnull;
+
+	list_free(RelationGetIndexList(relation));	/* finds rd_pkindex */
+	ScanKeyInit(&key, ROOM_NAME, BTEqualStrategyNumber, F_TEXTEQ, room);
+	scan = systable_beginscan(relation, relation->rd_pkindex,
+							  OidIsValid(relation->rd_pkindex), snapshot, 1, &key);
+	tuple = systable_getnext(scan);
+	found = HeapTupleIsValid(tuple);
+	if (found)
+	{
+		TupleDesc	desc = RelationGetDescr(relation);
+		Datum		max_members = heap_getattr(tuple, ROOM_MAX_MEMBERS, desc, &isnull);
+
+		rules->max_members = isnull ? 0 : DatumGetInt32(max_members);
+		rules->private = DatumGetBool(heap_getattr(tuple, ROOM_PRIVATE, desc, &isnull));
+	}
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(relation, NoLock);
+	return found;
+}
+
+/*
+ * Find a room, which then stays until the transaction ends, and what it asks of
+ * those who enter; false: no such room.  Needs no SPI.
+ */
+bool
+presence_store_find_room(Datum room, PresenceRoomRules *rules)
+{
+	Oid			table = presence_extension_table("rooms");
+
+	LockRelationOid(table, RowExclusiveLock);
+	return look_up_room(table, room, rules);
+}
+
+/* Raise the error for a room that a trigger does not let come into being. */
+static void
+reject_room(Datum room)
+{
+	char	   *suppressor = presence_extension_suppressor("rooms", true);
+
+	ereport(ERROR,
+			(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
+			 errmsg("could not make room \"%s\"", TextDatumGetCString(room)),
+			 suppressor ?
+			 errdetail("Trigger \"%s\" of presence.rooms, or another one, suppressed its row.",
+					   suppressor) :
+			 errdetail("The statement that inserts its row into presence.rooms had no effect."),
+			 errhint("Have the trigger return the row, or raise an error that says why it refuses it.")));
+}
+
+/*
+ * Make sure that a room exists and stays until the transaction ends; what it
+ * asks of those who enter.  RowExclusiveLock keeps prune_rooms away.  The caller
+ * makes it, where it is not there, and a room just made asks for nothing unless
+ * somebody else, or a trigger, was faster.
+ */
+PresenceRoomRules
+presence_store_enter_room(Datum room)
+{
+	PresenceRoomRules rules = {0};
+
+	if (!presence_store_find_room(room, &rules) &&
+		presence_store_run(&insert_room, &room, NULL) == 0 &&
+		!presence_store_find_room(room, &rules))
+		reject_room(room);
+	return rules;
+}
+
+/* Whether the caller may see a room, and there is one. */
+bool
+presence_store_shows_room(Datum room)
+{
+	return presence_store_finds(&shows_room, &room);
+}
+
+/* Keep those who enter out until the transaction ends, waiting for the others. */
+void
+presence_store_lock_rooms(void)
+{
+	LockRelationOid(presence_extension_table("rooms"), ShareRowExclusiveLock);
+}
+
+/* Those of the rooms (text[]) that nobody is in, whoever asks; NULL: none. */
+static ArrayType *
+find_empty(Datum rooms)
+{
+	PresenceSession caller = presence_extension_become_owner();
+	ArrayType  *empty;
+
+	(void) presence_store_run_newest(&empty_among, &rooms, NULL);
+	empty = presence_store_array();
+	presence_extension_become_caller(caller);
+	return empty;
+}
+
+/*
+ * Look at the rooms that follow a name, at most so many of those that the caller
+ * sees, without a lock: those that are empty (text[], or NULL).  "last" gets the
+ * last one looked at; NULL: there are no more.
+ */
+ArrayType *
+presence_store_empty_rooms(text *after, int limit, text **last)
+{
+	Datum		values[] = {PointerGetDatum(after), Int64GetDatum(limit)};
+	bool		none;
+	bool		isnull;
+	Datum		name;
+	Datum		rooms;
+
+	(void) presence_store_run_newest(&next_rooms, values, NULL);
+	name = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	*last = isnull ? NULL : DatumGetTextPCopy(name);
+	rooms = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &none);
+	if (!none)
+		rooms = PointerGetDatum(DatumGetArrayTypePCopy(rooms));
+	SPI_freetuptable(SPI_tuptable);
+	return none ? NULL : find_empty(rooms);
+}
+
+/*
+ * Remove those of the rooms (text[]) that are empty and the caller may delete;
+ * how many.  The caller holds the lock that keeps others out; the newest
+ * snapshot is used even where the transaction has an older one.
+ */
+uint64
+presence_store_delete_empty_rooms(ArrayType *rooms)
+{
+	ArrayType  *empty = find_empty(PointerGetDatum(rooms));
+	Datum		value = PointerGetDatum(empty);
+
+	return empty ? presence_store_run_newest(&delete_rooms, &value, NULL) : 0;
+}
+
+/* Make rooms (text[]; 0: all) that have presences and no row, whoever asks. */
+void
+presence_store_restore_rooms(Datum rooms)
+{
+	PresenceSession caller = presence_extension_become_owner();
+
+	if (rooms)
+		(void) presence_store_run(&restore_rooms, &rooms, NULL);
+	else
+		(void) presence_store_run(&restore_all_rooms, NULL, NULL);
+	presence_extension_become_caller(caller);
+}
+
+/* Whether a user is banned from a room, or from all. */
+bool
+presence_store_is_banned(Datum room, Datum user)
+{
+	Datum		values[] = {room, user};
+
+	return presence_store_any(presence_store_run_newest(&is_banned, values, NULL));
+}
+
+/* Ban a user from a room, or from all. */
+void
+presence_store_ban(Datum room, Datum user, Datum until, Datum reason,
+				   bool all_rooms, bool has_reason)
+{
+	Datum		values[] = {room, user, until, reason};
+	char		nulls[] = {all_rooms ? 'n' : ' ', ' ', ' ', has_reason ? ' ' : 'n'};
+
+	(void) presence_store_run(&ban, values, nulls);
+}
+
+/* End a ban; false: there was none. */
+bool
+presence_store_unban(Datum room, Datum user, bool all_rooms)
+{
+	Datum		values[] = {room, user};
+	char		nulls[] = {all_rooms ? 'n' : ' ', ' '};
+
+	return presence_store_run(&unban, values, nulls) > 0;
+}
+
+/* Whether a user is invited to a room. */
+bool
+presence_store_is_invited(Datum room, Datum user)
+{
+	Datum		values[] = {room, user};
+
+	return presence_store_any(presence_store_run_newest(&is_invited, values, NULL));
+}
+
+/* Invite a user to a room; false: invited already. */
+bool
+presence_store_invite(Datum room, Datum user)
+{
+	Datum		values[] = {room, user};
+
+	return presence_store_run(&invite, values, NULL) > 0;
+}
+
+/* Take an invitation back; false: there was none. */
+bool
+presence_store_uninvite(Datum room, Datum user)
+{
+	Datum		values[] = {room, user};
+
+	return presence_store_run(&uninvite, values, NULL) > 0;
+}
+
+/* How often a user was admitted to a room since a time. */
+uint64
+presence_store_count_admissions(Datum room, Datum user, TimestampTz since)
+{
+	Datum		values[] = {room, user, TimestampTzGetDatum(since)};
+
+	(void) presence_store_run_newest(&count_admissions, values, NULL);
+	return presence_store_count();
+}
+
+/* Note that a user was admitted to a room. */
+void
+presence_store_note_admission(Datum room, Datum user)
+{
+	Datum		values[] = {room, user};
+
+	(void) presence_store_run(&note_admission, values, NULL);
+}
+
+/* Remove admissions before a time from some blocks. */
+void
+presence_store_forget_admissions(BlockNumber from, BlockNumber to, TimestampTz before)
+{
+	presence_store_run_in_blocks(&forget_admissions, from, to, before);
+}

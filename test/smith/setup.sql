@@ -52,7 +52,7 @@ GRANT SELECT ON catalog.pg_proc TO smith;
 
 SET allow_system_table_mods = on;
 DELETE FROM pg_operator
-WHERE oid < 16384 AND ARRAY[oprleft, oprright] && ARRAY(SELECT oid FROM catalog.hard_types WHERE oid <> 'anyarray'::regtype);
+WHERE oid < 16384 AND ARRAY[oprleft, oprright] && ARRAY(SELECT oid FROM catalog.hard_types WHERE oid <> ALL ('{anyarray,anynonarray}'::regtype[]));
 RESET allow_system_table_mods;
 
 CREATE TABLE smith.arguments AS

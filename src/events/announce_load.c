@@ -247,10 +247,10 @@ load_member(void *arg, const PresenceRow *row)
 {
 	PresenceTurn *turn = arg;
 	PresenceTurnRoom *room = turnrooms_lookup(turn->rooms, row->room);
-	bool		dead = !presence_liveness_is_live(row->channel, strlen(row->channel),
+	bool		expired = !presence_liveness_is_live(row->channel, strlen(row->channel),
 												  row->last_seen, turn->cutoff);
 
-	(void) presence_roster_join(room->room, row->channel, row->id, row->user, dead);
+	(void) presence_roster_join(room->room, row->channel, row->id, row->user, expired);
 }
 
 /* Load the rooms that the roster does not have. */

@@ -44,9 +44,9 @@ announce_leave(PresenceTurn *turn, PresenceTurnRoom *room, PresenceRosterMember 
 	event->reason = hint->reason;
 	event->user_left = last;
 	event->left_at = hint->noted;
-	if (subject->turn.told)
-		subject->turn.told->undone = true;
-	subject->turn.told = NULL;
+	if (subject->turn.join_event)
+		subject->turn.join_event->undone = true;
+	subject->turn.join_event = NULL;
 }
 
 /* The presence of a dead member, as the table or the hint that it left has it. */
@@ -82,7 +82,7 @@ row_of_expired(PresenceTurn *turn, PresenceTurnRoom *room, const PresenceRosterM
  * there: they leave first, and not again when somebody removes them.
  */
 static void
-announce_dead(PresenceTurn *turn, PresenceTurnRoom *room, const char *user)
+announce_expired(PresenceTurn *turn, PresenceTurnRoom *room, const char *user)
 {
 	PresenceRosterMember *member;
 
@@ -174,7 +174,7 @@ announce_join(PresenceTurn *turn, PresenceTurnRoom *room, const PresenceWaiting 
 		return;
 	user = row ? row->user : presence_hint_text(hint, PRESENCE_FIELD_USER);
 	if (!hint->announced)
-		announce_dead(turn, room, user);
+		announce_expired(turn, room, user);
 	first = presence_roster_join(room->room, subject->key.channel, hint->id,
 								 user, false);
 	if (hint->announced)
@@ -183,7 +183,7 @@ announce_join(PresenceTurn *turn, PresenceTurnRoom *room, const PresenceWaiting 
 	event = presence_turn_add_event(turn, room, PRESENCE_EVENT_JOIN, row);
 	event->user_joined = first;
 	subject->turn.updated = true;
-	subject->turn.told = event;
+	subject->turn.join_event = event;
 }
 
 /* A member's user or meta has changed. */
@@ -206,7 +206,7 @@ announce_update(PresenceTurn *turn, PresenceTurnRoom *room, PresenceRosterMember
 		return;
 	if (changed && !hint->announced)
 	{
-		announce_dead(turn, room, user);
+		announce_expired(turn, room, user);
 		member = presence_roster_member(room->room, subject->key.channel);
 	}
 	if (changed)
@@ -250,7 +250,7 @@ announce_brief(PresenceTurn *turn, PresenceTurnRoom *room, const PresenceWaiting
 
 /* Tell what a hint says, as far as it is news. */
 static void
-tell(PresenceTurn *turn, const PresenceWaiting *waiting)
+announce_change(PresenceTurn *turn, const PresenceWaiting *waiting)
 {
 	const PresenceHint *hint = waiting->hint;
 	PresenceTurnRoom *room = presence_turn_room(turn, presence_hint_text(hint,
@@ -313,7 +313,7 @@ presence_turn_announce_hints(PresenceTurn *turn, PresenceWaiting *const *now, in
 		if (now[i]->subject)
 		{
 			if (!hint->covered)
-				tell(turn, now[i]);
+				announce_change(turn, now[i]);
 		}
 		else if (hint->announced)
 			continue;

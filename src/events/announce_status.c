@@ -49,9 +49,9 @@ status_event(const PresenceTurn *turn, const PresenceTurnUser *user, int64 later
 			 PresencePerson *person, List **gone)
 {
 	int64		now = connections_now(person, later);
-	bool		were_dead = turn->cutoff != 0 &&
+	bool		had_expired = turn->cutoff != 0 &&
 		person->living - later - user->change <= 0;
-	int64		before = now > 0 && were_dead ? 0 : now - user->change;
+	int64		before = now > 0 && had_expired ? 0 : now - user->change;
 	const char *chosen_before = user->chose ? user->chosen_before : person->chosen_status;
 	const char *message_before = user->chose ? user->message_before : person->custom_message;
 	bool		hidden;
@@ -111,12 +111,12 @@ connections_to_count(PresenceTurn *turn, List *names, bool wanted)
 static List *
 add_statuses(PresenceTurn *turn, List *events, List *names, List **gone)
 {
-	bool		dead_matter = turn->cutoff != 0 || !presence_shmem_ready();
+	bool		expired_matter = turn->cutoff != 0 || !presence_shmem_ready();
 	ListCell   *lc;
 
 	foreach(lc, presence_store_people(presence_turn_text_array(names),
 									  connections_to_count(turn, names, true),
-									  connections_to_count(turn, names, dead_matter),
+									  connections_to_count(turn, names, expired_matter),
 									  turn->snapshot))
 	{
 		PresencePerson *person = lfirst(lc);

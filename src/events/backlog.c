@@ -120,7 +120,7 @@ struct PresenceBacklog
 	PresenceWaiting **order;	/* as in the queue, from "first" on */
 	Size		first;
 	Size		end;
-	Size		room;
+	Size		capacity;
 	uint64		number;			/* of the next hint */
 	dlist_head	unknown;		/* not known yet */
 	dlist_head	resyncs;		/* known ones that say that all changed */
@@ -148,9 +148,9 @@ presence_backlog_clear(PresenceBacklog *backlog)
 {
 	MemoryContextReset(backlog->context);
 	backlog->first = backlog->end = 0;
-	backlog->room = SMALL_TABLE;
+	backlog->capacity = SMALL_TABLE;
 	backlog->order = MemoryContextAlloc(backlog->context,
-										backlog->room * sizeof(PresenceWaiting *));
+										backlog->capacity * sizeof(PresenceWaiting *));
 	dlist_init(&backlog->unknown);
 	dlist_init(&backlog->resyncs);
 	dlist_init(&backlog->covered);
@@ -184,11 +184,11 @@ reserve_order(PresenceBacklog *backlog, int nhints)
 		backlog->first = 0;
 		backlog->end = waiting;
 	}
-	if (backlog->end + nhints <= backlog->room)
+	if (backlog->end + nhints <= backlog->capacity)
 		return;
-	backlog->room = Max(backlog->room * 2, backlog->end + nhints);
+	backlog->capacity = Max(backlog->capacity * 2, backlog->end + nhints);
 	backlog->order = repalloc_huge(backlog->order,
-								   backlog->room * sizeof(PresenceWaiting *));
+								   backlog->capacity * sizeof(PresenceWaiting *));
 }
 
 /* Make a chunk for so many hints, and so many bytes of them. */
@@ -507,12 +507,12 @@ presence_backlog_take_resyncs(PresenceBacklog *backlog)
 /* The hints of this turn have been made into events. */
 void
 presence_backlog_end_turn(PresenceBacklog *backlog,
-						  PresenceWaiting *const *told, int nannounced)
+						  PresenceWaiting *const *now, int nhints)
 {
-	for (int i = 0; i < nannounced; i++)
+	for (int i = 0; i < nhints; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		unfile_hint(backlog, told[i]);
+		unfile_hint(backlog, now[i]);
 	}
 }
 
@@ -549,7 +549,7 @@ presence_backlog_drop(PresenceBacklog *backlog, int nhints)
 			pfree(chunk);
 	}
 	if (backlog->first == backlog->end &&
-		(backlog->room > SMALL_TABLE || backlog->subjects->size > SMALL_TABLE ||
+		(backlog->capacity > SMALL_TABLE || backlog->subjects->size > SMALL_TABLE ||
 		 backlog->users->size > SMALL_TABLE || backlog->rooms->size > SMALL_TABLE))
 		presence_backlog_clear(backlog);
 }

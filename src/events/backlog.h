@@ -66,7 +66,7 @@ struct PresenceSubject
 		bool		updated;	/* told in this turn, as the row is now */
 		bool		over;		/* what waits of it is told with this turn */
 		bool		brief;		/* came and went between two turns */
-		struct PresenceEvent *told; /* its join in this turn, or NULL */
+		struct PresenceEvent *join_event; /* its join in this turn, or NULL */
 		PresenceRow *row;		/* as the table shows it, or as it left, or
 								 * NULL */
 	}			turn;
@@ -87,7 +87,7 @@ extern void presence_backlog_cover(PresenceBacklog *backlog,
 								   PresenceWaiting *waiting);
 extern bool presence_backlog_take_resyncs(PresenceBacklog *backlog);
 extern void presence_backlog_end_turn(PresenceBacklog *backlog,
-									  PresenceWaiting *const *told, int nannounced);
+									  PresenceWaiting *const *now, int nhints);
 extern List *presence_backlog_covered(PresenceBacklog *backlog);
 extern void presence_backlog_drop(PresenceBacklog *backlog, int nhints);
 

@@ -40,7 +40,7 @@ typedef struct RosterUser
 	const char *name;			/* key */
 	char		status;			/* for simplehash */
 	int64		connections;	/* that live */
-	int64		dead;
+	int64		expired;
 	List	   *expired_channels;	/* of these, and maybe of others */
 } RosterUser;
 
@@ -77,7 +77,7 @@ struct PresenceRosterRoom
 	members_hash *members;
 	users_hash *users;
 	int64		anonymous;		/* that live */
-	int64		dead;			/* members */
+	int64		expired;		/* members */
 	int64		absent;			/* users with dead connections only */
 };
 
@@ -232,7 +232,7 @@ get_user(PresenceRosterRoom *room, const char *name)
 		return user;
 	user->name = MemoryContextStrdup(room->context, name);
 	user->connections = 0;
-	user->dead = 0;
+	user->expired = 0;
 	user->expired_channels = NIL;
 	room->absent++;
 	return user;
@@ -240,18 +240,18 @@ get_user(PresenceRosterRoom *room, const char *name)
 
 /* Count a connection of a user in or out; a user without any is forgotten. */
 static void
-count_user(PresenceRosterRoom *room, const char *name, bool dead, int change)
+count_user(PresenceRosterRoom *room, const char *name, bool expired, int change)
 {
 	RosterUser *user = get_user(room, name);
 	bool		was_absent = user->connections == 0;
 	char	   *copy;
 
-	if (dead)
-		user->dead += change;
+	if (expired)
+		user->expired += change;
 	else
 		user->connections += change;
 	room->absent += (user->connections == 0) - was_absent;
-	if (user->connections > 0 || user->dead > 0)
+	if (user->connections > 0 || user->expired > 0)
 		return;
 	copy = unconstify(char *, user->name);
 	list_free_deep(user->expired_channels);
@@ -262,19 +262,19 @@ count_user(PresenceRosterRoom *room, const char *name, bool dead, int change)
 
 /* Count a connection in or out; whether its user comes or goes with it. */
 static bool
-count(PresenceRosterRoom *room, const char *name, bool dead, int change)
+count(PresenceRosterRoom *room, const char *name, bool expired, int change)
 {
 	bool		is_in;
 
-	if (dead)
-		room->dead += change;
+	if (expired)
+		room->expired += change;
 	if (name == NULL)
 	{
-		room->anonymous += dead ? 0 : change;
+		room->anonymous += expired ? 0 : change;
 		return false;
 	}
 	is_in = users_lookup(room->users, name) != NULL;
-	count_user(room, name, dead, change);
+	count_user(room, name, expired, change);
 	return is_in != (users_lookup(room->users, name) != NULL);
 }
 
@@ -292,7 +292,7 @@ note_expired(PresenceRosterRoom *room, const PresenceRosterMember *member)
 /* A channel enters, that is not in; whether it is its user's first. */
 bool
 presence_roster_join(PresenceRosterRoom *room, const char *channel, int64 id,
-					 const char *user, bool dead)
+					 const char *user, bool expired)
 {
 	PresenceRosterMember *member;
 	bool		found;
@@ -301,11 +301,11 @@ presence_roster_join(PresenceRosterRoom *room, const char *channel, int64 id,
 	member = members_insert(room->members, channel, &found);
 	Assert(!found);
 	member->channel = MemoryContextStrdup(room->context, channel);
-	member->dead = dead;
+	member->expired = expired;
 	member->id = id;
 	member->user = user ? MemoryContextStrdup(room->context, user) : NULL;
-	first = count(room, user, dead, 1);
-	if (dead && user)
+	first = count(room, user, expired, 1);
+	if (expired && user)
 		note_expired(room, member);
 	note_size(room);
 	return first;
@@ -327,7 +327,7 @@ presence_roster_next_expired(PresenceRosterRoom *room, const char *name)
 		CHECK_FOR_INTERRUPTS();
 		user->expired_channels = list_delete_last(user->expired_channels);
 		pfree(channel);
-		if (member && member->dead && member->user && strcmp(member->user, name) == 0)
+		if (member && member->expired && member->user && strcmp(member->user, name) == 0)
 			return member;
 	}
 	return NULL;
@@ -339,7 +339,7 @@ presence_roster_leave(PresenceRosterRoom *room, PresenceRosterMember *member)
 {
 	char	   *channel = unconstify(char *, member->channel);
 	char	   *user = member->user;
-	bool		last = count(room, user, member->dead, -1);
+	bool		last = count(room, user, member->expired, -1);
 
 	members_delete_item(room->members, member);
 	pfree(channel);
@@ -355,10 +355,10 @@ presence_roster_set_user(PresenceRosterRoom *room, PresenceRosterMember *member,
 {
 	char	   *before = member->user;
 
-	*left = count(room, before, member->dead, -1);
-	*joined = count(room, user, member->dead, 1);
+	*left = count(room, before, member->expired, -1);
+	*joined = count(room, user, member->expired, 1);
 	member->user = user ? MemoryContextStrdup(room->context, user) : NULL;
-	if (member->dead && user)
+	if (member->expired && user)
 		note_expired(room, member);
 	if (before)
 		pfree(before);
@@ -380,7 +380,7 @@ presence_roster_counts(const PresenceRosterRoom *room)
 {
 	PresenceRosterCounts counts;
 
-	counts.connections = room->members->members - room->dead;
+	counts.connections = room->members->members - room->expired;
 	counts.users = room->users->members - room->absent;
 	counts.anonymous = room->anonymous;
 	return counts;

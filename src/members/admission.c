@@ -28,7 +28,6 @@
  */
 #include "postgres.h"
 
-#include "access/table.h"
 #include "base/compat.h"
 #include "base/guc.h"
 #include "base/hash.h"
@@ -38,8 +37,6 @@
 #include "members/xact.h"
 #include "miscadmin.h"
 #include "shared/database.h"
-#include "shared/queue.h"
-#include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "storage/proc.h"
 #include "tables/extension.h"
@@ -75,16 +72,6 @@ presence_admission_rules(void)
 	PresenceDatabase *database = presence_my_database();
 
 	return database ? pg_atomic_read_u64(&database->rules) : 0;
-}
-
-/* Whether a worker applies changed rules to those who enter meanwhile. */
-bool
-presence_admission_worker_enforces(void)
-{
-	PresenceDatabase *database = presence_my_database();
-
-	return presence_notify == PRESENCE_NOTIFY_AUTO && database &&
-		presence_queue_is_open(database);
 }
 
 /* Note a change of the rules, which carries one text. */
@@ -160,7 +147,7 @@ lock_bans(void)
 void
 presence_admission_begin_ban(text *user)
 {
-	if (presence_admission_worker_enforces())
+	if (presence_xact_worker_announces())
 		note_rule(PRESENCE_HINT_BAN, PRESENCE_FIELD_USER, user);
 	else
 		lock_bans();
@@ -183,11 +170,8 @@ presence_admission_note_room_deleted(Relation rooms, text *room)
 static bool
 bans_exist(void)
 {
-	Relation	bans = table_open(presence_extension_table("bans"), RowExclusiveLock);
-	bool		exist = RelationGetNumberOfBlocks(bans) > 0;
-
-	table_close(bans, NoLock);
-	return exist;
+	LockRelationOid(presence_extension_table("bans"), RowExclusiveLock);
+	return presence_extension_blocks("bans") > 0;
 }
 
 /*

@@ -35,7 +35,6 @@ typedef struct PresenceAdmission
 } PresenceAdmission;
 
 extern uint64 presence_admission_rules(void);
-extern bool presence_admission_worker_enforces(void);
 extern void presence_admission_begin_ban(text *user);
 extern void presence_admission_note_room_deleted(Relation rooms, text *room);
 extern bool presence_admission_prepare(PresenceAdmission *admission,

@@ -12,8 +12,8 @@
 #include "postgres.h"
 
 #include "base/guc.h"
-#include "members/admission.h"
 #include "members/cleanup.h"
+#include "members/xact.h"
 #include "miscadmin.h"
 #include "tables/extension.h"
 #include "tables/store_people.h"
@@ -115,7 +115,7 @@ presence_cleanup_rooms(void)
 	uint64		count = 0;
 
 	forget_all();
-	if (!presence_admission_worker_enforces())
+	if (!presence_xact_worker_announces())
 		presence_store_restore_rooms((Datum) 0);
 	found = find_empty_rooms();
 	if (found == NIL ||

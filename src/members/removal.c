@@ -85,9 +85,9 @@ array_of_one(text *channel)
 
 /* Those of the rows whose channels are dead. */
 static List *
-dead_rows(List *rows, PresenceTime cutoff)
+expired_rows(List *rows, PresenceTime cutoff)
 {
-	List	   *dead = NIL;
+	List	   *expired = NIL;
 	ListCell   *lc;
 
 	foreach(lc, rows)
@@ -97,9 +97,9 @@ dead_rows(List *rows, PresenceTime cutoff)
 		CHECK_FOR_INTERRUPTS();
 		if (!presence_liveness_is_live(row->channel, strlen(row->channel),
 									   row->last_seen, cutoff))
-			dead = lappend(dead, row);
+			expired = lappend(expired, row);
 	}
-	return dead;
+	return expired;
 }
 
 /* What the registry knows of a channel; nothing without shared memory. */
@@ -145,7 +145,7 @@ presence_removal_expire_previous(text *channel)
 		return;
 	rows = presence_store_lock_channels(PointerGetDatum(array_of_one(channel)),
 										false);
-	(void) presence_removal_delete(dead_rows(rows, cutoff),
+	(void) presence_removal_delete(expired_rows(rows, cutoff),
 								   PRESENCE_REASON_EXPIRED);
 }
 
@@ -208,7 +208,7 @@ mark_channels(Datum *channels, int nchannels, PresenceTime cutoff)
 static List *
 marked_rows(List *rows, marked_hash *table, PresenceTime cutoff)
 {
-	List	   *overdue = NIL;
+	List	   *removable = NIL;
 	ListCell   *lc;
 
 	foreach(lc, rows)
@@ -225,9 +225,9 @@ marked_rows(List *rows, marked_hash *table, PresenceTime cutoff)
 			look_at(&name, cutoff).status == PRESENCE_ENTRY_ABSENT &&
 			!presence_liveness_is_live(row->channel, strlen(row->channel),
 									   row->last_seen, cutoff))
-			overdue = lappend(overdue, row);
+			removable = lappend(removable, row);
 	}
-	return overdue;
+	return removable;
 }
 
 /* Whether there are entries that no count of rows will free. */

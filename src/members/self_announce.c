@@ -27,7 +27,6 @@
 #include "miscadmin.h"
 #include "shared/database.h"
 #include "shared/state.h"
-#include "storage/lmgr.h"
 #include "tables/extension.h"
 #include "tables/store.h"
 #include "tables/store_people.h"
@@ -51,33 +50,11 @@ asks_resync(PresenceHint *const *hints, int nhints)
 	return false;
 }
 
-/*
- * Lock a table, unless somebody else has it for longer than a commit may take:
- * no statement_timeout ends that.  "wait" is how long it may take, and gets what
- * is left of that.
- */
-static bool
-lock_table(const char *name, LOCKMODE mode, int *wait)
-{
-	Oid			table = presence_extension_table(name);
-
-	for (;;)
-	{
-		if (ConditionalLockRelationOid(table, mode))
-			return true;
-		if (*wait <= 0)
-			return false;
-		CHECK_FOR_INTERRUPTS();
-		pg_usleep(1000);
-		--*wait;
-	}
-}
-
-/* The same where changes are not announced without it. */
+/* Lock a table that announcing reads; warn if that takes too long. */
 static bool
 lock_to_announce(const char *name, int *wait)
 {
-	if (lock_table(name, AccessShareLock, wait))
+	if (presence_extension_try_lock(name, AccessShareLock, wait))
 		return true;
 	ereport(WARNING,
 			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
@@ -108,7 +85,7 @@ may_announce(int *wait)
 }
 
 /*
- * Nobody is told that connections have gone: the cursors and the typing of
+ * Nobody is announced that connections have gone: the cursors and the typing of
  * users who have no other one in the room go all the same.
  */
 static void
@@ -150,7 +127,7 @@ remember_leavers(PresenceHint *const *hints, int nhints, int *wait)
 	}
 	if (seen == NIL || XactReadOnly)
 		return;					/* it may have become read-only since */
-	if (!lock_table("user_last_seen", RowExclusiveLock, wait))
+	if (!presence_extension_try_lock("user_last_seen", RowExclusiveLock, wait))
 		return;
 	presence_store_add_last_seen(seen);
 	if (database)
@@ -158,11 +135,11 @@ remember_leavers(PresenceHint *const *hints, int nhints, int *wait)
 }
 
 /*
- * Without shared memory nobody remembers what was not told: have listeners read
+ * Without shared memory nobody remembers what was not announced: have listeners read
  * all rooms, which takes no table, unless the notify queue must be spared.
  */
 static void
-ask_to_read(PresenceStamp *stamp)
+send_resync(PresenceStamp *stamp)
 {
 	if (presence_notify != PRESENCE_NOTIFY_OFF &&
 		presence_notify_queue_usage() <= ALMOST_FULL)
@@ -185,15 +162,15 @@ presence_self_announce(PresenceHint *const *hints, int nhints, bool resync)
 {
 	PresenceStamp stamp = {false};
 	int			wait = MAX_LOCK_WAIT;
-	bool		told;
+	bool		announced;
 	PresenceSession caller;
 	Snapshot	snapshot;
 	MemoryContext context;
 	MemoryContext old;
 
 	if (!presence_extension_exists())
-		return true;			/* dropped since: nobody is to be told */
-	told = may_announce(&wait);
+		return true;			/* dropped since: nobody is to be announced */
+	announced = may_announce(&wait);
 	context = AllocSetContextCreate(CurrentMemoryContext, "presence self announce",
 									ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(context);
@@ -202,14 +179,14 @@ presence_self_announce(PresenceHint *const *hints, int nhints, bool resync)
 	caller = presence_extension_become_owner();
 	presence_store_connect();
 	remember_leavers(hints, nhints, &wait);
-	if (told && (resync || asks_resync(hints, nhints)))
+	if (announced && (resync || asks_resync(hints, nhints)))
 		presence_notify_resync(&stamp);
-	if (told)
+	if (announced)
 		presence_notify_events(presence_announce_alone(hints, nhints, snapshot),
 							   &stamp);
 	else if (!presence_shmem_ready())
-		ask_to_read(&stamp);
-	else if (lock_table("presences", AccessShareLock, &wait))
+		send_resync(&stamp);
+	else if (presence_extension_try_lock("presences", AccessShareLock, &wait))
 		forget_leavers(hints, nhints, snapshot);
 	presence_store_finish();
 	presence_extension_become_caller(caller);
@@ -217,5 +194,5 @@ presence_self_announce(PresenceHint *const *hints, int nhints, bool resync)
 	UnregisterSnapshot(snapshot);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
-	return told;
+	return announced;
 }

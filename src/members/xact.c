@@ -50,12 +50,12 @@ typedef struct PendingExpiry
 } PendingExpiry;
 
 /* What a subtransaction has added begins after so many. */
-typedef struct PendingMark
+typedef struct PendingSubxact
 {
 	int			level;			/* its nesting level */
 	int			nhints;
 	int			nexpiries;
-} PendingMark;
+} PendingSubxact;
 
 /* The running transaction; all zero when it has done nothing yet. */
 typedef struct PendingChanges
@@ -67,12 +67,12 @@ typedef struct PendingChanges
 	PendingExpiry *expiries;
 	int			nexpiries;
 	int			maxexpiries;
-	PendingMark *marks;			/* by level, the innermost last */
-	int			nmarks;
-	int			maxmarks;
+	PendingSubxact *subxacts;			/* by level, the innermost last */
+	int			nsubxacts;
+	int			maxsubxacts;
 	TransactionId xid;			/* shown to the worker from PRE_COMMIT on */
 	bool		announced;		/* not to be announced by the worker */
-	bool		untold;			/* nor by the transaction itself */
+	bool		unannounced;			/* nor by the transaction itself */
 	bool		resynced;		/* it announced a resync, too */
 	PresenceTime expires_at;		/* when one whose rows beat would have died */
 	uint32		lost_count;			/* the resync was owed for so many lost_count */
@@ -107,7 +107,7 @@ presence_xact_is_active(void)
 
 /* Have room for one more element in an array of "max" that has "count". */
 static void *
-have_room(void *array, int count, int *max, Size size)
+ensure_space(void *array, int count, int *max, Size size)
 {
 	int			room = Max(*max * 2, 16);
 
@@ -121,38 +121,38 @@ have_room(void *array, int count, int *max, Size size)
 
 /* The same for a mark. */
 static void
-reserve_mark(void)
+reserve_subxact(void)
 {
-	pending.marks = have_room(pending.marks, pending.nmarks, &pending.maxmarks,
-							  sizeof(PendingMark));
+	pending.subxacts = ensure_space(pending.subxacts, pending.nsubxacts, &pending.maxsubxacts,
+							  sizeof(PendingSubxact));
 }
 
 /* The mark of the innermost subtransaction, at a level; NULL: it has none. */
-static PendingMark *
-last_mark(int level)
+static PendingSubxact *
+last_subxact(int level)
 {
-	PendingMark *mark;
+	PendingSubxact *subxact;
 
-	if (pending.nmarks == 0)
+	if (pending.nsubxacts == 0)
 		return NULL;
-	mark = &pending.marks[pending.nmarks - 1];
-	return mark->level == level ? mark : NULL;
+	subxact = &pending.subxacts[pending.nsubxacts - 1];
+	return subxact->level == level ? subxact : NULL;
 }
 
 /* Mark where the running subtransaction begins, at the first that it adds. */
 static void
-set_mark(void)
+open_subxact(void)
 {
 	int			level = GetCurrentTransactionNestLevel();
-	PendingMark *mark;
+	PendingSubxact *subxact;
 
-	if (last_mark(level))
+	if (last_subxact(level))
 		return;
-	mark = &pending.marks[pending.nmarks];
-	mark->level = level;
-	mark->nhints = pending.nhints;
-	mark->nexpiries = pending.nexpiries;
-	pending.nmarks++;
+	subxact = &pending.subxacts[pending.nsubxacts];
+	subxact->level = level;
+	subxact->nhints = pending.nhints;
+	subxact->nexpiries = pending.nexpiries;
+	pending.nsubxacts++;
 }
 
 /* Note a change of the running subtransaction; the hint is copied. */
@@ -162,10 +162,10 @@ presence_xact_note(PresenceHint *hint)
 	PresenceHint *copy = MemoryContextAlloc(pending_context(), hint->size);
 
 	memcpy(copy, hint, hint->size);
-	pending.hints = have_room(pending.hints, pending.nhints, &pending.maxhints,
+	pending.hints = ensure_space(pending.hints, pending.nhints, &pending.maxhints,
 							  sizeof(PresenceHint *));
-	reserve_mark();
-	set_mark();
+	reserve_subxact();
+	open_subxact();
 	pending.hints[pending.nhints++] = copy;
 }
 
@@ -196,9 +196,9 @@ presence_xact_note_late_touch(PresenceTime expiry)
 void
 presence_xact_reserve_expiry(void)
 {
-	pending.expiries = have_room(pending.expiries, pending.nexpiries,
+	pending.expiries = ensure_space(pending.expiries, pending.nexpiries,
 							   &pending.maxexpiries, sizeof(PendingExpiry));
-	reserve_mark();
+	reserve_subxact();
 }
 
 /*
@@ -209,7 +209,7 @@ int
 presence_xact_add_expiry(const PresenceExpireMark *mark)
 {
 	Assert(pending.nexpiries < pending.maxexpiries);
-	set_mark();
+	open_subxact();
 	pending.expiries[pending.nexpiries].mark = *mark;
 	pending.expiries[pending.nexpiries].rowless = false;
 	return pending.nexpiries++;
@@ -260,10 +260,16 @@ count_changes(int from)
 	}
 }
 
-/* Whether a worker will announce what is queued. */
-static bool
-worker_announces(PresenceDatabase *database)
+/*
+ * Whether a worker announces what transactions queue.  The same worker then
+ * applies bans and deletions of rooms to presences added concurrently
+ * (enforce.c).
+ */
+bool
+presence_xact_worker_announces(void)
 {
+	PresenceDatabase *database = presence_my_database();
+
 	return presence_notify == PRESENCE_NOTIFY_AUTO && database &&
 		presence_queue_is_open(database);
 }
@@ -276,7 +282,7 @@ worker_announces(PresenceDatabase *database)
  * may change presences: so until nothing new has come.
  */
 static void
-announce_myself(PresenceDatabase *database)
+announce_changes(PresenceDatabase *database)
 {
 	bool		resync = false;
 	int			done = 0;
@@ -297,10 +303,10 @@ announce_myself(PresenceDatabase *database)
 		if (done > 0)
 			count_changes(done);
 		memcpy(hints, pending.hints + done, size);
-		pending.untold |= !presence_self_announce(hints, count, resync && done == 0);
+		pending.unannounced |= !presence_self_announce(hints, count, resync && done == 0);
 		done += count;
 	}
-	pending.resynced = resync && !pending.untold;
+	pending.resynced = resync && !pending.unannounced;
 }
 
 /*
@@ -337,11 +343,11 @@ before_commit(void)
 		return;
 	database = presence_my_database();
 	count_changes(0);
-	if (!worker_announces(database))
+	if (!presence_xact_worker_announces())
 	{
 		if (pending.needs_worker)
 			refuse_ban();
-		announce_myself(database);
+		announce_changes(database);
 	}
 	if (database)
 	{
@@ -386,7 +392,7 @@ queue_hints(PresenceDatabase *database)
 							   pending.xid, pending.announced);
 	if (pending.resynced)
 		presence_queue_resynced(database, pending.lost_count);
-	if (pending.untold)
+	if (pending.unannounced)
 		presence_queue_set_resync_pending(database);
 	presence_backend_withdraw_xid();
 	for (int i = 0; i < PRESENCE_NCOUNTERS; i++)
@@ -399,7 +405,7 @@ queue_hints(PresenceDatabase *database)
 
 /* Who read a room a moment ago may have missed somebody who is alive again. */
 static void
-announce_revival(PresenceDatabase *database)
+announce_late_touch(PresenceDatabase *database)
 {
 	if (database == NULL || presence_clock_now() < pending.expires_at)
 		return;
@@ -415,7 +421,7 @@ after_commit(void)
 	if (TransactionIdIsValid(pending.xid))
 		queue_hints(presence_my_database());
 	if (pending.expires_at != 0)
-		announce_revival(presence_my_database());
+		announce_late_touch(presence_my_database());
 	if (pending.created)
 		presence_database_want_worker(presence_my_database());
 	forget();
@@ -452,36 +458,36 @@ before_prepare(void)
 static void
 after_release(int level)
 {
-	PendingMark *mark = last_mark(level);
+	PendingSubxact *subxact = last_subxact(level);
 
-	if (mark == NULL)
+	if (subxact == NULL)
 		return;
-	if (pending.nmarks > 1 && mark[-1].level == level - 1)
-		pending.nmarks--;
+	if (pending.nsubxacts > 1 && subxact[-1].level == level - 1)
+		pending.nsubxacts--;
 	else
-		mark->level = level - 1;
+		subxact->level = level - 1;
 }
 
-/* Drop what came after a mark, and the mark. */
+/* Drop what came after a subxact, and the subxact. */
 static void
-drop_since(const PendingMark *mark)
+drop_since(const PendingSubxact *subxact)
 {
-	while (pending.nhints > mark->nhints)
+	while (pending.nhints > subxact->nhints)
 		pfree(pending.hints[--pending.nhints]);
-	while (pending.nexpiries > mark->nexpiries)
+	while (pending.nexpiries > subxact->nexpiries)
 		presence_registry_unmark(&pending.expiries[--pending.nexpiries].mark,
 								  false);
-	pending.nmarks--;
+	pending.nsubxacts--;
 }
 
 /* A subtransaction has been rolled back: it has done nothing. */
 static void
 after_rollback(int level)
 {
-	PendingMark *mark = last_mark(level);
+	PendingSubxact *subxact = last_subxact(level);
 
-	if (mark)
-		drop_since(mark);
+	if (subxact)
+		drop_since(subxact);
 	presence_intent_roll_back(level);
 }
 

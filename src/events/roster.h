@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * roster.h
- *		Who has been announced as present.
+ *		Which presences have been announced, by room.
  *
  *-------------------------------------------------------------------------
  */
@@ -19,7 +19,7 @@ typedef struct PresenceRosterMember
 {
 	const char *channel;		/* key */
 	char		status;			/* for simplehash */
-	bool		expired;		/* nobody has removed it yet; not counted */
+	bool		expired;		/* not removed yet; not counted */
 	int64		id;
 	char	   *user;			/* NULL: anonymous */
 } PresenceRosterMember;

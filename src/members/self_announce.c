@@ -1,18 +1,18 @@
 /*-------------------------------------------------------------------------
  *
  * self_announce.c
- *		Announces the changes of a transaction from within it, where no worker
- *		will.
+ *		Announces the changes of a transaction from within it, if no worker
+ *		does.
  *
- * This runs in the commit of somebody who came for something else, so it may
- * neither fail nor hold up what he does: a full notify queue would fail the
- * commit, and no statement_timeout ends a wait there.  So it looks at the notify
- * queue first, and tries for each lock, MAX_LOCK_WAIT in all; where the one or
- * the other cannot be had nothing is announced, with a warning.
+ * This runs in the commit of a transaction with another purpose, so it must
+ * neither fail it nor delay it: a full notify queue would fail the commit, and
+ * statement_timeout does not end a wait there.  So it checks the notify queue
+ * first, and tries to take each lock, for MAX_LOCK_WAIT in all.  If either is
+ * not possible, nothing is announced, and a warning says so.
  *
- * Locking.  The tables that are read are locked before the snapshot is taken,
- * because TRUNCATE empties a table for older snapshots, too.  It reads and writes
- * them as the owner of the extension.
+ * Locking.  The tables to read are locked before the snapshot is taken,
+ * because TRUNCATE empties a table for older snapshots, too.  They are read
+ * and written as the owner of the extension.
  *
  *-------------------------------------------------------------------------
  */
@@ -34,13 +34,13 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
-/* Above this use of the notify queue the rest of it is left to others. */
+/* Above this usage of the notify queue its rest is left to others. */
 #define ALMOST_FULL 0.9
 
-/* How long a commit waits for tables that others have locked; milliseconds. */
+/* How long a commit waits for locks in all; milliseconds. */
 #define MAX_LOCK_WAIT 100
 
-/* Whether a hint says that everything changed. */
+/* Whether a hint asks for a resync. */
 static bool
 asks_resync(PresenceHint *const *hints, int nhints)
 {
@@ -50,7 +50,7 @@ asks_resync(PresenceHint *const *hints, int nhints)
 	return false;
 }
 
-/* Lock a table that announcing reads; warn if that takes too long. */
+/* Lock a table that is read to announce, or warn that it is locked. */
 static bool
 lock_to_announce(const char *name, int *wait)
 {
@@ -65,8 +65,8 @@ lock_to_announce(const char *name, int *wait)
 }
 
 /*
- * Whether transactions may announce their changes now; what they read for it
- * is locked then, before their snapshot.
+ * Whether the changes may be announced now; then the tables that are read for
+ * that are locked, before the snapshot.
  */
 static bool
 may_announce(int *wait)
@@ -85,8 +85,8 @@ may_announce(int *wait)
 }
 
 /*
- * Nobody is announced that connections have gone: the cursors and the typing of
- * users who have no other one in the room go all the same.
+ * Leaves are not announced: remove the short-lived state of users who have no
+ * other connection in the room all the same.
  */
 static void
 forget_leavers(PresenceHint *const *hints, int nhints, Snapshot snapshot)
@@ -104,8 +104,8 @@ forget_leavers(PresenceHint *const *hints, int nhints, Snapshot snapshot)
 }
 
 /*
- * Remember when users from whom hints take a presence were last seen, unless
- * others keep the table to themselves.
+ * Store when users who lose a presence by the hints were last seen, unless the
+ * table is locked.
  */
 static void
 remember_leavers(PresenceHint *const *hints, int nhints, int *wait)
@@ -126,7 +126,7 @@ remember_leavers(PresenceHint *const *hints, int nhints, int *wait)
 		seen = lappend(seen, one);
 	}
 	if (seen == NIL || XactReadOnly)
-		return;					/* it may have become read-only since */
+		return;					/* it became read-only after the changes */
 	if (!presence_extension_try_lock("user_last_seen", RowExclusiveLock, wait))
 		return;
 	presence_store_add_last_seen(seen);
@@ -135,8 +135,8 @@ remember_leavers(PresenceHint *const *hints, int nhints, int *wait)
 }
 
 /*
- * Without shared memory nobody remembers what was not announced: have listeners read
- * all rooms, which takes no table, unless the notify queue must be spared.
+ * Without shared memory a resync cannot be left pending: send it now, which
+ * needs no table, unless the notify queue is almost full.
  */
 static void
 send_resync(PresenceStamp *stamp)
@@ -148,14 +148,14 @@ send_resync(PresenceStamp *stamp)
 
 /*
  * Do what a worker would do with the changes of the running transaction, from
- * within it: announce them, a resync of all rooms first where one is owed, and
- * remember when users whose presences go were last seen.  false: nothing was
- * announced, for the notify queue is almost full or a table is locked, and
- * listeners miss the events.
+ * within it: announce them, after a resync of all rooms if one is pending, and
+ * store when users who lose presences were last seen.  Returns false if
+ * nothing was announced, because announcing is off, the notify queue is almost
+ * full or a table is locked; then listeners miss the events.
  *
- * Rooms are read in the newest snapshot: an older one, of a transaction that
- * keeps its first, shows beside what the transaction put in what others have
- * taken away since, even two presences of one pair.
+ * Rooms are read in the latest snapshot.  The snapshot of a REPEATABLE READ
+ * transaction would show what others have removed since beside what the
+ * transaction has added, even two presences of the same room and channel.
  */
 bool
 presence_self_announce(PresenceHint *const *hints, int nhints, bool resync)
@@ -169,7 +169,7 @@ presence_self_announce(PresenceHint *const *hints, int nhints, bool resync)
 	MemoryContext old;
 
 	if (!presence_extension_exists())
-		return true;			/* dropped since: nobody is to be announced */
+		return true;			/* dropped since: nothing to announce */
 	announced = may_announce(&wait);
 	context = AllocSetContextCreate(CurrentMemoryContext, "presence self announce",
 									ALLOCSET_DEFAULT_SIZES);

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * xact.h
- *		What the running transaction does to presences.
+ *		What the running transaction does to presences, until it ends.
  *
  *-------------------------------------------------------------------------
  */

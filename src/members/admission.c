@@ -13,7 +13,7 @@
  * a lock first, then counts in the latest snapshot, and keeps the lock until
  * it commits.  Such a lock stands for a room, or for a user in a room, by its
  * hash, so a transaction never holds more than LOCK_SLOTS of either kind;
- * rooms that share one only wait for each other.
+ * two that share one only wait for each other.
  *
  * A ban, or the deletion of a room, and a concurrent add do not see each
  * other.  If a worker announces, neither waits: the worker gets the hints of
@@ -167,7 +167,7 @@ presence_admission_note_room_deleted(Relation rooms, text *room)
 		note_rule(PRESENCE_HINT_ROOM_DELETED, PRESENCE_FIELD_ROOM, room);
 }
 
-/* Whether there may be bans; the lock blocks new ones until commit. */
+/* Whether there may be bans; the lock blocks lock_bans() until commit. */
 static bool
 bans_exist(void)
 {

@@ -507,7 +507,7 @@ follow_transaction(XactEvent event, void *arg)
 			after_commit();
 			break;
 		case XACT_EVENT_ABORT:
-		case XACT_EVENT_PREPARE:	/* no changes are left, only pins */
+		case XACT_EVENT_PREPARE:	/* no changes are left to announce */
 			after_abort();
 			break;
 		case XACT_EVENT_PRE_PREPARE:

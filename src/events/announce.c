@@ -1,18 +1,20 @@
 /*-------------------------------------------------------------------------
  *
  * announce.c
- *		Turns hints of committed changes into the events that listeners get.
+ *		Turns hints of committed changes into events for listeners.
  *
- * A turn takes hints, has the rooms that they touch on the roster, reads what
- * the tables show (announce_load.c), tells what is news of it (announce_room.c),
- * folds the events of a room where they are many, and adds the statuses that
- * changed with them (announce_status.c).
+ * A turn takes hints, loads the rooms they concern into the roster and looks
+ * up the presences (announce_load.c), makes events of what has not been
+ * announced yet (announce_room.c), collapses the events of a room if there are
+ * many, and adds the statuses that changed with them (announce_status.c).
  *
- * A turn costs what its hints cost, and the rooms that it loads.  Transactions
- * announce with this, too, in their own commit, so every loop over hints, rows
- * or events can be interrupted.
+ * The cost of a turn depends on its hints and on the rooms that it loads, not
+ * on what else is pending.  Transactions that announce their own changes run
+ * this in their commit, so every loop over hints, rows or events checks for
+ * interrupts.
  *
- * Roster, backlog and turn are the announcer's own memory: no locks.
+ * Roster, backlog and turn are private memory of the announcing process: no
+ * locks.  The caller has locked the tables before it took the snapshot.
  *
  *-------------------------------------------------------------------------
  */
@@ -25,7 +27,7 @@
 #include "miscadmin.h"
 #include "shared/liveness.h"
 
-/* Find the rooms and presences of this turn. */
+/* Collect the rooms and presences of this turn. */
 static void
 sort_hints(PresenceTurn *turn, PresenceWaiting *const *now, int nhints)
 {
@@ -47,8 +49,8 @@ is_broadcast(const PresenceEvent *event)
 }
 
 /*
- * Fold the changes of a room into one event where they are many; broadcasts
- * follow it.
+ * The events of a room.  If there are many changes, they are collapsed into
+ * one bulk, followed by the broadcasts.
  */
 static List *
 fold_events(PresenceTurnRoom *room)
@@ -77,10 +79,11 @@ fold_events(PresenceTurnRoom *room)
 }
 
 /*
- * Have rooms read again of which transactions have told themselves: what they
- * told may have overtaken what was still to be told here.  The roster forgets
- * them, too.  Not all of the transactions' hints find the queue open: it may
- * hold a join and miss the leave that came after it.
+ * Resync the rooms announced by transactions themselves as well: what they
+ * announced may have overtaken what was still pending here.  The roster
+ * forgets these rooms, because it may be wrong about them: the hints of such
+ * transactions reach the queue only if it is open, so a join may have come
+ * without its leave.
  */
 static List *
 resync_self_announced(PresenceTurn *turn)
@@ -106,7 +109,7 @@ resync_self_announced(PresenceTurn *turn)
 	return events;
 }
 
-/* Mark who left and is in the room again when the turn is over. */
+/* Mark the leaves of users who are back in the room at the end of the turn. */
 static void
 note_returns(PresenceTurn *turn)
 {
@@ -129,7 +132,7 @@ note_returns(PresenceTurn *turn)
 	}
 }
 
-/* The events of all rooms, room by room, as the rooms came up. */
+/* The events of all rooms, room by room, in the order of their first event. */
 static List *
 collect_events(PresenceTurn *turn)
 {
@@ -147,8 +150,9 @@ collect_events(PresenceTurn *turn)
 }
 
 /*
- * Cover what waits of a presence for later turns but has been told: its updates,
- * where an event has shown it as it is now, and all once it has gone.
+ * Cover the pending hints of a presence that this turn has announced along
+ * with others: its updates, if an event has shown the current row, and all
+ * hints if it has left.
  */
 static void
 cover_announced(PresenceTurn *turn, PresenceSubject *subject)
@@ -174,11 +178,11 @@ cover_announced(PresenceTurn *turn, PresenceSubject *subject)
 			presence_backlog_cover(turn->backlog, waiting);
 		}
 		if (--rest == 0)
-			break;				/* the subject may be gone */
+			break;				/* the subject may have been freed */
 	}
 }
 
-/* Bring what waits up to date with what this turn has told. */
+/* Bring the backlog up to date with what this turn has announced. */
 static void
 end_turn(PresenceTurn *turn, PresenceWaiting *const *now, int nhints)
 {
@@ -193,10 +197,11 @@ end_turn(PresenceTurn *turn, PresenceWaiting *const *now, int nhints)
 }
 
 /*
- * Make the events that hints call for, and bring roster and backlog up to date.
- * All of the backlog that the snapshot shows is known; the hints are those of
- * it to tell in this turn.  "gone" gets the users who went offline, as
- * PresenceLastSeen.  Needs SPI.  Everything lives in the current memory context.
+ * Make events of hints, and bring roster and backlog up to date.  All hints of
+ * transactions that the snapshot shows must be known to the backlog; "now" are
+ * those of them to announce in this turn.  "gone" gets the users who went
+ * offline, as PresenceLastSeen.  SPI must be connected.  Everything is
+ * allocated in the current memory context.
  */
 static List *
 announce(PresenceRoster *roster, PresenceBacklog *backlog,
@@ -221,7 +226,7 @@ announce(PresenceRoster *roster, PresenceBacklog *backlog,
 	return list_concat(events, presence_turn_collect_statuses(&turn, gone));
 }
 
-/* Make them for the worker, whose roster stays. */
+/* Make events for the worker, which keeps its roster. */
 List *
 presence_announce(PresenceRoster *roster, PresenceBacklog *backlog,
 				  PresenceWaiting *const *now, int nhints, Snapshot snapshot,
@@ -231,8 +236,8 @@ presence_announce(PresenceRoster *roster, PresenceBacklog *backlog,
 }
 
 /*
- * The same for all hints of the running transaction, which announces itself
- * and keeps nothing.
+ * Make events of all hints of the running transaction, which announces them
+ * itself, with a temporary roster.
  */
 List *
 presence_announce_alone(PresenceHint *const *hints, int nhints, Snapshot snapshot)

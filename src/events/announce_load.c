@@ -1,22 +1,25 @@
 /*-------------------------------------------------------------------------
  *
  * announce_load.c
- *		Reads from the tables what a turn needs to know.
+ *		Reads the rooms and presences of a turn from the tables.
  *
- * Presences that hints speak of are looked up, to tell them as they are.
+ * Presences are looked up so that they are announced with their current row.
  *
- * A room that is not on the roster is loaded from the table, in a snapshot
- * for which the hints are complete: whatever the snapshot shows as committed
- * has been told before, or is among the hints to announce, or among those
- * that wait for a later turn.  Undoing the hints of both kinds leaves what had
- * been told when they came.  A hint of which the news has been told along with
- * another one is covered (backlog.c), and is undone no more.
+ * A room that is not on the roster is loaded from the table, in a snapshot for
+ * which the hints are complete: whatever the snapshot shows as committed has
+ * been announced before, or is among the hints of this turn, or among those
+ * pending for a later turn.  Undoing both kinds of hints leaves what had been
+ * announced before them.  A hint that was announced along with another one is
+ * covered (backlog.c), and is not undone.
  *
- * Dead presences that nobody has removed yet are found where a room is loaded.
- * The worker counts them until it tells that they left, which is soon: what it
- * has told fits together.  For a transaction that announces itself they count
- * for nothing, as for readers, for maybe nobody removes them.  That they left is
- * told when they are removed, or before their user joins.
+ * A loaded room may have expired presences that have not been removed yet.
+ * The worker counts them until it announces that they left, which is soon, so
+ * that its counts are consistent.  A transaction that announces its own
+ * changes does not count them, as readers do not, because there may be nobody
+ * to remove them.  Their leave is announced when they are removed, or before
+ * their user joins.
+ *
+ * No locks: the caller has locked the tables before it took the snapshot.
  *
  *-------------------------------------------------------------------------
  */
@@ -28,7 +31,7 @@
 #include "shared/liveness.h"
 #include "tables/store_presences.h"
 
-/* Look presences up in the table. */
+/* Look up presences in the table. */
 static void
 look_up(PresenceTurn *turn, List *rooms, List *channels)
 {
@@ -45,13 +48,13 @@ look_up(PresenceTurn *turn, List *rooms, List *channels)
 		CHECK_FOR_INTERRUPTS();
 		if (subject == NULL)
 			continue;
-		/* It may be another one than was looked for. */
+		/* It may be another presence of the same room and channel. */
 		presence_turn_touch(turn, subject);
 		subject->turn.row = row;
 	}
 }
 
-/* Read the presences that hints say are there or have changed, each once. */
+/* Look up the presences that joined or changed by hints, each once. */
 void
 presence_turn_look_up_rows(PresenceTurn *turn, PresenceWaiting *const *now, int nhints)
 {
@@ -80,10 +83,11 @@ presence_turn_look_up_rows(PresenceTurn *turn, PresenceWaiting *const *now, int 
 }
 
 /*
- * Find the presences that are gone again, and remember them as they were.
- * One that its own transaction has removed was never there for others.  One
- * that leaves in a later turn is updated in this one: whoever builds the
- * roster anew in between takes the leave for its word.
+ * Find the presences that have left already, and keep their rows as the hints
+ * of their leaves have them.  One added and removed by the same transaction
+ * was never visible to others.  One that leaves in a later turn is still
+ * updated in this one, because a roster rebuilt in between takes its user from
+ * the leave.
  */
 void
 presence_turn_note_gone(PresenceTurn *turn)
@@ -110,7 +114,7 @@ typedef struct ChainUser
 {
 	const char *name;			/* key */
 	char		status;			/* for simplehash */
-	int			balance;		/* how often it is left less reached */
+	int			balance;		/* how many updates leave it less reach it */
 } ChainUser;
 
 #define SH_PREFIX chain
@@ -124,7 +128,7 @@ typedef struct ChainUser
 #define SH_DECLARE
 #include "lib/simplehash.h"
 
-/* How often a user is left less reached, to be changed by the caller. */
+/* The balance of a user, for the caller to change. */
 static int *
 get_balance(chain_hash *users, const char *name, int *of_nobody)
 {
@@ -140,9 +144,9 @@ get_balance(chain_hash *users, const char *name, int *of_nobody)
 }
 
 /*
- * The user that a presence had before its updates among the hints that wait,
- * if they changed it from the user it has now.  The updates form a chain of
- * users: it begins with the one that is left more often than it is reached.
+ * The user of a presence before its pending updates; "now" is its user after
+ * them.  The updates form a chain of users, which begins with the user that is
+ * left more often than it is reached.
  */
 static const char *
 first_user(PresenceSubject *subject, const char *now)
@@ -178,7 +182,7 @@ first_user(PresenceSubject *subject, const char *now)
 	return first;
 }
 
-/* Take off the roster who joined with the hints; users become what they were. */
+/* Remove members that joined by pending hints; undo changes of user. */
 static void
 undo_arrivals(PresenceTurnRoom *room, dlist_head *subjects)
 {
@@ -203,7 +207,7 @@ undo_arrivals(PresenceTurnRoom *room, dlist_head *subjects)
 	}
 }
 
-/* Put back on the roster who left with the hints. */
+/* Put back members that left by pending hints. */
 static void
 undo_departures(PresenceTurnRoom *room, dlist_head *subjects)
 {
@@ -226,9 +230,9 @@ undo_departures(PresenceTurnRoom *room, dlist_head *subjects)
 }
 
 /*
- * Bring the roster back to what had been told of a room before the hints that
- * wait: a presence was there if it is there less its joins plus its leaves, in
- * whatever order these came.
+ * Bring the roster back to what had been announced of a room before the
+ * pending hints: whether a presence was there is whether it is there now, less
+ * its joins plus its leaves, in whatever order these arrived.
  */
 static void
 undo_hints(PresenceTurn *turn, PresenceTurnRoom *room)
@@ -247,13 +251,13 @@ load_member(void *arg, const PresenceRow *row)
 {
 	PresenceTurn *turn = arg;
 	PresenceTurnRoom *room = turnrooms_lookup(turn->rooms, row->room);
-	bool		dead = !presence_liveness_is_live(row->channel, strlen(row->channel),
-												  row->last_seen, turn->cutoff);
+	bool		expired = !presence_liveness_is_live(row->channel, strlen(row->channel),
+													 row->last_seen, turn->cutoff);
 
-	(void) presence_roster_join(room->room, row->channel, row->id, row->user, dead);
+	(void) presence_roster_join(room->room, row->channel, row->id, row->user, expired);
 }
 
-/* Load the rooms that the roster does not have. */
+/* Load the rooms that are not on the roster. */
 void
 presence_turn_load_rooms(PresenceTurn *turn)
 {

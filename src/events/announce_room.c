@@ -1,16 +1,20 @@
 /*-------------------------------------------------------------------------
  *
  * announce_room.c
- *		Makes events of hints, as far as they are news.
+ *		Makes events of hints that have not been announced yet.
  *
- * The roster holds what listeners have been told, the table holds what is,
- * and the hints say where to look.  Hints may come in another order than the
- * transactions committed, and more than one may speak of the same presence,
- * so a hint is not believed: a join is told when the table shows the presence
- * and the roster does not, a leave when the roster shows it, an update when
- * both do.  All the rest has been told or no longer matters; but a presence
- * that came and went in two transactions between two turns is told to have
- * joined and left: who read the room in between has seen it.
+ * The roster holds what has been announced, the table holds the current state,
+ * and hints say where to look.  Hints may arrive in another order than their
+ * transactions committed, and several may concern the same presence, so a hint
+ * is not trusted: a join is announced if the table has the presence and the
+ * roster does not, a leave if the roster has it, an update if both have it.
+ * Everything else has been announced or no longer matters.  An exception is a
+ * brief presence, one that joined and left in two transactions between two
+ * turns: both are announced, because a client that read the room in between
+ * has seen it.
+ *
+ * Roster, backlog and turn are private memory of the announcing process: no
+ * locks.
  *
  *-------------------------------------------------------------------------
  */
@@ -21,8 +25,8 @@
 #include "tables/store_presences.h"
 
 /*
- * A member has left.  It leaves as the user that listeners know it by: an
- * update right before may not have been told.
+ * A member has left.  It is announced with the user that listeners know, since
+ * an update right before it may not have been announced.
  */
 static void
 announce_leave(PresenceTurn *turn, PresenceTurnRoom *room, PresenceRosterMember *member,
@@ -44,12 +48,12 @@ announce_leave(PresenceTurn *turn, PresenceTurnRoom *room, PresenceRosterMember 
 	event->reason = hint->reason;
 	event->user_left = last;
 	event->left_at = hint->noted;
-	if (subject->turn.told)
-		subject->turn.told->undone = true;
-	subject->turn.told = NULL;
+	if (subject->turn.join_event)
+		subject->turn.join_event->undone = true;
+	subject->turn.join_event = NULL;
 }
 
-/* The presence of a dead member, as the table or the hint that it left has it. */
+/* The row of an expired member, from the table or the hint of its leave. */
 static PresenceRow *
 row_of_expired(PresenceTurn *turn, PresenceTurnRoom *room, const PresenceRosterMember *member)
 {
@@ -78,11 +82,12 @@ row_of_expired(PresenceTurn *turn, PresenceTurnRoom *room, const PresenceRosterM
 }
 
 /*
- * A user comes whose presences in the room are all dead, and whom nobody sees
- * there: they leave first, and not again when somebody removes them.
+ * A user joins whose presences in the room have all expired, so that readers
+ * do not see the user there.  Announce that they left first; it is not
+ * announced again when they are removed.
  */
 static void
-announce_dead(PresenceTurn *turn, PresenceTurnRoom *room, const char *user)
+announce_expired(PresenceTurn *turn, PresenceTurnRoom *room, const char *user)
 {
 	PresenceRosterMember *member;
 
@@ -102,8 +107,8 @@ announce_dead(PresenceTurn *turn, PresenceTurnRoom *room, const char *user)
 }
 
 /*
- * A join is not told, so its leave must not be either: not now, and not by
- * whoever builds the roster anew and finds that hint still waiting.
+ * A join is not announced, so its leave must not be either: neither in this
+ * turn, nor later if the roster is rebuilt while that hint is still pending.
  */
 static void
 drop_leave(PresenceTurn *turn, PresenceSubject *subject)
@@ -118,12 +123,12 @@ drop_leave(PresenceTurn *turn, PresenceSubject *subject)
 }
 
 /*
- * Take off the roster who has the place of a presence that joins; false: the
- * place is not free, there is no join to tell.
+ * Remove from the roster the member with the same room and channel as a
+ * presence that joins; false if there is no join to announce.
  *
- * The hint that the other one left comes later: that is told first.  Where no
- * such hint exists the other one is there still: the presence has been told
- * already, or it came and went before the other one came.
+ * If the hint of the other presence's leave comes later, that leave is
+ * announced first.  If there is no such hint and the joining presence is
+ * brief, it came and went before the other one, which is still there.
  */
 static bool
 clear_place(PresenceTurn *turn, PresenceTurnRoom *room, PresenceRosterMember *member,
@@ -174,7 +179,7 @@ announce_join(PresenceTurn *turn, PresenceTurnRoom *room, const PresenceWaiting 
 		return;
 	user = row ? row->user : presence_hint_text(hint, PRESENCE_FIELD_USER);
 	if (!hint->announced)
-		announce_dead(turn, room, user);
+		announce_expired(turn, room, user);
 	first = presence_roster_join(room->room, subject->key.channel, hint->id,
 								 user, false);
 	if (hint->announced)
@@ -183,10 +188,10 @@ announce_join(PresenceTurn *turn, PresenceTurnRoom *room, const PresenceWaiting 
 	event = presence_turn_add_event(turn, room, PRESENCE_EVENT_JOIN, row);
 	event->user_joined = first;
 	subject->turn.updated = true;
-	subject->turn.told = event;
+	subject->turn.join_event = event;
 }
 
-/* A member's user or meta has changed. */
+/* The user or meta of a member has changed. */
 static void
 announce_update(PresenceTurn *turn, PresenceTurnRoom *room, PresenceRosterMember *member,
 			const PresenceWaiting *waiting)
@@ -206,7 +211,7 @@ announce_update(PresenceTurn *turn, PresenceTurnRoom *room, PresenceRosterMember
 		return;
 	if (changed && !hint->announced)
 	{
-		announce_dead(turn, room, user);
+		announce_expired(turn, room, user);
 		member = presence_roster_member(room->room, subject->key.channel);
 	}
 	if (changed)
@@ -228,8 +233,8 @@ announce_update(PresenceTurn *turn, PresenceTurnRoom *room, PresenceRosterMember
 }
 
 /*
- * A presence left that is not on the roster: tell both ends of a brief one.
- * Nothing more can be told of it.
+ * A presence that is not on the roster has left: announce both the join and
+ * the leave of a brief one.  Its other hints have nothing to announce.
  */
 static void
 announce_brief(PresenceTurn *turn, PresenceTurnRoom *room, const PresenceWaiting *waiting)
@@ -248,9 +253,9 @@ announce_brief(PresenceTurn *turn, PresenceTurnRoom *room, const PresenceWaiting
 	subject->turn.row = NULL;
 }
 
-/* Tell what a hint says, as far as it is news. */
+/* Announce the change that a hint stands for, unless that has been done. */
 static void
-tell(PresenceTurn *turn, const PresenceWaiting *waiting)
+announce_change(PresenceTurn *turn, const PresenceWaiting *waiting)
 {
 	const PresenceHint *hint = waiting->hint;
 	PresenceTurnRoom *room = presence_turn_room(turn, presence_hint_text(hint,
@@ -276,7 +281,7 @@ tell(PresenceTurn *turn, const PresenceWaiting *waiting)
 		announce_update(turn, room, member, waiting);
 }
 
-/* A broadcast goes to its room as it is. */
+/* Announce a broadcast as it is. */
 static void
 announce_broadcast(PresenceTurn *turn, const PresenceHint *hint)
 {
@@ -287,7 +292,7 @@ announce_broadcast(PresenceTurn *turn, const PresenceHint *hint)
 		presence_hint_text(hint, PRESENCE_FIELD_PAYLOAD);
 }
 
-/* A user has chosen; what counts is what held before the first choice. */
+/* A user has changed status or message; keep those before the first change. */
 static void
 announce_choice(PresenceTurn *turn, const PresenceHint *hint)
 {
@@ -301,7 +306,7 @@ announce_choice(PresenceTurn *turn, const PresenceHint *hint)
 	user->message_before = presence_hint_text(hint, PRESENCE_FIELD_PAYLOAD);
 }
 
-/* Tell all hints, in their order. */
+/* Announce all hints, in their order. */
 void
 presence_turn_announce_hints(PresenceTurn *turn, PresenceWaiting *const *now, int nhints)
 {
@@ -313,7 +318,7 @@ presence_turn_announce_hints(PresenceTurn *turn, PresenceWaiting *const *now, in
 		if (now[i]->subject)
 		{
 			if (!hint->covered)
-				tell(turn, now[i]);
+				announce_change(turn, now[i]);
 		}
 		else if (hint->announced)
 			continue;

@@ -1,10 +1,13 @@
 /*-------------------------------------------------------------------------
  *
  * announce_status.c
- *		Makes events of users whose status is news.
+ *		Makes events of users whose status has changed.
  *
- * Whether a user is online anywhere is counted in the table, less what is to
- * be told later; the events of this turn tell what it was before.
+ * Whether a user is online is counted over all rooms in the table, without the
+ * hints pending for later turns.  Without the events of this turn, too, that
+ * is the status before.
+ *
+ * No locks: the caller has locked the tables before it took the snapshot.
  *
  *-------------------------------------------------------------------------
  */
@@ -25,7 +28,7 @@ effective_status(int64 connections, const char *chosen)
 	return connections <= 0 ? "offline" : chosen ? chosen : "online";
 }
 
-/* Whether a user has chosen to look as if gone. */
+/* Whether a user has chosen to appear offline. */
 static bool
 is_invisible(const PresencePerson *person)
 {
@@ -33,9 +36,9 @@ is_invisible(const PresencePerson *person)
 }
 
 /*
- * How many connections a user has with what is told by now.  Those that have
- * died go with their removal, which follows soon: but without shared memory
- * maybe never, so there they are gone already.
+ * How many connections a user has by what has been announced, this turn
+ * included.  Expired ones count until they are removed, which is soon; but
+ * without shared memory they may never be removed, and do not count.
  */
 static int64
 connections_now(const PresencePerson *person, int64 later)
@@ -43,15 +46,15 @@ connections_now(const PresencePerson *person, int64 later)
 	return (presence_shmem_ready() ? person->connections : person->living) - later;
 }
 
-/* Tell the status of a user if it is news. */
+/* Make an event of the status of a user; NULL if it has not changed. */
 static PresenceEvent *
 status_event(const PresenceTurn *turn, const PresenceTurnUser *user, int64 later,
 			 PresencePerson *person, List **gone)
 {
 	int64		now = connections_now(person, later);
-	bool		were_dead = turn->cutoff != 0 &&
+	bool		had_expired = turn->cutoff != 0 &&
 		person->living - later - user->change <= 0;
-	int64		before = now > 0 && were_dead ? 0 : now - user->change;
+	int64		before = now > 0 && had_expired ? 0 : now - user->change;
 	const char *chosen_before = user->chose ? user->chosen_before : person->chosen_status;
 	const char *message_before = user->chose ? user->message_before : person->custom_message;
 	bool		hidden;
@@ -81,8 +84,9 @@ status_event(const PresenceTurn *turn, const PresenceTurnUser *user, int64 later
 }
 
 /*
- * The connections of users (as names) to count, as a bigint[]: with more of
- * them nothing that is told would be different.  None where it is not "wanted".
+ * The limits up to which to count connections of users (as names), as a
+ * bigint[]: counting further would not change any event.  Zeros unless
+ * "wanted".
  */
 static Datum
 connections_to_count(PresenceTurn *turn, List *names, bool wanted)
@@ -107,16 +111,16 @@ connections_to_count(PresenceTurn *turn, List *names, bool wanted)
 										   TYPALIGN_DOUBLE));
 }
 
-/* Append the statuses of users (as names) that are news. */
+/* Append events of users (as names) whose status has changed. */
 static List *
 add_statuses(PresenceTurn *turn, List *events, List *names, List **gone)
 {
-	bool		dead_matter = turn->cutoff != 0 || !presence_shmem_ready();
+	bool		expired_matter = turn->cutoff != 0 || !presence_shmem_ready();
 	ListCell   *lc;
 
 	foreach(lc, presence_store_people(presence_turn_text_array(names),
 									  connections_to_count(turn, names, true),
-									  connections_to_count(turn, names, dead_matter),
+									  connections_to_count(turn, names, expired_matter),
 									  turn->snapshot))
 	{
 		PresencePerson *person = lfirst(lc);
@@ -132,7 +136,7 @@ add_statuses(PresenceTurn *turn, List *events, List *names, List **gone)
 	return events;
 }
 
-/* The statuses that are news; "gone" gets those who went offline. */
+/* Make events of changed statuses; "gone" gets the users who went offline. */
 List *
 presence_turn_collect_statuses(PresenceTurn *turn, List **gone)
 {

@@ -1,7 +1,9 @@
 /*-------------------------------------------------------------------------
  *
  * announce_turn.c
- *		Gathers what happens to rooms and users in one announcement.
+ *		Collects the rooms, users and events of one announcement.
+ *
+ * A turn is private memory of the announcing process: no locks.
  *
  *-------------------------------------------------------------------------
  */
@@ -14,7 +16,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 
-/* Remember that this turn touches a presence. */
+/* Add a presence to the subjects of this turn. */
 void
 presence_turn_touch(PresenceTurn *turn, PresenceSubject *subject)
 {
@@ -24,7 +26,7 @@ presence_turn_touch(PresenceTurn *turn, PresenceSubject *subject)
 	turn->subjects = lappend(turn->subjects, subject);
 }
 
-/* Find or make what happens to a room. */
+/* Find or make the entry of a room. */
 PresenceTurnRoom *
 presence_turn_room(PresenceTurn *turn, const char *name)
 {
@@ -40,7 +42,7 @@ presence_turn_room(PresenceTurn *turn, const char *name)
 	return room;
 }
 
-/* Find or make what happens to a user; NULL for nobody. */
+/* Find or make the entry of a user; NULL if anonymous. */
 PresenceTurnUser *
 presence_turn_user(PresenceTurn *turn, const char *name)
 {
@@ -63,7 +65,7 @@ presence_turn_user(PresenceTurn *turn, const char *name)
 	return user;
 }
 
-/* A user's connections come or go with the events of this turn. */
+/* Count connections of a user that events of this turn add or remove. */
 void
 presence_turn_count_user(PresenceTurn *turn, const char *name, int change)
 {
@@ -74,9 +76,10 @@ presence_turn_count_user(PresenceTurn *turn, const char *name, int change)
 }
 
 /*
- * A user's connection has gone, or has another user now.  When it was seen is
- * remembered also where there is nothing to tell: because it came in the same
- * turn, or because its transaction has told it.
+ * Note that a connection of a user has left, or belongs to another user now,
+ * and when it was last seen.  That is noted even if there is nothing to
+ * announce, because it joined in the same turn, or its transaction has
+ * announced it.
  */
 void
 presence_turn_see_user(PresenceTurn *turn, const PresenceHint *hint)
@@ -89,7 +92,7 @@ presence_turn_see_user(PresenceTurn *turn, const PresenceHint *hint)
 	user->last_seen = Max(user->last_seen, hint->last_seen);
 }
 
-/* Make an event of a room, with the room's counts as they are now. */
+/* Add an event to a room, with the current counts of the room. */
 PresenceEvent *
 presence_turn_add_event(PresenceTurn *turn, PresenceTurnRoom *room,
 						PresenceEventKind kind, PresenceRow *row)
@@ -107,7 +110,7 @@ presence_turn_add_event(PresenceTurn *turn, PresenceTurnRoom *room,
 	return event;
 }
 
-/* The presence that a leave speaks of, as it was. */
+/* The row of a presence that left, as its hint has it. */
 PresenceRow *
 presence_turn_row_of_leave(const PresenceHint *hint)
 {

@@ -1,10 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * announce_turn.h
- *		What the parts of the announcer share; for announce*.c only.
+ *		The state of one announcement, shared by announce*.c only.
  *
- * A turn is one announcement: it takes hints, and makes events of them.  It
- * lives in the memory context in which it was begun.
+ * A turn is one announcement: it takes hints and makes events of them.  It
+ * is allocated in the memory context that was current when it began.
  *
  *-------------------------------------------------------------------------
  */
@@ -23,16 +23,16 @@
 #include "tables/store_presences.h"
 #include "utils/snapshot.h"
 
-/* Presences, or users, looked up by one statement. */
+/* How many presences, or users, one statement looks up. */
 #define PRESENCE_LOOK_UP_BATCH 10000
 
-/* What happens to one room. */
+/* A room in this turn. */
 typedef struct PresenceTurnRoom
 {
 	const char *name;			/* key */
 	char		status;			/* for simplehash */
 	PresenceRosterRoom *room;	/* NULL: not on the roster yet */
-	bool		self_announced;		/* others have told of it, too */
+	bool		self_announced; /* a transaction announced changes itself */
 	List	   *events;
 } PresenceTurnRoom;
 
@@ -47,17 +47,17 @@ typedef struct PresenceTurnRoom
 #define SH_DECLARE
 #include "lib/simplehash.h"
 
-/* What happens to one user. */
+/* A user in this turn. */
 typedef struct PresenceTurnUser
 {
 	const char *name;			/* key */
 	char		status;			/* for simplehash */
-	int64		change;			/* connections announced as come less gone */
+	int64		change;			/* connections announced as joined less left */
 	bool		chose;			/* the chosen status or message changed */
-	const char *chosen_before;	/* status before, where "chose" */
+	const char *chosen_before;	/* status before, if "chose" */
 	const char *message_before;
-	bool		left;			/* a connection has gone, told or not */
-	TimestampTz last_seen;		/* newest sign of life of those that went */
+	bool		left;			/* a connection has left, announced or not */
+	TimestampTz last_seen;		/* newest heartbeat of those that left */
 } PresenceTurnUser;
 
 #define SH_PREFIX turnusers
@@ -77,16 +77,16 @@ typedef struct PresenceTurn
 	PresenceRoster *roster;
 	PresenceBacklog *backlog;
 	Snapshot	snapshot;
-	PresenceTime cutoff;		/* a last sign of life before it counts for
-								 * nothing; 0: every presence counts */
+	PresenceTime cutoff;		/* presences last seen before it are
+								 * expired; 0: count all */
 	turnrooms_hash *rooms;
 	turnusers_hash *users;
-	List	   *named;			/* their names, in the order of what happened */
-	List	   *subjects;		/* PresenceSubject that this turn touches */
-	List	   *order;			/* names of rooms with events, as they came up */
+	List	   *named;			/* names of users, in the order of hints */
+	List	   *subjects;		/* PresenceSubject of this turn */
+	List	   *order;			/* rooms with events, by their first one */
 } PresenceTurn;
 
-/* Whether two users, either of them possibly NULL, are the same. */
+/* Whether two users, either of which may be NULL, are the same. */
 static inline bool
 presence_turn_same_user(const char *a, const char *b)
 {
@@ -95,7 +95,7 @@ presence_turn_same_user(const char *a, const char *b)
 	return strcmp(a, b) == 0;
 }
 
-/* announce_turn.c: what a turn gathers */
+/* announce_turn.c: collect rooms, users and events */
 extern void presence_turn_touch(PresenceTurn *turn, PresenceSubject *subject);
 extern PresenceTurnRoom *presence_turn_room(PresenceTurn *turn, const char *name);
 extern PresenceTurnUser *presence_turn_user(PresenceTurn *turn, const char *name);
@@ -109,7 +109,7 @@ extern PresenceEvent *presence_turn_add_event(PresenceTurn *turn,
 extern PresenceRow *presence_turn_row_of_leave(const PresenceHint *hint);
 extern Datum presence_turn_text_array(List *strings);
 
-/* announce_load.c: what the table shows, and what has been told */
+/* announce_load.c: load rooms, look up presences */
 extern void presence_turn_load_rooms(PresenceTurn *turn);
 extern void presence_turn_look_up_rows(PresenceTurn *turn,
 									   PresenceWaiting *const *now, int nhints);

@@ -1,21 +1,21 @@
 /*-------------------------------------------------------------------------
  *
  * backlog.c
- *		Keeps the hints that wait to be told where they can be found by what
- *		they speak of.
+ *		Keeps pending hints, indexed by presence, room and user.
  *
  * The worker reads each hint from the queue once and keeps a copy here, in the
- * order of the queue, until it is told.  Once a snapshot shows the transaction
- * of a hint, the hint is known: it is filed under its presence, that under its
- * room, and what it will change of a user's connections is added up.  So a
- * turn looks at what it tells, and at nothing else that waits, however much
- * that is.
+ * order of the queue, until it is announced.  Once a snapshot shows the
+ * transaction of a hint, the hint is known: it is indexed under its presence,
+ * and that under its room, and its change of the connections of a user is
+ * added to the sum of that user.  So the cost of a turn depends on the hints
+ * that it announces, not on how many others are pending.
  *
- * A hint whose news has been told along with another one is covered: it keeps
- * its place in the order, but is filed no more.
+ * A hint that has been announced along with another one is covered: it keeps
+ * its place in the order, but is no longer indexed.
  *
- * The memory of hints is given back as they are told, that of the tables when
- * nothing waits any more.  It is the announcer's own memory: no locks.
+ * The memory of hints is freed as they are announced, that of large tables
+ * when nothing is pending.  It is private memory of the announcing process: no
+ * locks.
  *
  *-------------------------------------------------------------------------
  */
@@ -26,21 +26,21 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
-/* Tables with room for more than this are made anew once they are empty. */
+/* Tables with space for more than this are recreated once they are empty. */
 #define SMALL_TABLE 1024
 
-/* The presences of one room of which hints wait. */
+/* The presences of one room with pending hints. */
 typedef struct BacklogRoom
 {
 	dlist_head	subjects;
 	char	   *name;
 } BacklogRoom;
 
-/* What came from the queue together. */
+/* Hints that were appended together. */
 typedef struct BacklogChunk
 {
 	int			nhints;			/* not dropped yet */
-	char	   *data;			/* follows; NULL: the hints are somebody else's */
+	char	   *data;			/* copies of the hints, if they were copied */
 	PresenceWaiting hints[FLEXIBLE_ARRAY_MEMBER];
 } BacklogChunk;
 
@@ -94,13 +94,13 @@ same_key(PresenceSubjectKey a, PresenceSubjectKey b)
 #define SH_DECLARE
 #include "lib/simplehash.h"
 
-/* What waits for one user. */
+/* The sum of pending changes of one user. */
 typedef struct UserEntry
 {
 	const char *name;			/* key; our own copy */
 	char		status;			/* for simplehash */
 	int			nhints;
-	int64		change;			/* connections that come less those that go */
+	int64		change;			/* connections that join less those that leave */
 } UserEntry;
 
 #define SH_PREFIX users
@@ -120,10 +120,10 @@ struct PresenceBacklog
 	PresenceWaiting **order;	/* as in the queue, from "first" on */
 	Size		first;
 	Size		end;
-	Size		room;
+	Size		capacity;
 	uint64		number;			/* of the next hint */
 	dlist_head	unknown;		/* not known yet */
-	dlist_head	resyncs;		/* known ones that say that all changed */
+	dlist_head	resyncs;		/* known ones of kind RESYNC */
 	dlist_head	covered;		/* in this turn */
 	rooms_hash *rooms;
 	subjects_hash *subjects;
@@ -148,9 +148,9 @@ presence_backlog_clear(PresenceBacklog *backlog)
 {
 	MemoryContextReset(backlog->context);
 	backlog->first = backlog->end = 0;
-	backlog->room = SMALL_TABLE;
+	backlog->capacity = SMALL_TABLE;
 	backlog->order = MemoryContextAlloc(backlog->context,
-										backlog->room * sizeof(PresenceWaiting *));
+										backlog->capacity * sizeof(PresenceWaiting *));
 	dlist_init(&backlog->unknown);
 	dlist_init(&backlog->resyncs);
 	dlist_init(&backlog->covered);
@@ -159,7 +159,7 @@ presence_backlog_clear(PresenceBacklog *backlog)
 	backlog->users = users_create(backlog->context, 64, NULL);
 }
 
-/* Whether a hint speaks of one presence, and has news. */
+/* Whether a hint is a change of a presence that is not covered. */
 static bool
 is_change(const PresenceHint *hint)
 {
@@ -169,9 +169,9 @@ is_change(const PresenceHint *hint)
 		 hint->kind == PRESENCE_HINT_UPDATE);
 }
 
-/* ---------------------------------------------------------------- the order */
+/* Whether a hint is a change of a presence not covered yet. */
 
-/* Make room for so many more hints in the order. */
+/* Ensure space for nhints more hints in the order. */
 static void
 reserve_order(PresenceBacklog *backlog, int nhints)
 {
@@ -184,14 +184,14 @@ reserve_order(PresenceBacklog *backlog, int nhints)
 		backlog->first = 0;
 		backlog->end = waiting;
 	}
-	if (backlog->end + nhints <= backlog->room)
+	if (backlog->end + nhints <= backlog->capacity)
 		return;
-	backlog->room = Max(backlog->room * 2, backlog->end + nhints);
+	backlog->capacity = Max(backlog->capacity * 2, backlog->end + nhints);
 	backlog->order = repalloc_huge(backlog->order,
-								   backlog->room * sizeof(PresenceWaiting *));
+								   backlog->capacity * sizeof(PresenceWaiting *));
 }
 
-/* Make a chunk for so many hints, and so many bytes of them. */
+/* Make a chunk for nhints hints, with size bytes for copies of them. */
 static BacklogChunk *
 make_chunk(PresenceBacklog *backlog, int nhints, Size size)
 {
@@ -222,8 +222,8 @@ put_hint(PresenceBacklog *backlog, BacklogChunk *chunk, PresenceHint *hint)
 }
 
 /*
- * Append a run of hints, a copy of what lies at "queued" in the queue; a block
- * of it at most.
+ * Append a run of hints, at most a block of the queue.  It is a copy of the
+ * hints at "queued" in the queue.
  */
 void
 presence_backlog_append(PresenceBacklog *backlog, const char *hints, Size size,
@@ -248,9 +248,9 @@ presence_backlog_append(PresenceBacklog *backlog, const char *hints, Size size,
 	}
 }
 
-/* ----------------------------------------------------------------- the files */
+/* ----------------------------------------------------------------- the index */
 
-/* The room of a subject, made if it is the first one there. */
+/* Find or make a room. */
 static BacklogRoom *
 get_room(PresenceBacklog *backlog, const char *name)
 {
@@ -269,7 +269,7 @@ get_room(PresenceBacklog *backlog, const char *name)
 	return entry->room;
 }
 
-/* The presence that a hint speaks of, made if this is the first one. */
+/* Find or make the presence of a hint. */
 static PresenceSubject *
 get_subject(PresenceBacklog *backlog, const PresenceHint *hint)
 {
@@ -297,7 +297,7 @@ get_subject(PresenceBacklog *backlog, const PresenceHint *hint)
 	return subject;
 }
 
-/* No hints of a presence wait any more. */
+/* Free a presence without pending hints, and its room if empty. */
 static void
 free_subject(PresenceBacklog *backlog, PresenceSubject *subject)
 {
@@ -314,7 +314,7 @@ free_subject(PresenceBacklog *backlog, PresenceSubject *subject)
 	pfree(subject);
 }
 
-/* File or take out what a hint changes of the connections of a user. */
+/* Add or remove the change that a hint makes to the connections of a user. */
 static void
 count_user(PresenceBacklog *backlog, const char *name, int change, int nhints)
 {
@@ -342,9 +342,10 @@ count_user(PresenceBacklog *backlog, const char *name, int change, int nhints)
 }
 
 /*
- * The same for all users of a hint, once for each; whatever order the hints of
- * a presence have, together they make the difference between what the table
- * shows and what has been told.  Who told of it himself leaves none.
+ * The same for all users of a hint.  In whatever order the hints of a presence
+ * arrive, their sum is the difference between what the table shows and what
+ * has been announced.  A hint that its transaction announced makes no
+ * difference.
  */
 static void
 count_users(PresenceBacklog *backlog, const PresenceHint *hint, int nhints)
@@ -359,9 +360,9 @@ count_users(PresenceBacklog *backlog, const PresenceHint *hint, int nhints)
 				   -1, nhints);
 }
 
-/* File a hint under what it speaks of. */
+/* A hint has become known: index it. */
 static void
-file_hint(PresenceBacklog *backlog, PresenceWaiting *waiting)
+index_hint(PresenceBacklog *backlog, PresenceWaiting *waiting)
 {
 	PresenceHint *hint = waiting->hint;
 	PresenceSubject *subject;
@@ -388,9 +389,9 @@ file_hint(PresenceBacklog *backlog, PresenceWaiting *waiting)
 	count_users(backlog, hint, 1);
 }
 
-/* Take a hint out of its file. */
+/* Remove a hint from the index. */
 static void
-unfile_hint(PresenceBacklog *backlog, PresenceWaiting *waiting)
+unindex_hint(PresenceBacklog *backlog, PresenceWaiting *waiting)
 {
 	PresenceHint *hint = waiting->hint;
 	PresenceSubject *subject = waiting->subject;
@@ -410,7 +411,7 @@ unfile_hint(PresenceBacklog *backlog, PresenceWaiting *waiting)
 		free_subject(backlog, subject);
 }
 
-/* Append hints of the running transaction, all known; they stay where they are. */
+/* Append hints of the running transaction as known; they are not copied. */
 void
 presence_backlog_append_known(PresenceBacklog *backlog,
 							  PresenceHint *const *hints, int nhints)
@@ -421,11 +422,11 @@ presence_backlog_append_known(PresenceBacklog *backlog,
 	for (int i = 0; i < nhints; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		file_hint(backlog, put_hint(backlog, chunk, hints[i]));
+		index_hint(backlog, put_hint(backlog, chunk, hints[i]));
 	}
 }
 
-/* Get to know the hints of transactions that a snapshot shows. */
+/* Make the hints of transactions that a snapshot shows known. */
 void
 presence_backlog_know(PresenceBacklog *backlog, Snapshot snapshot)
 {
@@ -444,16 +445,16 @@ presence_backlog_know(PresenceBacklog *backlog, Snapshot snapshot)
 		if (!shown)
 			continue;
 		dlist_delete(&waiting->link);
-		file_hint(backlog, waiting);
+		index_hint(backlog, waiting);
 	}
 }
 
 /* ------------------------------------------------------------------ the turn */
 
 /*
- * The hints to tell in this turn: up to the first one that is not known, for
- * they leave the queue in order, or until they have so many bytes.  "bytes"
- * gets how many they have.
+ * The hints to announce in this turn: up to the first one that is not known,
+ * because they leave the queue in order, or until they reach "limit" bytes.
+ * "bytes" gets their size.
  */
 PresenceWaiting **
 presence_backlog_take(PresenceBacklog *backlog, Size limit, int *nhints,
@@ -477,16 +478,16 @@ presence_backlog_take(PresenceBacklog *backlog, Size limit, int *nhints,
 	return copy;
 }
 
-/* The news of a hint for a later turn is told in this one. */
+/* A hint pending for a later turn is announced in this one. */
 void
 presence_backlog_cover(PresenceBacklog *backlog, PresenceWaiting *waiting)
 {
 	waiting->hint->covered = true;
-	unfile_hint(backlog, waiting);
+	unindex_hint(backlog, waiting);
 	dlist_push_tail(&backlog->covered, &waiting->link);
 }
 
-/* Whether a known hint says that everything changed; said now for all such. */
+/* Whether known hints ask for a resync; these become covered. */
 bool
 presence_backlog_take_resyncs(PresenceBacklog *backlog)
 {
@@ -504,21 +505,21 @@ presence_backlog_take_resyncs(PresenceBacklog *backlog)
 	return asks;
 }
 
-/* The hints of this turn have been made into events. */
+/* End a turn: its hints have become events. */
 void
 presence_backlog_end_turn(PresenceBacklog *backlog,
-						  PresenceWaiting *const *told, int nannounced)
+						  PresenceWaiting *const *now, int nhints)
 {
-	for (int i = 0; i < nannounced; i++)
+	for (int i = 0; i < nhints; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		unfile_hint(backlog, told[i]);
+		unindex_hint(backlog, now[i]);
 	}
 }
 
 /*
- * Where the hints for later turns lie in the queue that were covered in this
- * one, as PresenceHint *, in the current memory context.
+ * The originals in the queue of the hints for later turns that were covered in
+ * this one, as PresenceHint *, in the current memory context.
  */
 List *
 presence_backlog_covered(PresenceBacklog *backlog)
@@ -536,7 +537,7 @@ presence_backlog_covered(PresenceBacklog *backlog)
 	return covered;
 }
 
-/* The first hints have been told: forget them. */
+/* Drop the first hints, which have been announced. */
 void
 presence_backlog_drop(PresenceBacklog *backlog, int nhints)
 {
@@ -549,12 +550,12 @@ presence_backlog_drop(PresenceBacklog *backlog, int nhints)
 			pfree(chunk);
 	}
 	if (backlog->first == backlog->end &&
-		(backlog->room > SMALL_TABLE || backlog->subjects->size > SMALL_TABLE ||
+		(backlog->capacity > SMALL_TABLE || backlog->subjects->size > SMALL_TABLE ||
 		 backlog->users->size > SMALL_TABLE || backlog->rooms->size > SMALL_TABLE))
 		presence_backlog_clear(backlog);
 }
 
-/* What waits of a presence, or NULL. */
+/* Find a presence with pending hints, or NULL. */
 PresenceSubject *
 presence_backlog_find(PresenceBacklog *backlog, int64 id, const char *room,
 					  const char *channel)
@@ -565,7 +566,7 @@ presence_backlog_find(PresenceBacklog *backlog, int64 id, const char *room,
 	return entry ? entry->subject : NULL;
 }
 
-/* The presences of a room of which hints wait, or NULL. */
+/* The presences of a room with pending hints, or NULL. */
 dlist_head *
 presence_backlog_of_room(PresenceBacklog *backlog, const char *room)
 {
@@ -575,8 +576,8 @@ presence_backlog_of_room(PresenceBacklog *backlog, const char *room)
 }
 
 /*
- * By how much what waits changes the connections of a user that the table
- * shows: those that come less those that go.
+ * By how much the pending hints change the number of connections of a user:
+ * those that join less those that leave.
  */
 int64
 presence_backlog_of_user(PresenceBacklog *backlog, const char *user)

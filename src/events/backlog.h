@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * backlog.h
- *		Hints that wait to be told, and what they say of presences and users.
+ *		Pending hints, by the presences, rooms and users they concern.
  *
  *-------------------------------------------------------------------------
  */
@@ -18,23 +18,23 @@
 typedef struct PresenceBacklog PresenceBacklog;
 typedef struct PresenceSubject PresenceSubject;
 
-/* A hint that waits. */
+/* A pending hint. */
 typedef struct PresenceWaiting
 {
 	PresenceHint *hint;
-	PresenceHint *queued;		/* where it lies in the queue, or NULL */
-	uint64		number;			/* counted on in the order of the queue */
-	bool		known;			/* belongs to what the snapshot shows */
-	bool		now;			/* to be told in this turn */
-	PresenceSubject *subject;	/* NULL: not a change, or has no news */
-	dlist_node	link;			/* among those of its subject, or unknown, or
-								 * resyncs */
-	struct BacklogChunk *chunk; /* the memory of it */
+	PresenceHint *queued;		/* the original in the queue, or NULL */
+	uint64		number;			/* ascending in the order of the queue */
+	bool		known;			/* a snapshot has shown its transaction */
+	bool		now;			/* to be announced in this turn */
+	PresenceSubject *subject;	/* NULL: not a change, or covered */
+	dlist_node	link;			/* in hints of its subject, unknown, resyncs
+								 * or covered */
+	struct BacklogChunk *chunk; /* its memory */
 } PresenceWaiting;
 
 /*
- * Which presence is meant.  The id alone does not say it: plain SQL may rename
- * the channel or the room of a row, which then leaves and joins.
+ * Identifies a presence.  The id is not enough: plain SQL may change the
+ * channel or the room of a row, which is a leave and a join.
  */
 typedef struct PresenceSubjectKey
 {
@@ -44,29 +44,28 @@ typedef struct PresenceSubjectKey
 } PresenceSubjectKey;
 
 /*
- * A presence of which known hints wait.  The second part belongs to the
- * announcer, for the length of a turn; it begins as zero.
+ * A presence with known pending hints.  "turn" belongs to the announcer for
+ * the length of a turn; it is zero at the beginning.
  */
 struct PresenceSubject
 {
 	PresenceSubjectKey key;
 	struct BacklogRoom *room;
-	dlist_node	link;			/* among those of its room */
+	dlist_node	link;			/* in the subjects of its room */
 	dlist_head	hints;			/* PresenceWaiting, as they became known */
 	int			nhints;
-	int			change;			/* hints that it joined less hints that it
-								 * left */
-	PresenceWaiting *join;		/* the hint that says that it joined, or NULL */
-	PresenceWaiting *leave;		/* the hint that says that it left, or NULL */
+	int			change;			/* joins less leaves */
+	PresenceWaiting *join;		/* the hint of its join, or NULL */
+	PresenceWaiting *leave;		/* the hint of its leave, or NULL */
 
 	struct PresenceTurnFacts
 	{
-		bool		touched;	/* among the turn's subjects */
+		bool		touched;	/* in the turn's subjects */
 		bool		sought;		/* looked up in the table */
-		bool		updated;	/* told in this turn, as the row is now */
-		bool		over;		/* what waits of it is told with this turn */
-		bool		brief;		/* came and went between two turns */
-		struct PresenceEvent *told; /* its join in this turn, or NULL */
+		bool		updated;	/* announced with its current row */
+		bool		over;		/* nothing of it is left to announce */
+		bool		brief;		/* joined and left between two turns */
+		struct PresenceEvent *join_event; /* its join in this turn, or NULL */
 		PresenceRow *row;		/* as the table shows it, or as it left, or
 								 * NULL */
 	}			turn;
@@ -87,7 +86,7 @@ extern void presence_backlog_cover(PresenceBacklog *backlog,
 								   PresenceWaiting *waiting);
 extern bool presence_backlog_take_resyncs(PresenceBacklog *backlog);
 extern void presence_backlog_end_turn(PresenceBacklog *backlog,
-									  PresenceWaiting *const *told, int nannounced);
+									  PresenceWaiting *const *now, int nhints);
 extern List *presence_backlog_covered(PresenceBacklog *backlog);
 extern void presence_backlog_drop(PresenceBacklog *backlog, int nhints);
 

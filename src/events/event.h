@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * event.h
- *		What listeners are told, before it is written as a payload.
+ *		One event for listeners, before it is written as a payload.
  *
  *-------------------------------------------------------------------------
  */
@@ -27,27 +27,27 @@ typedef enum PresenceEventKind
 	PRESENCE_EVENT_BROADCAST
 } PresenceEventKind;
 
-/* One thing to tell listeners. */
+/* An event. */
 typedef struct PresenceEvent
 {
 	PresenceEventKind kind;
 	const char *room;			/* NULL: all rooms */
-	PresenceRow *row;			/* who joined, left or changed */
+	PresenceRow *row;			/* the presence that joined, left or changed */
 	PresenceReason reason;
 	bool		user_changed;
-	const char *previous_user;	/* where user_changed; NULL: anonymous */
+	const char *previous_user;	/* if user_changed; NULL: anonymous */
 	bool		user_joined;
 	bool		user_left;
-	bool		user_back;		/* who left has come back in the same turn */
-	PresenceTime left_at;		/* where user_left: when that was noted */
-	bool		undone;			/* a join whose leave follows in the same turn */
+	bool		user_back;		/* the user that left is back within the turn */
+	PresenceTime left_at;		/* if user_left: when that was noted */
+	bool		undone;			/* a join with its leave in the same turn */
 	PresenceRosterCounts counts;
 	List	   *folded;			/* the events that a bulk stands for */
 	const char *payload;		/* of a broadcast */
 	const PresencePerson *person;	/* of a status */
 } PresenceEvent;
 
-/* The user whose last connection in the room an event takes away. */
+/* The user who left with an event that has user_left. */
 static inline const char *
 presence_event_leaver(const PresenceEvent *event)
 {

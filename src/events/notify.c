@@ -1,13 +1,16 @@
 /*-------------------------------------------------------------------------
  *
  * notify.c
- *		Writes events as JSON and hands them to NOTIFY.
+ *		Formats events as JSON and sends them with NOTIFY.
  *
- * A payload may have at most PRESENCE_MAX_PAYLOAD bytes.  One that would be
- * longer loses its meta, and says so; a bulk loses the list of who came and
- * went.  What remains fits: names have at most 255 characters, each of at most
- * 6 bytes in JSON.  Longer names come in only where triggers are disabled; then
- * listeners are asked to read all rooms again.
+ * A payload has at most PRESENCE_MAX_PAYLOAD bytes.  If an event would be
+ * longer, its meta is left out and the payload says "truncated"; a bulk leaves
+ * out the lists of joined and left presences.  The rest fits: names have at
+ * most 255 characters, each of at most 6 bytes in JSON.  Longer names can only
+ * be stored while triggers are disabled; such an event is replaced by a resync
+ * of all rooms.
+ *
+ * No locks of its own.
  *
  *-------------------------------------------------------------------------
  */
@@ -31,14 +34,14 @@
 #include "utils/json.h"
 #include "utils/timestamp.h"
 
-/* The epoch as payloads and functions show it. */
+/* Format an epoch as payloads and functions show it. */
 char *
 presence_notify_epoch_text(uint64 epoch)
 {
 	return psprintf("%016llx", (unsigned long long) epoch);
 }
 
-/* How full the server's notify queue is, from 0 to 1. */
+/* The used fraction of the server's notify queue, from 0 to 1. */
 double
 presence_notify_queue_usage(void)
 {
@@ -80,7 +83,7 @@ append_time(StringInfo buf, TimestampTz time)
 					 tm.tm_hour, tm.tm_min, tm.tm_sec, (int) fsec);
 }
 
-/* Append what every payload begins with: which event this is. */
+/* Append what every payload begins with: epoch and sequence number. */
 static void
 append_stamp(StringInfo buf, const PresenceStamp *stamp, PresenceNotifyStream stream)
 {
@@ -92,7 +95,7 @@ append_stamp(StringInfo buf, const PresenceStamp *stamp, PresenceNotifyStream st
 		appendStringInfoString(buf, "{\"epoch\":null,\"seq\":null");
 }
 
-/* Append the head of a change of presence. */
+/* Append the beginning of an event on presence_notify_channel. */
 static void
 append_head(StringInfo buf, const PresenceStamp *stamp, const char *event,
 			const char *room)
@@ -102,7 +105,7 @@ append_head(StringInfo buf, const PresenceStamp *stamp, const char *event,
 	append_text(buf, room);
 }
 
-/* Append what every payload of a room ends with. */
+/* Append the end of a payload about a room: its counts. */
 static void
 append_tail(StringInfo buf, const PresenceEvent *event)
 {
@@ -115,8 +118,8 @@ append_tail(StringInfo buf, const PresenceEvent *event)
 }
 
 /*
- * Append a presence, with its meta or with null in its place; false: with it,
- * it does not fit.
+ * Append a presence, with its meta or null instead.  Returns false if it does
+ * not fit with its meta.
  */
 static bool
 append_presence(StringInfo buf, const PresenceRow *row, bool with_meta)
@@ -136,7 +139,7 @@ append_presence(StringInfo buf, const PresenceRow *row, bool with_meta)
 	return true;
 }
 
-/* Write a join, leave or update; false: with its meta, it does not fit. */
+/* Write a join, leave or update; false if it does not fit with its meta. */
 static bool
 write_change(StringInfo buf, const PresenceStamp *stamp,
 			 const PresenceEvent *event, bool with_meta, bool truncated)
@@ -166,7 +169,7 @@ write_change(StringInfo buf, const PresenceStamp *stamp,
 	return buf->len <= PRESENCE_MAX_PAYLOAD;
 }
 
-/* Write a join, leave or update that fits. */
+/* Write a join, leave or update, without its meta if need be. */
 static void
 format_change(StringInfo buf, const PresenceStamp *stamp,
 			  const PresenceEvent *event)
@@ -181,8 +184,9 @@ format_change(StringInfo buf, const PresenceStamp *stamp,
 }
 
 /*
- * Append those who joined or left, in short; false: it does not fit.  Who did
- * both is among those who left: somebody may have seen it in between.
+ * Append the list of presences that joined, or that left; false if it does not
+ * fit.  A presence that did both is only in the list of those that left, since
+ * a client may have read the room in between.
  */
 static bool
 append_folded(StringInfo buf, const PresenceEvent *bulk, PresenceEventKind kind)
@@ -212,7 +216,7 @@ append_folded(StringInfo buf, const PresenceEvent *bulk, PresenceEventKind kind)
 	return true;
 }
 
-/* How many of the folded events are of a kind. */
+/* Count the collapsed events of a kind. */
 static int
 count_folded(const PresenceEvent *bulk, PresenceEventKind kind)
 {
@@ -230,8 +234,8 @@ count_folded(const PresenceEvent *bulk, PresenceEventKind kind)
 }
 
 /*
- * Write a bulk, with or without the list of who came and went; false: with
- * it, it does not fit.
+ * Write a bulk, with or without the lists of joined and left presences; false
+ * if it does not fit with them.
  */
 static bool
 write_bulk(StringInfo buf, const PresenceStamp *stamp,
@@ -256,8 +260,8 @@ write_bulk(StringInfo buf, const PresenceStamp *stamp,
 }
 
 /*
- * Write a bulk that fits.  The list says nothing of updates, so where there
- * are any it is left out, and listeners read the room again.
+ * Write a bulk, without the lists if need be.  The lists cannot express
+ * updates, so with updates they are left out and listeners re-read the room.
  */
 static void
 format_bulk(StringInfo buf, const PresenceStamp *stamp,
@@ -270,7 +274,7 @@ format_bulk(StringInfo buf, const PresenceStamp *stamp,
 	(void) write_bulk(buf, stamp, bulk, false);
 }
 
-/* Write a resync of a room, or of all. */
+/* Write a resync of a room, or of all rooms if it is NULL. */
 static void
 format_resync(StringInfo buf, const PresenceStamp *stamp, const char *room)
 {
@@ -296,9 +300,9 @@ format_status(StringInfo buf, const PresenceStamp *stamp,
 }
 
 /*
- * Write a broadcast: the rest of the object was put together by its sender.
- * NOTIFY sends equal payloads of a transaction once; a count tells those apart
- * that have no number.
+ * Write a broadcast; its sender has formatted the rest of the object.  NOTIFY
+ * removes duplicate payloads within a transaction, so broadcasts without a
+ * sequence number get a count.
  */
 static void
 format_broadcast(StringInfo buf, const PresenceStamp *stamp, const char *payload)
@@ -311,7 +315,7 @@ format_broadcast(StringInfo buf, const PresenceStamp *stamp, const char *payload
 	appendStringInfoString(buf, payload);
 }
 
-/* The stream in which an event is told. */
+/* The stream of an event. */
 static PresenceNotifyStream
 stream_of(const PresenceEvent *event)
 {
@@ -329,7 +333,7 @@ channel_of(PresenceNotifyStream stream)
 		presence_notify_channel;
 }
 
-/* Write an event, with the next number of its stream. */
+/* Write an event, with the next sequence number of its stream. */
 static void
 format_event(StringInfo buf, PresenceStamp *stamp, const PresenceEvent *event)
 {
@@ -354,9 +358,10 @@ format_event(StringInfo buf, PresenceStamp *stamp, const PresenceEvent *event)
 }
 
 /*
- * Write an event that can be sent; false: there is none.  What is too long for
- * that has names that no function would have taken.  Where rooms are concerned
- * listeners read them all again; else they find the number missing.
+ * Write the payload to send for an event; false if there is none.  A payload
+ * can only be too long if it has names that no function would have accepted.
+ * On the stream of changes it is replaced by a resync of all rooms; on others
+ * it is skipped, and listeners notice the missing sequence number.
  */
 static bool
 write_event(StringInfo buf, PresenceStamp *stamp, const PresenceEvent *event)
@@ -375,8 +380,8 @@ write_event(StringInfo buf, PresenceStamp *stamp, const PresenceEvent *event)
 }
 
 /*
- * The cursor and the typing of a user whose last connection left go too, but
- * not what another connection has set since.
+ * Remove the short-lived state of users whose last connection left, but not
+ * what another connection has set since.
  */
 static void
 forget_states(const PresenceEvent *event)
@@ -390,7 +395,7 @@ forget_states(const PresenceEvent *event)
 									 event->left_at);
 }
 
-/* Hand events to NOTIFY, numbering them on from the stamp. */
+/* Send events, numbering them from the stamp on. */
 void
 presence_notify_events(List *events, PresenceStamp *stamp)
 {
@@ -417,7 +422,7 @@ presence_notify_events(List *events, PresenceStamp *stamp)
 	pfree(buf.data);
 }
 
-/* Ask listeners to read all rooms again. */
+/* Send a resync of all rooms. */
 void
 presence_notify_resync(PresenceStamp *stamp)
 {

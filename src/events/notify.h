@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * notify.h
- *		From events to NOTIFY.
+ *		Send events with NOTIFY.
  *
  *-------------------------------------------------------------------------
  */
@@ -13,12 +13,12 @@
 #include "events/event.h"
 #include "shared/database.h"
 
-/* Which run of the server and which number an event gets; 0: none. */
+/* The epoch of the server, and the last sequence number of each stream. */
 typedef struct PresenceStamp
 {
-	bool		numbered;		/* else epoch and seq are null */
+	bool		numbered;		/* else payloads have null epoch and seq */
 	uint64		epoch;
-	uint64		seq[PRESENCE_NSTREAMS];	/* of the last events so far */
+	uint64		seq[PRESENCE_NSTREAMS];	/* of the last event sent */
 } PresenceStamp;
 
 extern void presence_notify_events(List *events, PresenceStamp *stamp);

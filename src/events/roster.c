@@ -1,24 +1,24 @@
 /*-------------------------------------------------------------------------
  *
  * roster.c
- *		Remembers who has been announced as present, room by room.
+ *		Remembers which presences have been announced, room by room.
  *
- * For a room with activity it holds every member that listeners have been
- * told of, and how many connections each user has, so that the counts in an
- * event and "the user's first" or "last connection" cost the same in every
- * room.  It is the worker's own memory: no locks.
+ * For each room with activity it holds every announced member, and how many
+ * connections each user has, so that the counts in an event, user_joined and
+ * user_left cost the same in rooms of any size.
  *
- * Each room has a memory context.  When the roster grows too large the rooms
- * that have been quiet for longest are forgotten, but none that was in use a
- * moment ago: reading a large room again for each of its changes would cost far
- * more than its memory.
+ * Each room has its own memory context.  When the roster exceeds its limit,
+ * the least recently used rooms are evicted, but none that was used within
+ * QUIET_TIME: reading a large room again for each of its changes would cost
+ * far more than its memory.
  *
- * A room that is read may hold dead presences that nobody has removed yet, and
- * that listeners know.  They are members, too, so that their leave can be told,
- * but they are not counted, as nobody who reads the room sees them.
+ * A loaded room may have expired presences that have not been removed yet and
+ * have been announced.  They are members, too, so that their leave can be
+ * announced, but they are not counted, because readers of the room do not see
+ * them.
  *
- * A transaction that announces its changes itself makes a roster for the
- * moment.
+ * The worker keeps one roster; a transaction that announces its own changes
+ * makes a temporary one.  It is private memory: no locks.
  *
  *-------------------------------------------------------------------------
  */
@@ -31,7 +31,7 @@
 #include "nodes/pg_list.h"
 #include "utils/memutils.h"
 
-/* A room that was in use for less than this is not forgotten; microseconds. */
+/* A room is not evicted within this time of its last use; microseconds. */
 #define QUIET_TIME (10 * 1000 * 1000)
 
 /* Connections of one user in one room. */
@@ -39,9 +39,9 @@ typedef struct RosterUser
 {
 	const char *name;			/* key */
 	char		status;			/* for simplehash */
-	int64		connections;	/* that live */
-	int64		dead;
-	List	   *expired_channels;	/* of these, and maybe of others */
+	int64		connections;	/* not expired */
+	int64		expired;
+	List	   *expired_channels;	/* of the expired, maybe of others */
 } RosterUser;
 
 #define SH_PREFIX members
@@ -76,9 +76,9 @@ struct PresenceRosterRoom
 	MemoryContext context;		/* everything of the room, this struct too */
 	members_hash *members;
 	users_hash *users;
-	int64		anonymous;		/* that live */
-	int64		dead;			/* members */
-	int64		absent;			/* users with dead connections only */
+	int64		anonymous;		/* not expired */
+	int64		expired;		/* members */
+	int64		absent;			/* users with expired connections only */
 };
 
 typedef struct RosterEntry
@@ -140,8 +140,8 @@ presence_roster_forget(PresenceRoster *roster, PresenceRosterRoom *room)
 }
 
 /*
- * Forget the rooms quiet for longest until the rest fits into a limit, in bytes;
- * the rest of all that was quiet for QUIET_TIME, where that does not.
+ * Evict the least recently used rooms until the rest fits into a limit, in
+ * bytes, or has been used within QUIET_TIME.
  */
 void
 presence_roster_trim(PresenceRoster *roster, Size limit)
@@ -160,7 +160,7 @@ presence_roster_trim(PresenceRoster *roster, Size limit)
 	}
 }
 
-/* A room is in use. */
+/* Note that a room is in use. */
 static void
 note_use(PresenceRosterRoom *room)
 {
@@ -168,7 +168,7 @@ note_use(PresenceRosterRoom *room)
 	dlist_move_head(&room->roster->recent, &room->link);
 }
 
-/* A room has taken memory. */
+/* Account for memory that a room has allocated. */
 static void
 note_size(PresenceRosterRoom *room)
 {
@@ -178,7 +178,7 @@ note_size(PresenceRosterRoom *room)
 	room->size = size;
 }
 
-/* A room, or NULL when it is not on the roster. */
+/* Find a room; NULL if it is not on the roster. */
 PresenceRosterRoom *
 presence_roster_find(PresenceRoster *roster, const char *name)
 {
@@ -190,7 +190,7 @@ presence_roster_find(PresenceRoster *roster, const char *name)
 	return entry->room;
 }
 
-/* Put a room on the roster, with nobody in it. */
+/* Put an empty room on the roster. */
 PresenceRosterRoom *
 presence_roster_make(PresenceRoster *roster, const char *name)
 {
@@ -214,7 +214,7 @@ presence_roster_make(PresenceRoster *roster, const char *name)
 	return room;
 }
 
-/* A member of a room, or NULL. */
+/* Find a member of a room by its channel, or NULL. */
 PresenceRosterMember *
 presence_roster_member(PresenceRosterRoom *room, const char *channel)
 {
@@ -232,26 +232,26 @@ get_user(PresenceRosterRoom *room, const char *name)
 		return user;
 	user->name = MemoryContextStrdup(room->context, name);
 	user->connections = 0;
-	user->dead = 0;
+	user->expired = 0;
 	user->expired_channels = NIL;
 	room->absent++;
 	return user;
 }
 
-/* Count a connection of a user in or out; a user without any is forgotten. */
+/* Add to the connections of a user; a user without any is removed. */
 static void
-count_user(PresenceRosterRoom *room, const char *name, bool dead, int change)
+count_user(PresenceRosterRoom *room, const char *name, bool expired, int change)
 {
 	RosterUser *user = get_user(room, name);
 	bool		was_absent = user->connections == 0;
 	char	   *copy;
 
-	if (dead)
-		user->dead += change;
+	if (expired)
+		user->expired += change;
 	else
 		user->connections += change;
 	room->absent += (user->connections == 0) - was_absent;
-	if (user->connections > 0 || user->dead > 0)
+	if (user->connections > 0 || user->expired > 0)
 		return;
 	copy = unconstify(char *, user->name);
 	list_free_deep(user->expired_channels);
@@ -260,25 +260,25 @@ count_user(PresenceRosterRoom *room, const char *name, bool dead, int change)
 	pfree(copy);
 }
 
-/* Count a connection in or out; whether its user comes or goes with it. */
+/* Add or remove a connection; whether its user is added or removed with it. */
 static bool
-count(PresenceRosterRoom *room, const char *name, bool dead, int change)
+count(PresenceRosterRoom *room, const char *name, bool expired, int change)
 {
 	bool		is_in;
 
-	if (dead)
-		room->dead += change;
+	if (expired)
+		room->expired += change;
 	if (name == NULL)
 	{
-		room->anonymous += dead ? 0 : change;
+		room->anonymous += expired ? 0 : change;
 		return false;
 	}
 	is_in = users_lookup(room->users, name) != NULL;
-	count_user(room, name, dead, change);
+	count_user(room, name, expired, change);
 	return is_in != (users_lookup(room->users, name) != NULL);
 }
 
-/* Remember a dead member of a user, so that it is found. */
+/* Remember an expired member for presence_roster_next_expired(). */
 static void
 note_expired(PresenceRosterRoom *room, const PresenceRosterMember *member)
 {
@@ -289,10 +289,10 @@ note_expired(PresenceRosterRoom *room, const PresenceRosterMember *member)
 	MemoryContextSwitchTo(old);
 }
 
-/* A channel enters, that is not in; whether it is its user's first. */
+/* Add a member; whether it is the first connection of its user. */
 bool
 presence_roster_join(PresenceRosterRoom *room, const char *channel, int64 id,
-					 const char *user, bool dead)
+					 const char *user, bool expired)
 {
 	PresenceRosterMember *member;
 	bool		found;
@@ -301,17 +301,17 @@ presence_roster_join(PresenceRosterRoom *room, const char *channel, int64 id,
 	member = members_insert(room->members, channel, &found);
 	Assert(!found);
 	member->channel = MemoryContextStrdup(room->context, channel);
-	member->dead = dead;
+	member->expired = expired;
 	member->id = id;
 	member->user = user ? MemoryContextStrdup(room->context, user) : NULL;
-	first = count(room, user, dead, 1);
-	if (dead && user)
+	first = count(room, user, expired, 1);
+	if (expired && user)
 		note_expired(room, member);
 	note_size(room);
 	return first;
 }
 
-/* A dead member of a user who has no other ones; NULL: there is none. */
+/* Next expired member of a user with no other kind of members, or NULL. */
 PresenceRosterMember *
 presence_roster_next_expired(PresenceRosterRoom *room, const char *name)
 {
@@ -327,19 +327,19 @@ presence_roster_next_expired(PresenceRosterRoom *room, const char *name)
 		CHECK_FOR_INTERRUPTS();
 		user->expired_channels = list_delete_last(user->expired_channels);
 		pfree(channel);
-		if (member && member->dead && member->user && strcmp(member->user, name) == 0)
+		if (member && member->expired && member->user && strcmp(member->user, name) == 0)
 			return member;
 	}
 	return NULL;
 }
 
-/* A member leaves; whether it was its user's last connection. */
+/* Remove a member; whether it was the last connection of its user. */
 bool
 presence_roster_leave(PresenceRosterRoom *room, PresenceRosterMember *member)
 {
 	char	   *channel = unconstify(char *, member->channel);
 	char	   *user = member->user;
-	bool		last = count(room, user, member->dead, -1);
+	bool		last = count(room, user, member->expired, -1);
 
 	members_delete_item(room->members, member);
 	pfree(channel);
@@ -348,24 +348,24 @@ presence_roster_leave(PresenceRosterRoom *room, PresenceRosterMember *member)
 	return last;
 }
 
-/* A member belongs to another user from now on. */
+/* Change the user of a member. */
 void
 presence_roster_set_user(PresenceRosterRoom *room, PresenceRosterMember *member,
 						 const char *user, bool *joined, bool *left)
 {
 	char	   *before = member->user;
 
-	*left = count(room, before, member->dead, -1);
-	*joined = count(room, user, member->dead, 1);
+	*left = count(room, before, member->expired, -1);
+	*joined = count(room, user, member->expired, 1);
 	member->user = user ? MemoryContextStrdup(room->context, user) : NULL;
-	if (member->dead && user)
+	if (member->expired && user)
 		note_expired(room, member);
 	if (before)
 		pfree(before);
 	note_size(room);
 }
 
-/* Whether a user has a live connection in a room. */
+/* Whether a user has a connection in a room that has not expired. */
 bool
 presence_roster_has_user(const PresenceRosterRoom *room, const char *user)
 {
@@ -374,13 +374,13 @@ presence_roster_has_user(const PresenceRosterRoom *room, const char *user)
 	return entry && entry->connections > 0;
 }
 
-/* How many are in a room. */
+/* The counts of a room, without expired members. */
 PresenceRosterCounts
 presence_roster_counts(const PresenceRosterRoom *room)
 {
 	PresenceRosterCounts counts;
 
-	counts.connections = room->members->members - room->dead;
+	counts.connections = room->members->members - room->expired;
 	counts.users = room->users->members - room->absent;
 	counts.anonymous = room->anonymous;
 	return counts;

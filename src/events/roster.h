@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * roster.h
- *		Who has been announced as present.
+ *		Which presences have been announced, by room.
  *
  *-------------------------------------------------------------------------
  */
@@ -19,7 +19,7 @@ typedef struct PresenceRosterMember
 {
 	const char *channel;		/* key */
 	char		status;			/* for simplehash */
-	bool		dead;			/* nobody has removed it yet; not counted */
+	bool		expired;		/* not removed yet; not counted */
 	int64		id;
 	char	   *user;			/* NULL: anonymous */
 } PresenceRosterMember;
@@ -44,7 +44,7 @@ extern PresenceRosterRoom *presence_roster_make(PresenceRoster *roster,
 extern PresenceRosterMember *presence_roster_member(PresenceRosterRoom *room,
 													const char *channel);
 extern bool presence_roster_join(PresenceRosterRoom *room, const char *channel,
-								 int64 id, const char *user, bool dead);
+								 int64 id, const char *user, bool expired);
 extern PresenceRosterMember *presence_roster_next_expired(PresenceRosterRoom *room,
 													   const char *user);
 extern bool presence_roster_leave(PresenceRosterRoom *room,

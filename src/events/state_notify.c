@@ -1,11 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * state_notify.c
- *		Writes changes of short-lived state as JSON and hands them to NOTIFY.
+ *		Sends changes of short-lived state as JSON with NOTIFY.
  *
- * The changes of a room go into one payload while they fit, into the next
- * ones where they do not.  A single change always fits: what would not is
- * refused when it is set.
+ * The changes of a room share payloads, each filled until the next change
+ * does not fit.  A single change always fits, because a larger one is rejected
+ * when it is set.  No locks of its own; state.c takes those of the state.
  *
  *-------------------------------------------------------------------------
  */
@@ -19,14 +19,14 @@
 
 #define CHANNEL "presence_state"
 
-/* Most bytes that one byte of a name becomes in JSON: \u0000. */
+/* Most bytes that JSON needs for one byte of a name: \u0000. */
 #define ESCAPED_BYTE 6
 
 /* A payload that is being written. */
 typedef struct Payload
 {
 	StringInfoData text;
-	char	   *room;			/* NULL: none has been begun */
+	char	   *room;			/* NULL: no payload begun */
 	bool		empty;			/* no change yet */
 } Payload;
 
@@ -41,7 +41,7 @@ begin_payload(Payload *payload)
 	payload->empty = true;
 }
 
-/* Send what has been written. */
+/* Send the payload, if it has any changes. */
 static void
 send_payload(Payload *payload)
 {
@@ -53,7 +53,7 @@ send_payload(Payload *payload)
 	Async_Notify(CHANNEL, payload->text.data);
 }
 
-/* Write changes of a room. */
+/* Write changes of a room, sending each payload that is full. */
 static void
 append_states(Payload *payload, const char *room, List *states)
 {
@@ -89,8 +89,8 @@ append_states(Payload *payload, const char *room, List *states)
 }
 
 /*
- * Announce what a round takes, in the transaction that is running.  Where
- * changes have been lost listeners are asked to read again.
+ * Announce the changes of a round, in the running transaction.  If changes
+ * were lost, a resync asks listeners to read the state again.
  */
 void
 presence_state_notify_send(PresenceStateRound *round)
@@ -107,7 +107,7 @@ presence_state_notify_send(PresenceStateRound *round)
 	send_payload(&payload);
 }
 
-/* The bytes of a text as JSON. */
+/* The length of a text as JSON, in bytes. */
 static int
 json_length(const char *text, int length)
 {
@@ -118,7 +118,7 @@ json_length(const char *text, int length)
 	return buf.len;
 }
 
-/* Raise an error where a value of so many bytes could not be announced. */
+/* Raise an error if a value of this length could not be announced. */
 void
 presence_state_notify_check_size(const PresenceStateName *name, int length)
 {

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * state_notify.h
- *		From changes of short-lived state to NOTIFY.
+ *		Send changes of short-lived state with NOTIFY.
  *
  *-------------------------------------------------------------------------
  */

@@ -1,34 +1,33 @@
 /*-------------------------------------------------------------------------
  *
  * admission.c
- *		Decides who may enter a room.
+ *		Decides who may join a room.
  *
- * Only new presences are asked; who is in already stays in, but has to be
- * let in anew as another user.  A room without rules costs nothing here: its
- * rules came with its name, and a table of bans that has no pages is known to
- * be empty.  The owner of the extension looks, past row-level security: a
- * room is as full as it is, not as the caller sees it.
+ * Only new presences are checked; a present one is checked again only if its
+ * user changes.  A room without rules costs little here: its rules were read
+ * with its name, and a table of bans without pages is known to be empty.
+ * Rules are checked as the owner of the extension, past row-level security,
+ * because the result must not depend on what the caller sees.
  *
- * Locking.  Rules that count are exact under concurrency because those who
- * want in take a lock first, then count in the newest snapshot, and keep the
- * lock until they commit.  Such a lock stands for a room, or for a user in a
- * room, by its hash, so that a transaction never holds more than LOCK_SLOTS
- * of either kind; two that share one only wait for each other.
+ * Locking.  Rules that count are exact under concurrency because an add takes
+ * a lock first, then counts in the latest snapshot, and keeps the lock until
+ * it commits.  Such a lock stands for a room, or for a user in a room, by its
+ * hash, so a transaction never holds more than LOCK_SLOTS of either kind;
+ * two that share one only wait for each other.
  *
- * A ban, or the deletion of a room, and an add that commit beside each other
- * do not see each other.  Where a worker announces, neither waits: the ban's
- * hint and the add's both come to the worker, and whichever comes second finds
- * the other in the table (enforce.c).  So that only few adds are looked at, each
- * carries the number of the rules that let it in, read before they were asked;
- * a ban raises that number once it can be seen.  Without a worker an add of a
- * user holds the weak lock of a writer on the table of bans, and a ban waits,
- * bounded, until such transactions have ended.
+ * A ban, or the deletion of a room, and a concurrent add do not see each
+ * other.  If a worker announces, neither waits: the worker gets the hints of
+ * both, and when it handles the second one it finds the other in the table
+ * (enforce.c).  To limit how many adds it checks, each hint carries the number
+ * of the rules that admitted it, read before they were checked; a ban raises
+ * that number once it is visible.  Without a worker an add of a user holds ROW
+ * EXCLUSIVE on the table of bans, and a ban takes SHARE ROW EXCLUSIVE, so that
+ * it waits, for a limited time, until such transactions have ended.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "access/table.h"
 #include "base/compat.h"
 #include "base/guc.h"
 #include "base/hash.h"
@@ -38,8 +37,6 @@
 #include "members/xact.h"
 #include "miscadmin.h"
 #include "shared/database.h"
-#include "shared/queue.h"
-#include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "storage/proc.h"
 #include "tables/extension.h"
@@ -52,23 +49,24 @@
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
-/* How many locks of one kind there are. */
+/* Number of locks of each kind. */
 #define LOCK_SLOTS 128
 
 /*
- * How long a ban without a worker waits for those who add; milliseconds beyond
- * deadlock_timeout, after which an autovacuum of the table gives way.
+ * How long a ban without a worker waits for adds, in addition to
+ * deadlock_timeout, after which an autovacuum of the table is canceled;
+ * milliseconds.
  */
 #define BAN_LOCK_TIMEOUT 1000
 
-/* The kinds of locks, told apart by their sub-object number. */
+/* The kinds of locks, distinguished by their sub-object number. */
 enum
 {
 	LOCK_ROOM = 1,
 	LOCK_USER
 };
 
-/* Which state of the rules lets in who is asked from now on. */
+/* The number of the rules that apply to checks from now on. */
 uint64
 presence_admission_rules(void)
 {
@@ -77,17 +75,7 @@ presence_admission_rules(void)
 	return database ? pg_atomic_read_u64(&database->rules) : 0;
 }
 
-/* Whether a worker applies changed rules to those who enter meanwhile. */
-bool
-presence_admission_worker_enforces(void)
-{
-	PresenceDatabase *database = presence_my_database();
-
-	return presence_notify == PRESENCE_NOTIFY_AUTO && database &&
-		presence_queue_is_open(database);
-}
-
-/* Note a change of the rules, which carries one text. */
+/* Note a change of the rules as a hint with one text. */
 static void
 note_rule(PresenceHintKind kind, PresenceHintField field, text *value)
 {
@@ -98,7 +86,7 @@ note_rule(PresenceHintKind kind, PresenceHintField field, text *value)
 	presence_xact_note(presence_hint_make(kind, 0, fields));
 }
 
-/* Let waits for locks end in an error after so long, until the level ends. */
+/* Set lock_timeout until the GUC nest level ends. */
 static void
 limit_lock_waits(int timeout_ms)
 {
@@ -109,7 +97,7 @@ limit_lock_waits(int timeout_ms)
 							 GUC_ACTION_SAVE, true, 0, false);
 }
 
-/* How long a ban waits; milliseconds. */
+/* How long a ban waits for its lock; milliseconds. */
 static int
 ban_timeout(void)
 {
@@ -119,9 +107,9 @@ ban_timeout(void)
 }
 
 /*
- * Wait until all transactions that are adding users have ended, and keep others
- * out until this one ends.  Raises an error when that takes too long; the end of
- * the (sub)transaction then gives the setting back.
+ * Wait until all transactions that are adding users have ended, and block
+ * others until this one ends.  Raises an error if that takes too long; the end
+ * of the (sub)transaction then restores the setting.
  */
 static void
 lock_bans(void)
@@ -154,22 +142,22 @@ lock_bans(void)
 }
 
 /*
- * A user is about to be banned.  Who enters beside is found by the worker, or,
- * without one, waited for: 55P03 where that takes too long.
+ * A user is about to be banned.  Concurrent adds are found by the worker or,
+ * without one, waited for; error 55P03 if that takes too long.
  */
 void
 presence_admission_begin_ban(text *user)
 {
-	if (presence_admission_worker_enforces())
+	if (presence_xact_worker_announces())
 		note_rule(PRESENCE_HINT_BAN, PRESENCE_FIELD_USER, user);
 	else
 		lock_bans();
 }
 
 /*
- * A room is being deleted.  Who enters it beside is given the room anew, by the
- * worker or by prune_rooms(); the latter deletes rooms only under a lock that
- * keeps everybody out.
+ * A room is being deleted.  If a presence is added concurrently, the worker or
+ * prune_rooms() restores the room.  prune_rooms() itself deletes rooms under a
+ * lock that excludes adds, so it needs no hint.
  */
 void
 presence_admission_note_room_deleted(Relation rooms, text *room)
@@ -179,20 +167,17 @@ presence_admission_note_room_deleted(Relation rooms, text *room)
 		note_rule(PRESENCE_HINT_ROOM_DELETED, PRESENCE_FIELD_ROOM, room);
 }
 
-/* Whether there may be any bans; keeps new ones waiting for this transaction. */
+/* Whether there may be bans; the lock blocks lock_bans() until commit. */
 static bool
 bans_exist(void)
 {
-	Relation	bans = table_open(presence_extension_table("bans"), RowExclusiveLock);
-	bool		exist = RelationGetNumberOfBlocks(bans) > 0;
-
-	table_close(bans, NoLock);
-	return exist;
+	LockRelationOid(presence_extension_table("bans"), RowExclusiveLock);
+	return presence_extension_blocks("bans") > 0;
 }
 
 /*
- * Find out which rules somebody who enters has to pass; false: none.  "user"
- * may be NULL.
+ * Find out which rules apply to a user, NULL for an anonymous one, who joins;
+ * false if none.
  */
 bool
 presence_admission_prepare(PresenceAdmission *admission,
@@ -213,14 +198,14 @@ lock_slot(int kind, uint32 hash)
 					   ExclusiveLock);
 }
 
-/* Hash a text, in all processes alike: the same lock has to be the same. */
+/* Hash a text for a lock; all processes must get the same hash. */
 static uint32
 hash_text(text *value)
 {
 	return presence_hash_shared(VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value));
 }
 
-/* Keep others out until what is counted here is decided and committed. */
+/* Take the locks under which the check counts, until the transaction ends. */
 void
 presence_admission_lock(const PresenceAdmission *admission, text *room,
 						text *user)
@@ -231,7 +216,7 @@ presence_admission_lock(const PresenceAdmission *admission, text *room,
 		lock_slot(LOCK_USER, hash_combine(hash_text(room), hash_text(user)));
 }
 
-/* Raise the error for somebody who may not enter. */
+/* Raise the error for a user who is not admitted. */
 static void
 refuse(int code, const char *message, const char *hint, text *room, text *user,
 	   const char *limit)
@@ -244,7 +229,7 @@ refuse(int code, const char *message, const char *hint, text *room, text *user,
 			 errhint("%s", hint)));
 }
 
-/* Refuse whoever enters too often; note the others. */
+/* Raise an error if a user joins too often, else note the admission. */
 static void
 check_rate(text *room, text *user)
 {
@@ -260,7 +245,7 @@ check_rate(text *room, text *user)
 	presence_store_note_admission(PointerGetDatum(room), PointerGetDatum(user));
 }
 
-/* Refuse who must not be in a room. */
+/* Raise an error if a user is banned, or not invited to a private room. */
 static void
 check_user(const PresenceAdmission *admission, text *room, text *user)
 {
@@ -277,8 +262,8 @@ check_user(const PresenceAdmission *admission, text *room, text *user)
 }
 
 /*
- * Refuse who takes a place that is not there, or takes places too often; it may
- * be that he "counts" already.
+ * Raise an error if a room is full, or a user joins too often.  "counts" says
+ * that the new presence is among the live ones already.
  */
 static void
 check_place(const PresenceAdmission *admission, text *room, text *user,
@@ -297,10 +282,11 @@ check_place(const PresenceAdmission *admission, text *room, text *user,
 }
 
 /*
- * Raise an error unless a user, NULL for an anonymous one, may enter a room.
- * Who is in already, as another user, needs no place; for the others
- * presence_admission_lock() was called before.  Who has no row yet does not
- * count, as who has one and is dead.
+ * Raise an error unless a user, NULL for an anonymous one, may be in a room.
+ * PRESENCE_ENTRANCE_USER is not subject to the limits of members and joins;
+ * for the others the caller has called presence_admission_lock().  A presence
+ * whose row is not written yet is PRESENCE_ENTRANCE_EXPIRED, because it does
+ * not count.
  */
 void
 presence_admission_check(const PresenceAdmission *admission, text *room,
@@ -315,8 +301,8 @@ presence_admission_check(const PresenceAdmission *admission, text *room,
 }
 
 /*
- * Whether who writes rows by plain SQL is not bound by the rules: superusers, and
- * who may do as the owner of the extension.
+ * Whether the rules do not apply to rows that the current user writes by plain
+ * SQL: a superuser, or a role with the privileges of the extension's owner.
  */
 static bool
 is_exempt(void)
@@ -324,7 +310,7 @@ is_exempt(void)
 	return superuser() || has_privs_of_role(GetUserId(), presence_extension_owner());
 }
 
-/* Ask the rules of a room about who has a row in it now. */
+/* Check the rules of a room for a row that has been written. */
 static void
 check_row(PresenceRoomRules rules, text *room, text *user,
 		  PresenceEntrance entrance)
@@ -341,13 +327,15 @@ check_row(PresenceRoomRules rules, text *room, text *user,
 }
 
 /*
- * Admit a user, NULL for an anonymous one, who is in a room by a row that nobody
- * was asked about, or raise an error.  "anybody": the owner is asked, too.
- * Returns which state of the rules let him in; 0: none was asked.
+ * Check the rules for a row that has been written without a check, for a user,
+ * NULL for an anonymous one; raises an error if they do not admit it.
+ * "anybody" says that the rules apply to exempt roles, too, and to
+ * replication.  Returns the number of the rules that admitted it, 0 if none
+ * was checked.
  *
- * Makes the room, as the caller, where it is not there.  What replication applies
- * was admitted where it comes from: an error would stop it, and a room that is
- * made would be in the way of the one that follows.
+ * Creates the room, as the caller, if it does not exist.  Rows that
+ * replication applies were admitted at their origin: an error would stop
+ * replication, and a room created here would conflict with the replicated one.
  */
 uint64
 presence_admission_admit_row(text *room, text *user,

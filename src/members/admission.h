@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * admission.h
- *		Who may enter a room.
+ *		The rules of who may be in a room.
  *
  *-------------------------------------------------------------------------
  */
@@ -18,15 +18,15 @@
 #define PRESENCE_ERRCODE_RATE_LIMITED	MAKE_SQLSTATE('P', 'R', '0', '0', '3')
 #define PRESENCE_ERRCODE_PRIVATE		MAKE_SQLSTATE('P', 'R', '0', '0', '4')
 
-/* How somebody gets into a room by a row that has been written. */
+/* How a user gets into a room by a row. */
 typedef enum PresenceEntrance
 {
-	PRESENCE_ENTRANCE_USER,		/* was in, as another user */
-	PRESENCE_ENTRANCE_EXPIRED,		/* enters, and does not count as alive */
-	PRESENCE_ENTRANCE_LIVE		/* enters, and counts already */
+	PRESENCE_ENTRANCE_USER,		/* present already, as another user */
+	PRESENCE_ENTRANCE_EXPIRED,	/* joins, and is not counted as live yet */
+	PRESENCE_ENTRANCE_LIVE		/* joins, and is counted as live already */
 } PresenceEntrance;
 
-/* Which rules somebody who enters has to pass. */
+/* Which rules apply to a user who joins. */
 typedef struct PresenceAdmission
 {
 	PresenceRoomRules rules;
@@ -35,7 +35,6 @@ typedef struct PresenceAdmission
 } PresenceAdmission;
 
 extern uint64 presence_admission_rules(void);
-extern bool presence_admission_worker_enforces(void);
 extern void presence_admission_begin_ban(text *user);
 extern void presence_admission_note_room_deleted(Relation rooms, text *room);
 extern bool presence_admission_prepare(PresenceAdmission *admission,

@@ -1,19 +1,23 @@
 /*-------------------------------------------------------------------------
  *
  * cleanup.c
- *		Removes what nobody needs any more from the tables beside the presences.
+ *		Removes rows that are no longer needed from tables other than
+ *		presences.
  *
- * Old rows go block by block, those that somebody has locked excepted.  Empty rooms
- * are found without a lock, and looked at once more under one that keeps everybody
- * out, which is tried for only for a moment.
+ * Old rows are removed a range of blocks at a time, skipping locked ones.
+ *
+ * Locking.  Empty rooms are found without a lock, and checked again under
+ * SHARE ROW EXCLUSIVE on presence.rooms, which keeps adds out.  It is only
+ * tried for, up to ROOMS_LOCK_TIMEOUT, and then held until the transaction
+ * ends.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "base/guc.h"
-#include "members/admission.h"
 #include "members/cleanup.h"
+#include "members/xact.h"
 #include "miscadmin.h"
 #include "tables/extension.h"
 #include "tables/store_people.h"
@@ -22,16 +26,16 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
-/* How long prune_rooms tries to find a moment without anybody entering; ms. */
+/* How long prune_rooms tries to lock the table of rooms; milliseconds. */
 #define ROOMS_LOCK_TIMEOUT 20
 
-/* Rooms that it removes while it keeps those who enter out. */
+/* How many rooms it removes under that lock. */
 #define MAX_ROOMS_A_CALL 10000
 
-/* Blocks of a table from which old rows are removed at once. */
+/* Blocks of a table from which one statement removes old rows. */
 #define BLOCKS_AT_ONCE 32
 
-/* Since when the rows of a table of the past are kept. */
+/* The time since which rows of a table are kept. */
 static TimestampTz
 oldest_kept(PresencePast past)
 {
@@ -44,8 +48,8 @@ oldest_kept(PresencePast past)
 }
 
 /*
- * Remove old rows from a part of a table, which begins with a block; where the
- * next part begins, 0: this was the last.
+ * Remove old rows from a range of blocks of a table, which begins with "from".
+ * Returns where the next range begins, or 0 after the last one.
  */
 BlockNumber
 presence_cleanup_forget(PresencePast past, BlockNumber from)
@@ -61,7 +65,7 @@ presence_cleanup_forget(PresencePast past, BlockNumber from)
 	return to < blocks ? to : 0;
 }
 
-/* Remove old rows from all tables of the past. */
+/* Remove old rows from all these tables. */
 static void
 forget_all(void)
 {
@@ -77,7 +81,7 @@ forget_all(void)
 	}
 }
 
-/* Arrays (text[]) of empty rooms, no more of them than one call removes. */
+/* Arrays (text[]) of empty rooms, up to MAX_ROOMS_A_CALL of them. */
 static List *
 find_empty_rooms(void)
 {
@@ -102,9 +106,9 @@ find_empty_rooms(void)
 }
 
 /*
- * Remove empty rooms, as many as may be while others are kept out until the
- * transaction ends, and what is old; how many rooms.  None while somebody stays
- * in the way.
+ * Remove old rows, and up to MAX_ROOMS_A_CALL empty rooms; how many rooms.  If
+ * the lock that keeps adds out until the transaction ends is not available, no
+ * rooms are removed.
  */
 uint64
 presence_cleanup_rooms(void)
@@ -115,7 +119,7 @@ presence_cleanup_rooms(void)
 	uint64		count = 0;
 
 	forget_all();
-	if (!presence_admission_worker_enforces())
+	if (!presence_xact_worker_announces())
 		presence_store_restore_rooms((Datum) 0);
 	found = find_empty_rooms();
 	if (found == NIL ||

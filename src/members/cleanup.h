@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * cleanup.h
- *		What is no longer needed goes: old rows, empty rooms.
+ *		Remove what is no longer needed: old rows, empty rooms.
  *
  * All functions expect SPI to be connected.
  *
@@ -14,7 +14,7 @@
 
 #include "storage/block.h"
 
-/* Rooms that are looked at at once, to remove the empty ones. */
+/* How many rooms one statement checks for being empty. */
 #define PRESENCE_ROOMS_AT_ONCE 1000
 
 /* Tables whose old rows are removed. */

@@ -1,11 +1,12 @@
 /*-------------------------------------------------------------------------
  *
  * heartbeat.c
- *		Stores heartbeats: in the registry, or in rows where it has no entry.
+ *		Stores heartbeats: in the registry, or in rows if it has no entry.
  *
- * The registry answers nearly all of them alone, with a partition's lock shared.
- * One that it cannot answer looks at the table, which needs SPI, and repairs the
- * registry by what it sees, unless somebody has changed the channel meanwhile.
+ * The fast path answers nearly all heartbeats from the registry alone, with a
+ * partition lock in shared mode.  The slow path reads the table, which needs
+ * SPI, and makes the registry entry match it, unless the channel has been
+ * changed concurrently.  No lock of the registry is held while it reads.
  *
  *-------------------------------------------------------------------------
  */
@@ -24,9 +25,10 @@
 #include "utils/timestamp.h"
 
 /*
- * Write a sign of life into the rows of a channel that have had none since a
- * time; how many.  Others see it once it is committed, which may be after they
- * have seen the channel dead.
+ * Write a heartbeat into the rows of a channel that were last seen since a
+ * time, but not within the slack; how many.  Others see it once it is
+ * committed, which may be after they have seen the channel as expired; then
+ * the commit leaves a resync pending (xact.c).
  */
 uint64
 presence_heartbeat_write(Datum channel, TimestampTz wall, TimestampTz since)
@@ -37,12 +39,12 @@ presence_heartbeat_write(Datum channel, TimestampTz wall, TimestampTz since)
 
 	if (count > 0)
 		presence_xact_note_late_touch(Max(presence_clock_from_timestamp(oldest),
-										presence_liveness_grace_start()) +
-									presence_liveness_max_age() + slack);
+										  presence_liveness_grace_start()) +
+									  presence_liveness_max_age() + slack);
 	return count;
 }
 
-/* A heartbeat in the registry. */
+/* Store a heartbeat in the registry. */
 static PresenceEntryStatus
 touch_entry(text *channel)
 {
@@ -54,9 +56,10 @@ touch_entry(text *channel)
 }
 
 /*
- * A heartbeat, as far as the registry can answer it alone: ALIVE means that
- * it was stored.  The registry knows nothing of what the running transaction
- * has added or removed.  Needs no SPI.
+ * Store a heartbeat if the registry alone can; ALIVE means that it was stored.
+ * ABSENT without shared memory, or if the running transaction has changed
+ * presences, because the registry does not have its changes.  Does not need
+ * SPI.
  */
 PresenceEntryStatus
 presence_heartbeat_touch_fastpath(text *channel)
@@ -66,7 +69,7 @@ presence_heartbeat_touch_fastpath(text *channel)
 	return touch_entry(channel);
 }
 
-/* A heartbeat that lives in the rows of its channel. */
+/* Store a heartbeat in the rows of a channel; false if it has none. */
 static bool
 touch_rows(text *channel, PresenceTime cutoff)
 {
@@ -80,8 +83,8 @@ touch_rows(text *channel, PresenceTime cutoff)
 }
 
 /*
- * Whether what the running transaction sees is what is committed: not once it
- * has dealt with presences itself, nor with a snapshot of the past.
+ * Whether the running transaction sees exactly what is committed: not if it
+ * has changed presences itself, nor if it keeps its first snapshot.
  */
 static bool
 sees_committed(void)
@@ -90,8 +93,9 @@ sees_committed(void)
 }
 
 /*
- * Look whether a channel has rows, and make its entry say so, if what is seen
- * can be trusted for that.
+ * Check whether a channel has rows, and update its registry entry if what the
+ * transaction sees is reliable.  Repeats when the channel was changed
+ * meanwhile.
  */
 static bool
 verify_entry(text *channel, PresenceTime cutoff)
@@ -128,8 +132,8 @@ verify_entry(text *channel, PresenceTime cutoff)
 }
 
 /*
- * A heartbeat that the registry could not answer alone: look at the table,
- * and repair the registry.  false: the channel is not present.
+ * Store a heartbeat that the fast path could not: read the table, and update
+ * the registry.  Returns false if the channel is not present.
  */
 bool
 presence_heartbeat_touch_slowpath(text *channel)

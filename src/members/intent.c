@@ -1,16 +1,15 @@
 /*-------------------------------------------------------------------------
  *
  * intent.c
- *		Remembers what a function of the extension means by the rows that it
- *		writes.
+ *		Remembers why a function of the extension writes rows.
  *
- * The row trigger sees a row, but not why it is written.  So a function says,
- * around its statements, why the rows that it deletes leave, and whom it is
- * letting in.  What it says nests.  It ends with presence_intent_pop(), or when
- * the subtransaction in which it was said is rolled back (xact.c), for an error
- * skips the pop.
+ * The row trigger sees a row, but not why it is written.  So a function pushes
+ * an intent around its statements: the reason of the leaves for rows that it
+ * deletes, and a ticket for the presence that it adds.  Intents nest.  One
+ * ends with presence_intent_pop(), or with the rollback of its subtransaction
+ * (xact.c), because an error skips the pop.
  *
- * It is the transaction's own memory: no locks.
+ * It is private memory of the transaction: no locks.
  *
  *-------------------------------------------------------------------------
  */
@@ -20,20 +19,20 @@
 #include "members/intent.h"
 #include "utils/memutils.h"
 
-/* What holds for the changes of a function of the extension. */
+/* An intent. */
 typedef struct Intent
 {
-	PresenceReason reason;		/* why rows that are deleted leave */
-	const PresenceTicket *ticket;	/* who is being let in; may be NULL */
+	PresenceReason reason;		/* of leaves, for deleted rows */
+	const PresenceTicket *ticket;	/* the presence being added, or NULL */
 	int			level;			/* nesting level of its subtransaction */
 } Intent;
 
-/* What the running transaction has said, in TopTransactionContext. */
-static Intent *intents;			/* the last holds now */
+/* The stack of the running transaction, in TopTransactionContext. */
+static Intent *intents;			/* the last is in effect */
 static int	nintents;
 static int	maxintents;
 
-/* What holds for changes that are made now. */
+/* The intent in effect, or the default. */
 static Intent
 current_intent(void)
 {
@@ -42,7 +41,7 @@ current_intent(void)
 	return nintents > 0 ? intents[nintents - 1] : start;
 }
 
-/* Have an intent hold from now on in the running subtransaction. */
+/* Push an intent, for the running subtransaction. */
 static void
 push(Intent intent)
 {
@@ -58,7 +57,7 @@ push(Intent intent)
 	intents[nintents++] = intent;
 }
 
-/* Say why rows that are deleted from now on leave. */
+/* Set the reason of leaves for rows deleted from now on. */
 void
 presence_intent_push_reason(PresenceReason reason)
 {
@@ -68,7 +67,7 @@ presence_intent_push_reason(PresenceReason reason)
 	push(intent);
 }
 
-/* Say who is being let in from now on; the ticket must stay until then. */
+/* Set the ticket of the presence being added; it must live until the pop. */
 void
 presence_intent_push_ticket(const PresenceTicket *ticket)
 {
@@ -78,7 +77,7 @@ presence_intent_push_ticket(const PresenceTicket *ticket)
 	push(intent);
 }
 
-/* What held before holds again. */
+/* Restore the previous intent. */
 void
 presence_intent_pop(void)
 {
@@ -86,21 +85,21 @@ presence_intent_pop(void)
 	nintents--;
 }
 
-/* Why rows that are deleted now leave. */
+/* The reason of leaves for rows deleted now. */
 PresenceReason
 presence_intent_reason(void)
 {
 	return current_intent().reason;
 }
 
-/* Who is being let in now; NULL: nobody in particular. */
+/* The ticket of the presence being added, or NULL. */
 const PresenceTicket *
 presence_intent_ticket(void)
 {
 	return current_intent().ticket;
 }
 
-/* A subtransaction has been rolled back: what was said in it ends. */
+/* A subtransaction has been rolled back: drop its intents. */
 void
 presence_intent_roll_back(int level)
 {
@@ -108,7 +107,7 @@ presence_intent_roll_back(int level)
 		nintents--;
 }
 
-/* The transaction has ended; its memory goes with TopTransactionContext. */
+/* The transaction has ended; TopTransactionContext frees the memory. */
 void
 presence_intent_forget(void)
 {

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * intent.h
- *		What a function of the extension means by the rows that it writes.
+ *		Why a function of the extension writes rows.
  *
  *-------------------------------------------------------------------------
  */
@@ -12,22 +12,22 @@
 
 #include "base/hint.h"
 
-/* What has been asked already of who enters. */
+/* Which rules of admission have been checked already. */
 typedef enum PresenceAsked
 {
 	PRESENCE_ASKED_NOTHING,
-	PRESENCE_ASKED_USER,		/* may such a user be there? */
-	PRESENCE_ASKED_ALL			/* is there a place, too? */
+	PRESENCE_ASKED_USER,		/* whether the user may be in the room */
+	PRESENCE_ASKED_ALL			/* also limits on members and joins */
 } PresenceAsked;
 
-/* Whom a function of the extension is letting in. */
+/* A presence that a function of the extension adds. */
 typedef struct PresenceTicket
 {
 	text	   *room;
 	text	   *channel;
 	text	   *user;			/* NULL: anonymous */
 	PresenceAsked asked;
-	uint64		rules;			/* the state of the rules that was asked */
+	uint64		rules;			/* number of the rules that were checked */
 } PresenceTicket;
 
 extern void presence_intent_push_reason(PresenceReason reason);

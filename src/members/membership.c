@@ -1,12 +1,13 @@
 /*-------------------------------------------------------------------------
  *
  * membership.c
- *		Lets channels enter rooms, keeping table and registry in step.
+ *		Adds channels to rooms, keeping table and registry consistent.
  *
- * An add asks the rules first and pins the channel in the registry before it
- * writes, once the rows of an earlier life of the channel are gone (removal.c).  It
- * is repeated while others add and remove the same pair, but not for ever: what
- * hinders it may be a policy or a trigger.
+ * An add first checks the rules (admission.c), then removes expired rows of
+ * the channel (removal.c), pins the channel in the registry (pins.c) and
+ * writes the row.  Writing is retried while others add and remove the same
+ * presence, but not forever, because the obstacle may be a policy or a
+ * trigger.  The locks are those of these modules, in this order.
  *
  *-------------------------------------------------------------------------
  */
@@ -29,13 +30,13 @@
 #include "utils/timestamp.h"
 
 /*
- * How often a change is tried again when others add and remove the same pair;
- * less often where row-level security or a trigger may stand in its way.
+ * How often to try a change while others add and remove the same presence;
+ * less often if row-level security or a trigger may be the obstacle.
  */
 #define MAX_ATTEMPTS 1000
 #define MAX_HINDERED_ATTEMPTS 10
 
-/* The time before which a last sign of life means death now. */
+/* The time before which channels last seen have expired by now. */
 static PresenceTime
 current_cutoff(void)
 {
@@ -43,7 +44,7 @@ current_cutoff(void)
 									presence_liveness_max_age());
 }
 
-/* Whether an add names another user than the one that is stored. */
+/* Whether an add has another user than the stored row. */
 static bool
 user_differs(const PresenceEntrant *entrant, const PresenceRow *row)
 {
@@ -53,7 +54,7 @@ user_differs(const PresenceEntrant *entrant, const PresenceRow *row)
 		 memcmp(row->user, VARDATA_ANY(entrant->user), strlen(row->user)) != 0);
 }
 
-/* Whether an add changes what is stored. */
+/* Whether an add changes the stored row. */
 static bool
 differs(const PresenceEntrant *entrant, const PresenceRow *row)
 {
@@ -65,7 +66,7 @@ differs(const PresenceEntrant *entrant, const PresenceRow *row)
 		compareJsonbContainers(&row->meta->root, &entrant->meta->root) != 0;
 }
 
-/* Whether there is such a presence, be it hidden from the caller. */
+/* Whether the presence exists, even if the caller cannot see it. */
 static bool
 is_present(const PresenceEntrant *entrant)
 {
@@ -79,7 +80,7 @@ is_present(const PresenceEntrant *entrant)
 	return found;
 }
 
-/* An add has come to no end: a policy, a trigger or others are in its way. */
+/* An add has not succeeded: report the policy, trigger or concurrency. */
 static void
 give_up(const PresenceEntrant *entrant, int attempts)
 {
@@ -113,7 +114,7 @@ give_up(const PresenceEntrant *entrant, int attempts)
 			 errhint("Repeat the call.")));
 }
 
-/* Whether something but other transactions may keep an add from its end. */
+/* Whether policies or triggers may keep an add from succeeding. */
 static bool
 may_be_hindered(void)
 {
@@ -123,8 +124,8 @@ may_be_hindered(void)
 }
 
 /*
- * Bring a presence that is there up to date, which is an update even where
- * nothing differs; false: it is gone, or not the caller's to update.
+ * Update an existing presence; false if it is gone, or the caller may not
+ * update it.  That permission is required even if nothing differs.
  */
 static bool
 find_and_replace(const PresenceEntrant *entrant, const char *nulls,
@@ -141,7 +142,7 @@ find_and_replace(const PresenceEntrant *entrant, const char *nulls,
 								  PointerGetDatum(entrant->meta), nulls, row);
 }
 
-/* Insert the presence, or bring the one that is there up to date. */
+/* Insert a presence, or update the existing one; whether it was inserted. */
 static bool
 insert_or_replace(const PresenceEntrant *entrant, TimestampTz now,
 				  bool known, PresenceRow *row)
@@ -156,7 +157,7 @@ insert_or_replace(const PresenceEntrant *entrant, TimestampTz now,
 
 	for (int attempt = 0; attempt < attempts; attempt++)
 	{
-		/* The add of a channel that beats is most likely a repetition. */
+		/* The add of a live channel most likely repeats an earlier one. */
 		if (!(known && is_free && attempt == 0) &&
 			presence_store_insert(room, channel, user, meta, nulls, now, row))
 			return true;
@@ -170,7 +171,7 @@ insert_or_replace(const PresenceEntrant *entrant, TimestampTz now,
 	return false;
 }
 
-/* Whether an entrant is in already, alive; "row" gets the presence. */
+/* Whether an entrant is present already, and live; "row" gets the presence. */
 static bool
 is_in(const PresenceEntrant *entrant, PresenceRow *row)
 {
@@ -181,9 +182,9 @@ is_in(const PresenceEntrant *entrant, PresenceRow *row)
 }
 
 /*
- * Raise an error if the rules keep an entrant out, and make the room.  Who is in
- * already is not asked again, except as another user.  Returns what was asked;
- * "row" is used for a moment.
+ * Create the room if need be, and raise an error if its rules do not admit an
+ * entrant.  An entrant that is present already is only checked if its user
+ * changes.  Returns which rules were checked; "row" is scratch space.
  */
 static PresenceAsked
 admit(const PresenceEntrant *entrant, PresenceRow *row)
@@ -204,9 +205,10 @@ admit(const PresenceEntrant *entrant, PresenceRow *row)
 }
 
 /*
- * The same where policies apply to the caller: they speak first, so that the
- * rules of a room that is not his tell him nothing.  The row, once it is
- * written, is asked about (triggers.c); only the lock is taken in time.
+ * The same if policies apply to the caller.  They must be checked first, so
+ * that errors of admission reveal nothing about rooms that the caller may not
+ * enter.  So the trigger checks the rules once the row is written
+ * (triggers.c); only the lock is taken now.
  */
 static PresenceAsked
 admit_later(const PresenceEntrant *entrant)
@@ -220,7 +222,7 @@ admit_later(const PresenceEntrant *entrant)
 	return PRESENCE_ASKED_NOTHING;
 }
 
-/* Pin a channel that enters a room; "beat" makes it a sign of life. */
+/* Pin the channel of an add; "beat" also stores a heartbeat. */
 static PresenceEntryStatus
 begin(text *channel, bool beat)
 {
@@ -229,8 +231,8 @@ begin(text *channel, bool beat)
 }
 
 /*
- * Add a channel to a room; whether that is new.  "row" gets the presence as
- * it stands, seen now.
+ * Add a channel to a room; whether it was not present before.  "row" gets the
+ * resulting presence.
  */
 bool
 presence_membership_add(const PresenceEntrant *entrant, PresenceRow *row)
@@ -257,8 +259,9 @@ presence_membership_add(const PresenceEntrant *entrant, PresenceRow *row)
 }
 
 /*
- * Merge keys into the meta of a presence; false: it is gone, or policies or a
- * trigger leave it as it is.  Between two statements others may change it.
+ * Merge keys into the meta of a presence; false if it is gone, or policies or
+ * a trigger prevent that.  Others may change it between two statements, so
+ * retry.
  */
 static bool
 merge_meta(text *room, text *channel, Jsonb *meta)
@@ -283,7 +286,7 @@ merge_meta(text *room, text *channel, Jsonb *meta)
 }
 
 /*
- * Merge keys into the meta of a live presence; false: there is none, or it
+ * Merge keys into the meta of a live presence; false if there is none, or it
  * cannot be changed.
  */
 bool

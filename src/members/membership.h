@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * membership.h
- *		How channels enter rooms, and what is changed of them there.
+ *		Add channels to rooms, and update their presences.
  *
  * All functions expect SPI to be connected.
  *
@@ -15,7 +15,7 @@
 #include "tables/store_presences.h"
 #include "utils/jsonb.h"
 
-/* Who wants to enter; user and meta may be NULL. */
+/* A presence to add; user and meta may be NULL. */
 typedef struct PresenceEntrant
 {
 	text	   *room;

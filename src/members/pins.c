@@ -1,16 +1,16 @@
 /*-------------------------------------------------------------------------
  *
  * pins.c
- *		Keeps the registry in step with the channels that the running
+ *		Keeps registry entries up to date with the channels that the running
  *		transaction adds and removes.
  *
  * A channel that the transaction adds is pinned in the registry from the first
- * add until the transaction ends, even if a savepoint takes the add back.  Before
- * the commit the changes that are left are counted by channel, and the end of the
- * transaction hands the counts over as it gives the pins back.
+ * add until the transaction ends, even if a savepoint rolls the add back.
+ * Before the commit the remaining changes are counted by channel; the end of
+ * the transaction passes the counts to the registry and releases the pins.
  *
- * Nothing may fail then, so the end allocates nothing.  It is the transaction's
- * own memory: no locks but those that the registry takes.
+ * Nothing may fail then, so the end allocates nothing.  The table is private
+ * memory of the transaction: no locks but those that the registry takes.
  *
  *-------------------------------------------------------------------------
  */
@@ -22,12 +22,12 @@
 #include "members/pins.h"
 #include "utils/memutils.h"
 
-/* A channel that this transaction touches in the registry at its end. */
+/* A channel whose entry the end of this transaction updates. */
 typedef struct ChannelDelta
 {
 	PresenceName name;			/* key */
 	char		status;			/* for simplehash */
-	PresenceEntryDelta delta;			/* PRE_COMMIT fills in all but the pin */
+	PresenceEntryDelta delta;	/* PRE_COMMIT fills in all but the pin */
 } ChannelDelta;
 
 #define SH_PREFIX channels
@@ -35,17 +35,16 @@ typedef struct ChannelDelta
 #define SH_KEY_TYPE PresenceName
 #define SH_KEY name
 #define SH_HASH_KEY(tb, key) (key).hash
-#define SH_EQUAL(tb, a, b) ((a).hash == (b).hash && (a).length == (b).length && \
-							memcmp((a).data, (b).data, (a).length) == 0)
+#define SH_EQUAL(tb, a, b) presence_name_equal(&(a), &(b))
 #define SH_SCOPE static inline
 #define SH_DEFINE
 #define SH_DECLARE
 #include "lib/simplehash.h"
 
-/* Those of the running transaction; NULL: none yet. */
+/* Channels of the running transaction, or NULL. */
 static channels_hash *channels;
 
-/* Find or make what this transaction does to a channel. */
+/* Find or make the entry of a channel in this table. */
 static ChannelDelta *
 get_channel(const PresenceName *name)
 {
@@ -62,7 +61,7 @@ get_channel(const PresenceName *name)
 	channel = channels_lookup(channels, *name);
 	if (channel)
 		return channel;
-	/* Should memory run out, no key may be left that points to the caller's. */
+	/* Copy first: if that fails, no key may point to the caller's memory. */
 	copy = MemoryContextAlloc(channels->ctx, name->length);
 	memcpy(copy, name->data, name->length);
 	kept.data = copy;
@@ -72,9 +71,9 @@ get_channel(const PresenceName *name)
 }
 
 /*
- * The transaction adds a channel: pin it in the registry, once.  "beat" says
- * that the add is done, so that it is a sign of life.  Answers as
- * presence_registry_begin() does; FULL also without shared memory.
+ * Pin a channel in the registry, once for the transaction, which adds it.
+ * "beat" says that the row has been written, which is a heartbeat.  Returns
+ * what presence_registry_begin() does, and NO_SPACE without shared memory.
  */
 PresenceEntryStatus
 presence_pins_begin(const char *channel, int length, PresenceTime now,
@@ -111,14 +110,14 @@ presence_pins_has(const PresenceName *name)
 	return mine && mine->delta.pinned;
 }
 
-/* Whether the transaction has to do with any channel. */
+/* Whether the transaction has pinned or counted any channel. */
 bool
 presence_pins_is_active(void)
 {
 	return channels != NULL;
 }
 
-/* Count a presence of a channel that joins or leaves once this commits. */
+/* Count a presence that joins or leaves when the transaction commits. */
 void
 presence_pins_count(const char *channel, bool joins)
 {
@@ -133,8 +132,8 @@ presence_pins_count(const char *channel, bool joins)
 }
 
 /*
- * Tell the registry how the transaction ended, and forget it; its memory goes
- * with TopTransactionContext.
+ * The transaction has ended: update the registry.  The memory is freed with
+ * TopTransactionContext.
  */
 void
 presence_pins_settle(bool committed)

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * pins.h
- *		The channels of the running transaction in the registry.
+ *		Registry entries that the running transaction pins and updates.
  *
  *-------------------------------------------------------------------------
  */
@@ -14,8 +14,8 @@
 #include "shared/registry.h"
 
 extern PresenceEntryStatus presence_pins_begin(const char *channel, int length,
-										PresenceTime now, PresenceTime cutoff,
-										bool beat);
+											   PresenceTime now,
+											   PresenceTime cutoff, bool beat);
 extern bool presence_pins_has(const PresenceName *name);
 
 extern bool presence_pins_is_active(void);

@@ -1,20 +1,20 @@
 /*-------------------------------------------------------------------------
  *
  * removal.c
- *		Removes presences, keeping table and registry in step.
+ *		Removes presences, keeping table and registry consistent.
  *
- * Whoever removes the silent first marks their registry entries (registry.c),
- * so that a heartbeat that comes later is answered with false.  Then it locks the
- * rows, looks once more (an add may have revived a channel since, which it shows
- * in the registry before its rows can be seen) and deletes what is still
- * marked.  The end of the transaction frees the entries, or makes them what
- * they were.
+ * The removal of expired channels first marks their registry entries as
+ * expiring (registry.c), so that later heartbeats are answered with false.
+ * Then it locks the rows, checks the marks again, since an add may have
+ * revived a channel, which the registry shows before the new rows become
+ * visible, and deletes the rows that are still marked.  The end of the
+ * transaction frees the entries, or restores them on rollback.
  *
- * An add that finds its channel dead waits for such a removal, or removes the
- * old rows itself, before it enters: nothing old comes back to life.  One look at
- * the registry says whether the channel is dead and whether another add is
- * reviving it; with two, a revival that is rolled back in between would pass for
- * a living channel.
+ * An add of an expired channel waits for such a removal, or removes the old
+ * rows itself, before it writes, so old presences never become live again.  It
+ * reads in one look at the registry whether the channel has expired and
+ * whether another add is reviving it: with two looks, a channel whose revival
+ * is rolled back in between would be taken for alive.
  *
  *-------------------------------------------------------------------------
  */
@@ -60,7 +60,7 @@ presence_removal_row_cutoff(PresenceTime cutoff)
 	return presence_clock_to_timestamp(cutoff - presence_liveness_row_slack());
 }
 
-/* Remove presences that are locked, for a reason; how many went. */
+/* Delete locked rows, for a reason; how many. */
 uint64
 presence_removal_delete(List *rows, PresenceReason reason)
 {
@@ -74,7 +74,7 @@ presence_removal_delete(List *rows, PresenceReason reason)
 	return count;
 }
 
-/* A text[] of one channel. */
+/* Make a text[] of one channel. */
 static ArrayType *
 array_of_one(text *channel)
 {
@@ -83,11 +83,11 @@ array_of_one(text *channel)
 	return construct_array(&datum, 1, TEXTOID, -1, false, TYPALIGN_INT);
 }
 
-/* Those of the rows whose channels are dead. */
+/* Those of the rows whose channels have expired. */
 static List *
-dead_rows(List *rows, PresenceTime cutoff)
+expired_rows(List *rows, PresenceTime cutoff)
 {
-	List	   *dead = NIL;
+	List	   *expired = NIL;
 	ListCell   *lc;
 
 	foreach(lc, rows)
@@ -97,12 +97,12 @@ dead_rows(List *rows, PresenceTime cutoff)
 		CHECK_FOR_INTERRUPTS();
 		if (!presence_liveness_is_live(row->channel, strlen(row->channel),
 									   row->last_seen, cutoff))
-			dead = lappend(dead, row);
+			expired = lappend(expired, row);
 	}
-	return dead;
+	return expired;
 }
 
-/* What the registry knows of a channel; nothing without shared memory. */
+/* What the registry has for a channel; ABSENT without shared memory. */
 static PresenceEntryView
 look_at(const PresenceName *name, PresenceTime cutoff)
 {
@@ -112,9 +112,9 @@ look_at(const PresenceName *name, PresenceTime cutoff)
 }
 
 /*
- * Whether a channel may have rows that are to go before it enters a room: it has
- * died, or another transaction is bringing it back to life, so that its old rows
- * can still be seen.
+ * Whether a channel may have rows to remove before it is added to a room: it
+ * has expired, or another transaction is reviving it, so that its old rows may
+ * still be visible.
  */
 static bool
 may_have_old_rows(text *channel, PresenceTime cutoff)
@@ -132,8 +132,8 @@ may_have_old_rows(text *channel, PresenceTime cutoff)
 }
 
 /*
- * A channel is about to enter a room: if it has died before, its old rows go
- * first, waiting for whoever is removing them already.
+ * A channel is about to be added to a room: if it has expired, remove its old
+ * rows first, waiting for a concurrent removal.
  */
 void
 presence_removal_expire_previous(text *channel)
@@ -145,19 +145,19 @@ presence_removal_expire_previous(text *channel)
 		return;
 	rows = presence_store_lock_channels(PointerGetDatum(array_of_one(channel)),
 										false);
-	(void) presence_removal_delete(dead_rows(rows, cutoff),
+	(void) presence_removal_delete(expired_rows(rows, cutoff),
 								   PRESENCE_REASON_EXPIRED);
 }
 
-/* A channel that is to be removed because it is silent. */
+/* A channel marked as expiring. */
 typedef struct Marked
 {
 	PresenceName name;			/* key */
 	char		status;			/* for simplehash */
 	PresenceExpireMark mark;
-	int			expiry;			/* as xact.c numbers it */
-	bool		counted;		/* the end of its rows frees its entry */
-	bool		has_rows;		/* at least one was found */
+	int			expiry;			/* its number in xact.c */
+	bool		counted;		/* the count of its rows frees its entry */
+	bool		has_rows;		/* at least one was locked */
 } Marked;
 
 #define SH_PREFIX marked
@@ -171,12 +171,12 @@ typedef struct Marked
 #define SH_DECLARE
 #include "lib/simplehash.h"
 
-/* Condemn those of the channels that the registry knows to be silent. */
+/* Mark those of the channels as expiring that have expired in the registry. */
 static marked_hash *
 mark_channels(Datum *channels, int nchannels, PresenceTime cutoff)
 {
 	marked_hash *table = marked_create(CurrentMemoryContext,
-											 Max(nchannels, 1), NULL);
+									   Max(nchannels, 1), NULL);
 
 	for (int i = 0; i < nchannels && presence_shmem_ready(); i++)
 	{
@@ -189,10 +189,10 @@ mark_channels(Datum *channels, int nchannels, PresenceTime cutoff)
 		int			expiry;
 
 		CHECK_FOR_INTERRUPTS();
-		/* Nothing may fail between the two: the entry must be released. */
+		/* Nothing may fail between mark and note: the mark must be cleared. */
 		presence_xact_reserve_expiry();
 		if (!presence_registry_mark_expiring(&name, presence_pins_has(&name),
-									   cutoff, &mark, &counted))
+											 cutoff, &mark, &counted))
 			continue;
 		expiry = presence_xact_add_expiry(&mark);
 		entry = marked_insert(table, name, &found);
@@ -204,11 +204,11 @@ mark_channels(Datum *channels, int nchannels, PresenceTime cutoff)
 	return table;
 }
 
-/* Those of the locked rows that may really go. */
+/* Those of the locked rows that are still to be removed. */
 static List *
 marked_rows(List *rows, marked_hash *table, PresenceTime cutoff)
 {
-	List	   *overdue = NIL;
+	List	   *removable = NIL;
 	ListCell   *lc;
 
 	foreach(lc, rows)
@@ -225,12 +225,12 @@ marked_rows(List *rows, marked_hash *table, PresenceTime cutoff)
 			look_at(&name, cutoff).status == PRESENCE_ENTRY_ABSENT &&
 			!presence_liveness_is_live(row->channel, strlen(row->channel),
 									   row->last_seen, cutoff))
-			overdue = lappend(overdue, row);
+			removable = lappend(removable, row);
 	}
-	return overdue;
+	return removable;
 }
 
-/* Whether there are entries that no count of rows will free. */
+/* Whether there are marked entries that no count of rows will free. */
 static bool
 has_uncounted(marked_hash *table)
 {
@@ -249,8 +249,8 @@ has_uncounted(marked_hash *table)
 }
 
 /*
- * Have the entries freed at commit whose channels have no rows left, where no
- * count of their rows will do so.
+ * Have marked entries freed at commit that no count of rows will free, if
+ * their channels have no rows left.
  */
 static void
 free_rowless_entries(marked_hash *table, ArrayType *channels)
@@ -281,9 +281,9 @@ free_rowless_entries(marked_hash *table, ArrayType *channels)
 }
 
 /*
- * Remove the presences of those of the channels (text[]) that were silent for
- * longer than an age in microseconds; how many went.  Rows that somebody else
- * has locked are left for the next time.
+ * Remove the presences of those of the channels (text[]) that were last seen
+ * longer ago than an age in microseconds; how many.  Locked rows are skipped,
+ * and left for the next call.
  */
 uint64
 presence_removal_expire(ArrayType *channels, int64 age)
@@ -310,8 +310,8 @@ presence_removal_expire(ArrayType *channels, int64 age)
 }
 
 /*
- * A last_seen that plain SQL, or a clock that was set back, has put far into
- * the future would keep a row alive until then: it counts as now.
+ * Set a last_seen far in the future to now.  It may come from plain SQL, or
+ * from a clock that was set back, and would keep the row from expiring.
  */
 void
 presence_removal_pull_back(void)
@@ -323,8 +323,8 @@ presence_removal_pull_back(void)
 }
 
 /*
- * Remove all presences that were silent for longer than an age in microseconds;
- * how many went.
+ * Remove all presences last seen longer ago than an age in microseconds; how
+ * many.
  */
 uint64
 presence_removal_prune(int64 age)

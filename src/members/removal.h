@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * removal.h
- *		How presences go: those that are named, and those that are silent.
+ *		Remove presences: given rows, and those that have expired.
  *
  * All functions expect SPI to be connected.
  *

@@ -1,18 +1,18 @@
 /*-------------------------------------------------------------------------
  *
  * self_announce.c
- *		Announces the changes of a transaction from within it, where no worker
- *		will.
+ *		Announces the changes of a transaction from within it, if no worker
+ *		does.
  *
- * This runs in the commit of somebody who came for something else, so it may
- * neither fail nor hold up what he does: a full notify queue would fail the
- * commit, and no statement_timeout ends a wait there.  So it looks at the notify
- * queue first, and tries for each lock, MAX_LOCK_WAIT in all; where the one or
- * the other cannot be had nothing is announced, with a warning.
+ * This runs in the commit of a transaction with another purpose, so it must
+ * neither fail it nor delay it: a full notify queue would fail the commit, and
+ * statement_timeout does not end a wait there.  So it checks the notify queue
+ * first, and tries to take each lock, for MAX_LOCK_WAIT in all.  If either is
+ * not possible, nothing is announced, and a warning says so.
  *
- * Locking.  The tables that are read are locked before the snapshot is taken,
- * because TRUNCATE empties a table for older snapshots, too.  It reads and writes
- * them as the owner of the extension.
+ * Locking.  The tables to read are locked before the snapshot is taken,
+ * because TRUNCATE empties a table for older snapshots, too.  They are read
+ * and written as the owner of the extension.
  *
  *-------------------------------------------------------------------------
  */
@@ -27,7 +27,6 @@
 #include "miscadmin.h"
 #include "shared/database.h"
 #include "shared/state.h"
-#include "storage/lmgr.h"
 #include "tables/extension.h"
 #include "tables/store.h"
 #include "tables/store_people.h"
@@ -35,13 +34,13 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
-/* Above this use of the notify queue the rest of it is left to others. */
+/* Above this usage of the notify queue its rest is left to others. */
 #define ALMOST_FULL 0.9
 
-/* How long a commit waits for tables that others have locked; milliseconds. */
+/* How long a commit waits for locks in all; milliseconds. */
 #define MAX_LOCK_WAIT 100
 
-/* Whether a hint says that everything changed. */
+/* Whether a hint asks for a resync. */
 static bool
 asks_resync(PresenceHint *const *hints, int nhints)
 {
@@ -51,33 +50,11 @@ asks_resync(PresenceHint *const *hints, int nhints)
 	return false;
 }
 
-/*
- * Lock a table, unless somebody else has it for longer than a commit may take:
- * no statement_timeout ends that.  "wait" is how long it may take, and gets what
- * is left of that.
- */
-static bool
-lock_table(const char *name, LOCKMODE mode, int *wait)
-{
-	Oid			table = presence_extension_table(name);
-
-	for (;;)
-	{
-		if (ConditionalLockRelationOid(table, mode))
-			return true;
-		if (*wait <= 0)
-			return false;
-		CHECK_FOR_INTERRUPTS();
-		pg_usleep(1000);
-		--*wait;
-	}
-}
-
-/* The same where changes are not announced without it. */
+/* Lock a table that is read to announce, or warn that it is locked. */
 static bool
 lock_to_announce(const char *name, int *wait)
 {
-	if (lock_table(name, AccessShareLock, wait))
+	if (presence_extension_try_lock(name, AccessShareLock, wait))
 		return true;
 	ereport(WARNING,
 			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
@@ -88,8 +65,8 @@ lock_to_announce(const char *name, int *wait)
 }
 
 /*
- * Whether transactions may announce their changes now; what they read for it
- * is locked then, before their snapshot.
+ * Whether the changes may be announced now; then the tables that are read for
+ * that are locked, before the snapshot.
  */
 static bool
 may_announce(int *wait)
@@ -108,8 +85,8 @@ may_announce(int *wait)
 }
 
 /*
- * Nobody is told that connections have gone: the cursors and the typing of
- * users who have no other one in the room go all the same.
+ * Leaves are not announced: remove the short-lived state of users who have no
+ * other connection in the room all the same.
  */
 static void
 forget_leavers(PresenceHint *const *hints, int nhints, Snapshot snapshot)
@@ -127,8 +104,8 @@ forget_leavers(PresenceHint *const *hints, int nhints, Snapshot snapshot)
 }
 
 /*
- * Remember when users from whom hints take a presence were last seen, unless
- * others keep the table to themselves.
+ * Store when users who lose a presence by the hints were last seen, unless the
+ * table is locked.
  */
 static void
 remember_leavers(PresenceHint *const *hints, int nhints, int *wait)
@@ -149,8 +126,8 @@ remember_leavers(PresenceHint *const *hints, int nhints, int *wait)
 		seen = lappend(seen, one);
 	}
 	if (seen == NIL || XactReadOnly)
-		return;					/* it may have become read-only since */
-	if (!lock_table("user_last_seen", RowExclusiveLock, wait))
+		return;					/* it became read-only after the changes */
+	if (!presence_extension_try_lock("user_last_seen", RowExclusiveLock, wait))
 		return;
 	presence_store_add_last_seen(seen);
 	if (database)
@@ -158,11 +135,11 @@ remember_leavers(PresenceHint *const *hints, int nhints, int *wait)
 }
 
 /*
- * Without shared memory nobody remembers what was not told: have listeners read
- * all rooms, which takes no table, unless the notify queue must be spared.
+ * Without shared memory a resync cannot be left pending: send it now, which
+ * needs no table, unless the notify queue is almost full.
  */
 static void
-ask_to_read(PresenceStamp *stamp)
+send_resync(PresenceStamp *stamp)
 {
 	if (presence_notify != PRESENCE_NOTIFY_OFF &&
 		presence_notify_queue_usage() <= ALMOST_FULL)
@@ -171,29 +148,29 @@ ask_to_read(PresenceStamp *stamp)
 
 /*
  * Do what a worker would do with the changes of the running transaction, from
- * within it: announce them, a resync of all rooms first where one is owed, and
- * remember when users whose presences go were last seen.  false: nothing was
- * announced, for the notify queue is almost full or a table is locked, and
- * listeners miss the events.
+ * within it: announce them, after a resync of all rooms if one is pending, and
+ * store when users who lose presences were last seen.  Returns false if
+ * nothing was announced, because announcing is off, the notify queue is almost
+ * full or a table is locked; then listeners miss the events.
  *
- * Rooms are read in the newest snapshot: an older one, of a transaction that
- * keeps its first, shows beside what the transaction put in what others have
- * taken away since, even two presences of one pair.
+ * Rooms are read in the latest snapshot.  The snapshot of a REPEATABLE READ
+ * transaction would show what others have removed since beside what the
+ * transaction has added, even two presences of the same room and channel.
  */
 bool
 presence_self_announce(PresenceHint *const *hints, int nhints, bool resync)
 {
 	PresenceStamp stamp = {false};
 	int			wait = MAX_LOCK_WAIT;
-	bool		told;
+	bool		announced;
 	PresenceSession caller;
 	Snapshot	snapshot;
 	MemoryContext context;
 	MemoryContext old;
 
 	if (!presence_extension_exists())
-		return true;			/* dropped since: nobody is to be told */
-	told = may_announce(&wait);
+		return true;			/* dropped since: nothing to announce */
+	announced = may_announce(&wait);
 	context = AllocSetContextCreate(CurrentMemoryContext, "presence self announce",
 									ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(context);
@@ -202,14 +179,14 @@ presence_self_announce(PresenceHint *const *hints, int nhints, bool resync)
 	caller = presence_extension_become_owner();
 	presence_store_connect();
 	remember_leavers(hints, nhints, &wait);
-	if (told && (resync || asks_resync(hints, nhints)))
+	if (announced && (resync || asks_resync(hints, nhints)))
 		presence_notify_resync(&stamp);
-	if (told)
+	if (announced)
 		presence_notify_events(presence_announce_alone(hints, nhints, snapshot),
 							   &stamp);
 	else if (!presence_shmem_ready())
-		ask_to_read(&stamp);
-	else if (lock_table("presences", AccessShareLock, &wait))
+		send_resync(&stamp);
+	else if (presence_extension_try_lock("presences", AccessShareLock, &wait))
 		forget_leavers(hints, nhints, snapshot);
 	presence_store_finish();
 	presence_extension_become_caller(caller);
@@ -217,5 +194,5 @@ presence_self_announce(PresenceHint *const *hints, int nhints, bool resync)
 	UnregisterSnapshot(snapshot);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
-	return told;
+	return announced;
 }

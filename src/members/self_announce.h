@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * self_announce.h
- *		A transaction announces its own changes.
+ *		Announce the changes of a transaction from within it.
  *
  *-------------------------------------------------------------------------
  */

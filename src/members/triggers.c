@@ -1,17 +1,18 @@
 /*-------------------------------------------------------------------------
  *
  * triggers.c
- *		The triggers that see each change of presences and people.
+ *		Triggers that capture changes of presences and people as hints.
  *
- * They note every change as a hint (hint.h), whoever makes it: a function of
- * the extension, plain SQL, COPY, a replication worker.  A row is checked here,
- * as a function would have checked its arguments, and the rules are asked
- * (admission.c) about who enters by it, unless the function that wrote it has
- * asked them (intent.h).  The triggers fire after WITH CHECK, so policies speak
- * first.
+ * They note every change (hint.h), whether it comes from a function of the
+ * extension, plain SQL, COPY or a replication worker.  They check rows as the
+ * functions check their arguments, and the rules of admission (admission.c),
+ * unless the function that writes the row has done so (intent.h).  The
+ * triggers fire after WITH CHECK, so policies are checked first.
  *
- * Anybody who may execute a trigger function may put it on a table of his own,
- * so nothing is believed of the table before it has been looked at.
+ * Any role that may execute a trigger function may put it on a table of its
+ * own, so the table is verified before its columns are read.
+ *
+ * No locks of their own; admission.c and pins.c take theirs.
  *
  *-------------------------------------------------------------------------
  */
@@ -64,7 +65,7 @@ enum
 	COLUMN_LAST_SEEN
 };
 
-/* A text column of a row as a value. */
+/* A text column of a row as a value, not copied. */
 static PresenceValue
 row_text(HeapTuple row, TupleDesc desc, int column)
 {
@@ -82,7 +83,7 @@ row_text(HeapTuple row, TupleDesc desc, int column)
 	return value;
 }
 
-/* Whether two values are the same. */
+/* Whether two values, either of which may be NULL, are the same. */
 static bool
 same_value(PresenceValue a, PresenceValue b)
 {
@@ -130,7 +131,7 @@ fill_key(PresenceValue *fields, HeapTuple row, TupleDesc desc)
 	fields[PRESENCE_FIELD_USER] = row_text(row, desc, COLUMN_USER);
 }
 
-/* Raise an error unless listeners can read a name. */
+/* Raise an error unless a name is valid in payloads. */
 static void
 check_encoding(const PresenceValue *value, const char *column)
 {
@@ -164,9 +165,9 @@ check_name(const PresenceValue *value, const char *column)
 }
 
 /*
- * Raise an error unless a row is as the functions of the extension would have
- * written it.  Check constraints could do this, but every statement would
- * read them from the catalogs anew.
+ * Raise an error unless the functions of the extension could have written a
+ * row.  Check constraints could do this, but each statement would read them
+ * from the catalogs again.
  */
 static void
 check_row(HeapTuple row, TupleDesc desc, const PresenceValue *fields)
@@ -186,7 +187,7 @@ check_row(HeapTuple row, TupleDesc desc, const PresenceValue *fields)
 				 errhint("Wrap it, as in {\"value\": 1}.")));
 }
 
-/* Whether a text, NULL or not, is the same as a value. */
+/* Whether a text, which may be NULL, is the same as a value. */
 static bool
 same_text(text *txt, const PresenceValue *value)
 {
@@ -200,7 +201,7 @@ same_text(text *txt, const PresenceValue *value)
 	return same_value(other, *value);
 }
 
-/* A value as a text; NULL: none. */
+/* A value as a text, or NULL. */
 static text *
 value_text(const PresenceValue *value)
 {
@@ -208,9 +209,9 @@ value_text(const PresenceValue *value)
 }
 
 /*
- * Who enters by a row, or is in by it as another user than before, has to pass
- * the rules, unless whoever wrote the row has asked them.  The row is there, so
- * policies have spoken.  Returns which state of the rules let him in.
+ * Check the rules of admission for a written row that is a join or has a new
+ * user, unless the function that writes it has done so.  Returns the number of
+ * the rules that admitted it.
  */
 static uint64
 admit(const PresenceValue *fields, PresenceEntrance entrance)
@@ -228,7 +229,7 @@ admit(const PresenceValue *fields, PresenceEntrance entrance)
 										entrance, expected);
 }
 
-/* Whether the channel of a row counts as alive. */
+/* Whether a row is live, by its channel. */
 static bool
 is_live(HeapTuple row, TupleDesc desc, const PresenceValue *channel)
 {
@@ -261,7 +262,7 @@ note_join(HeapTuple row, TupleDesc desc)
 	presence_xact_note(hint);
 }
 
-/* The newest sign of life of the channel of a row. */
+/* When the channel of a row was last seen. */
 static TimestampTz
 newest_sign(HeapTuple row, TupleDesc desc, const PresenceValue *channel)
 {
@@ -305,8 +306,8 @@ note_leave(HeapTuple row, TupleDesc desc)
 }
 
 /*
- * Whoever brings a dead row back to life by its last_seen takes a place anew.  A
- * heartbeat does not: it finds none that is dead.
+ * Check the rules of admission if plain SQL makes an expired row live by its
+ * last_seen.  Heartbeats never do: they do not find expired rows.
  */
 static void
 note_revival(HeapTuple before, HeapTuple after, TupleDesc desc,
@@ -319,7 +320,7 @@ note_revival(HeapTuple before, HeapTuple after, TupleDesc desc,
 		(void) admit(fields, PRESENCE_ENTRANCE_LIVE);
 }
 
-/* A row was changed: a rename leaves and joins, a heartbeat is no news. */
+/* A row was updated: a rename is leave and join, a heartbeat is ignored. */
 static void
 note_update(HeapTuple before, HeapTuple after, TupleDesc desc)
 {
@@ -353,7 +354,7 @@ note_update(HeapTuple before, HeapTuple after, TupleDesc desc)
 	presence_xact_note(hint);
 }
 
-/* A table, and the types of its first columns, on which the triggers rely. */
+/* A table, with the types of the columns on which the triggers rely. */
 typedef struct WatchedTable
 {
 	const char *name;
@@ -370,7 +371,7 @@ static const WatchedTable people_table = {
 	"people", PERSON_MESSAGE, {TEXTOID, TEXTOID, TEXTOID}
 };
 
-/* Whether a relation is a table of the extension, as it was created. */
+/* Whether a relation is a table of the extension, with unchanged columns. */
 static bool
 is_table(Relation relation, const WatchedTable *table)
 {
@@ -387,8 +388,8 @@ is_table(Relation relation, const WatchedTable *table)
 }
 
 /*
- * Raise an error unless called as a trigger as the install script does: anybody
- * who may execute the function may put it on a table of his own.
+ * Raise an error unless called by a trigger as the install script created it:
+ * any role that may execute the function may put it on a table of its own.
  */
 static TriggerData *
 check_trigger(FunctionCallInfo fcinfo, TriggerEvent timing, bool row,
@@ -411,7 +412,7 @@ check_trigger(FunctionCallInfo fcinfo, TriggerEvent timing, bool row,
 /*
  * presence.capture_row() returns trigger
  *
- * Notes an inserted, changed or deleted presence.
+ * Notes an inserted, updated or deleted presence.
  */
 Datum
 presence_capture_row(PG_FUNCTION_ARGS)
@@ -432,8 +433,8 @@ presence_capture_row(PG_FUNCTION_ARGS)
  * presence.renew_id() returns trigger
  *
  * A presence that plain SQL moves to another room or channel leaves and joins.
- * It gets a new id for that: each id joins once and leaves once, so that it
- * cannot matter in which order the hints come.
+ * It gets a new id for that, so that each id joins once and leaves once, and
+ * the order in which the hints arrive does not matter.
  */
 Datum
 presence_renew_id(PG_FUNCTION_ARGS)
@@ -458,7 +459,7 @@ presence_renew_id(PG_FUNCTION_ARGS)
 /*
  * presence.capture_truncate() returns trigger
  *
- * Notes that every presence is gone.
+ * Notes that all presences were removed.
  */
 Datum
 presence_capture_truncate(PG_FUNCTION_ARGS)
@@ -476,7 +477,7 @@ presence_capture_truncate(PG_FUNCTION_ARGS)
 /*
  * presence.capture_person() returns trigger
  *
- * Notes that a chosen status or message changed, with what it was.
+ * Notes a change of a chosen status or message, with the previous ones.
  */
 Datum
 presence_capture_person(PG_FUNCTION_ARGS)

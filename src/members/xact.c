@@ -1,28 +1,27 @@
 /*-------------------------------------------------------------------------
  *
  * xact.c
- *		Follows what the running transaction does to presences, and acts on it
- *		when the transaction ends.
+ *		Follows what the running transaction does to presences until it ends.
  *
- * Every change comes here as a hint (triggers.c).  Marks say where the hints of
- * each subtransaction begin, so that a savepoint rolled back takes its hints
- * along and one released hands them to its parent, at a cost that does not
- * depend on how many there are.  With them go the channels that a subtransaction
- * marked: they are released when it is rolled back, for their rows are there
- * again.
+ * Every change is noted here as a hint (triggers.c).  A stack records where
+ * the hints of each subtransaction begin, so that rolling back a savepoint
+ * drops its hints and releasing one leaves them to its parent; the cost of a
+ * release does not depend on how many there are.  The same holds for the
+ * channels that a subtransaction has marked as expiring: a rollback clears the
+ * marks, because the rows are there again.
  *
- * PRE_COMMIT is the last moment at which anything may fail.  There the hints
- * are counted by channel, and a way is chosen: the queue, where a worker
- * reads it, or NOTIFY by the transaction itself.  In the second case the hints
- * go to the queue as well if one is open by then, marked as announced: a
- * worker that counts who was announced must not miss any.  From PRE_COMMIT
- * until the hints are in the queue the process shows its transaction id
- * (backend.c), so that the worker can wait for hints of changes that it sees
- * already.
+ * PRE_COMMIT is the last point at which anything may fail.  There the hints
+ * are counted by channel, and the way to announce them is chosen: the queue if
+ * a worker reads it, else NOTIFY by the transaction itself.  In the second
+ * case the hints are queued as well if the queue is open at commit, marked as
+ * announced, because the roster of a worker must not miss any.  From
+ * PRE_COMMIT until the hints are in the queue the backend advertises its
+ * transaction id (backend.c), so that the worker can wait for hints of changes
+ * that its snapshot shows already.
  *
- * COMMIT and ABORT tell the registry and fill the queue.  An error there
- * would bring the server down, so they only copy memory under LWLocks: all
- * they need was allocated before, in TopTransactionContext, which still
+ * COMMIT and ABORT update the registry, and COMMIT fills the queue.  An error
+ * there would crash the server, so they only copy memory under LWLocks.  All
+ * that they need was allocated before, in TopTransactionContext, which still
  * exists then.
  *
  *-------------------------------------------------------------------------
@@ -42,20 +41,20 @@
 #include "shared/queue.h"
 #include "utils/memutils.h"
 
-/* A channel that the transaction has marked. */
+/* A channel that the transaction has marked as expiring. */
 typedef struct PendingExpiry
 {
 	PresenceExpireMark mark;
-	bool		rowless;			/* no rows are left once this commits */
+	bool		rowless;		/* no rows are left once this commits */
 } PendingExpiry;
 
-/* What a subtransaction has added begins after so many. */
-typedef struct PendingMark
+/* How many changes were pending when a subtransaction made its first. */
+typedef struct PendingSubxact
 {
 	int			level;			/* its nesting level */
 	int			nhints;
 	int			nexpiries;
-} PendingMark;
+} PendingSubxact;
 
 /* The running transaction; all zero when it has done nothing yet. */
 typedef struct PendingChanges
@@ -67,15 +66,15 @@ typedef struct PendingChanges
 	PendingExpiry *expiries;
 	int			nexpiries;
 	int			maxexpiries;
-	PendingMark *marks;			/* by level, the innermost last */
-	int			nmarks;
-	int			maxmarks;
-	TransactionId xid;			/* shown to the worker from PRE_COMMIT on */
-	bool		announced;		/* not to be announced by the worker */
-	bool		untold;			/* nor by the transaction itself */
-	bool		resynced;		/* it announced a resync, too */
-	PresenceTime expires_at;		/* when one whose rows beat would have died */
-	uint32		lost_count;			/* the resync was owed for so many lost_count */
+	PendingSubxact *subxacts;	/* by level, the innermost last */
+	int			nsubxacts;
+	int			maxsubxacts;
+	TransactionId xid;			/* advertised from PRE_COMMIT on */
+	bool		announced;		/* the worker is not to announce it */
+	bool		unannounced;	/* nor has the transaction done so */
+	bool		resynced;		/* it announced the pending resync, too */
+	PresenceTime expires_at;	/* earliest expiry that a late touch put off */
+	uint32		lost_count;		/* losses that the resync stands for */
 	bool		truncated;		/* the table was truncated */
 	bool		created;		/* the extension was created */
 	int			counts[PRESENCE_NCOUNTERS];
@@ -87,7 +86,7 @@ static PendingChanges pending;
 
 /* ----------------------------------------------------------- what is pending */
 
-/* The memory of what is pending. */
+/* The memory context of what is pending. */
 static MemoryContext
 pending_context(void)
 {
@@ -98,61 +97,62 @@ pending_context(void)
 	return pending.context;
 }
 
-/* Whether the running transaction has dealt with presences. */
+/* Whether the running transaction has changed presences, or has pins. */
 bool
 presence_xact_is_active(void)
 {
 	return pending.context != NULL || presence_pins_is_active();
 }
 
-/* Have room for one more element in an array of "max" that has "count". */
+/* Ensure space for one more element in an array of "max" that has "count". */
 static void *
-have_room(void *array, int count, int *max, Size size)
+ensure_space(void *array, int count, int *max, Size size)
 {
-	int			room = Max(*max * 2, 16);
+	int			newmax = Max(*max * 2, 16);
 
 	if (count < *max)
 		return array;
-	array = array ? repalloc_huge(array, room * size) :
-		MemoryContextAlloc(pending_context(), room * size);
-	*max = room;
+	array = array ? repalloc_huge(array, newmax * size) :
+		MemoryContextAlloc(pending_context(), newmax * size);
+	*max = newmax;
 	return array;
 }
 
-/* The same for a mark. */
+/* Ensure space for one more subtransaction. */
 static void
-reserve_mark(void)
+reserve_subxact(void)
 {
-	pending.marks = have_room(pending.marks, pending.nmarks, &pending.maxmarks,
-							  sizeof(PendingMark));
+	pending.subxacts = ensure_space(pending.subxacts, pending.nsubxacts,
+									&pending.maxsubxacts,
+									sizeof(PendingSubxact));
 }
 
-/* The mark of the innermost subtransaction, at a level; NULL: it has none. */
-static PendingMark *
-last_mark(int level)
+/* The innermost subtransaction with changes, if it is at a level, or NULL. */
+static PendingSubxact *
+last_subxact(int level)
 {
-	PendingMark *mark;
+	PendingSubxact *subxact;
 
-	if (pending.nmarks == 0)
+	if (pending.nsubxacts == 0)
 		return NULL;
-	mark = &pending.marks[pending.nmarks - 1];
-	return mark->level == level ? mark : NULL;
+	subxact = &pending.subxacts[pending.nsubxacts - 1];
+	return subxact->level == level ? subxact : NULL;
 }
 
-/* Mark where the running subtransaction begins, at the first that it adds. */
+/* Record where the running subtransaction begins, at its first change. */
 static void
-set_mark(void)
+open_subxact(void)
 {
 	int			level = GetCurrentTransactionNestLevel();
-	PendingMark *mark;
+	PendingSubxact *subxact;
 
-	if (last_mark(level))
+	if (last_subxact(level))
 		return;
-	mark = &pending.marks[pending.nmarks];
-	mark->level = level;
-	mark->nhints = pending.nhints;
-	mark->nexpiries = pending.nexpiries;
-	pending.nmarks++;
+	subxact = &pending.subxacts[pending.nsubxacts];
+	subxact->level = level;
+	subxact->nhints = pending.nhints;
+	subxact->nexpiries = pending.nexpiries;
+	pending.nsubxacts++;
 }
 
 /* Note a change of the running subtransaction; the hint is copied. */
@@ -162,16 +162,16 @@ presence_xact_note(PresenceHint *hint)
 	PresenceHint *copy = MemoryContextAlloc(pending_context(), hint->size);
 
 	memcpy(copy, hint, hint->size);
-	pending.hints = have_room(pending.hints, pending.nhints, &pending.maxhints,
-							  sizeof(PresenceHint *));
-	reserve_mark();
-	set_mark();
+	pending.hints = ensure_space(pending.hints, pending.nhints, &pending.maxhints,
+								 sizeof(PresenceHint *));
+	reserve_subxact();
+	open_subxact();
 	pending.hints[pending.nhints++] = copy;
 }
 
 /*
- * The extension is being created.  Nobody was announced, but entries of an
- * earlier table may be left.
+ * The extension is being created.  There is nothing to announce, but registry
+ * entries for an earlier table may be left: they are invalidated at commit.
  */
 void
 presence_xact_note_creation(void)
@@ -182,8 +182,8 @@ presence_xact_note_creation(void)
 }
 
 /*
- * The transaction writes a sign of life into rows of a channel that dies at
- * that time without it.  If it commits no sooner, listeners are to read again.
+ * The transaction writes a heartbeat into rows of a channel that would expire
+ * at the given time.  If it commits later than that, a resync is necessary.
  */
 void
 presence_xact_note_late_touch(PresenceTime expiry)
@@ -192,30 +192,31 @@ presence_xact_note_late_touch(PresenceTime expiry)
 		pending.expires_at = expiry;
 }
 
-/* Make room for one more expiry, before the channel is marked. */
+/* Ensure space for one more expiry, before the channel is marked. */
 void
 presence_xact_reserve_expiry(void)
 {
-	pending.expiries = have_room(pending.expiries, pending.nexpiries,
-							   &pending.maxexpiries, sizeof(PendingExpiry));
-	reserve_mark();
+	pending.expiries = ensure_space(pending.expiries, pending.nexpiries,
+									&pending.maxexpiries, sizeof(PendingExpiry));
+	reserve_subxact();
 }
 
 /*
- * The transaction has marked a channel; its end releases the entry.  Room
- * must be reserved, so that nothing can fail between the two.
+ * The transaction has marked a channel; its end clears the mark.  Space must
+ * have been reserved, so that nothing can fail between the two.  Returns the
+ * number of the expiry, for presence_xact_set_rowless().
  */
 int
 presence_xact_add_expiry(const PresenceExpireMark *mark)
 {
 	Assert(pending.nexpiries < pending.maxexpiries);
-	set_mark();
+	open_subxact();
 	pending.expiries[pending.nexpiries].mark = *mark;
 	pending.expiries[pending.nexpiries].rowless = false;
 	return pending.nexpiries++;
 }
 
-/* Once this commits a marked channel has no rows: free its entry then. */
+/* Have the entry of a marked channel freed at commit: no rows will be left. */
 void
 presence_xact_set_rowless(int expiry)
 {
@@ -233,11 +234,11 @@ count_change(const PresenceHint *hint, bool joins)
 	pending.counts[joins ? PRESENCE_ADDS :
 				   hint->reason == PRESENCE_REASON_EXPIRED ?
 				   PRESENCE_EXPIRATIONS : PRESENCE_LEAVES]++;
-	if (channel)				/* else it is too long for the registry, too */
+	if (channel)				/* else it is too long for the registry */
 		presence_pins_count(channel, joins);
 }
 
-/* Count the hints by channel, for the registry and the statistics. */
+/* Count the hints by channel, for the registry and the counters. */
 static void
 count_changes(int from)
 {
@@ -260,23 +261,29 @@ count_changes(int from)
 	}
 }
 
-/* Whether a worker will announce what is queued. */
-static bool
-worker_announces(PresenceDatabase *database)
+/*
+ * Whether a worker announces what transactions queue.  The same worker then
+ * applies bans and deletions of rooms to presences added concurrently
+ * (enforce.c).
+ */
+bool
+presence_xact_worker_announces(void)
 {
+	PresenceDatabase *database = presence_my_database();
+
 	return presence_notify == PRESENCE_NOTIFY_AUTO && database &&
 		presence_queue_is_open(database);
 }
 
 /*
- * Announce the changes from within the transaction.  What nobody is told of is
- * made up for by a resync, once there is somebody to say it.
+ * Announce the changes within the transaction, after the pending resync if
+ * there is one.  If that is not possible, a resync is left pending.
  *
- * What is written down while announcing may fire triggers of a user's, which
- * may change presences: so until nothing new has come.
+ * Rows written while announcing may fire triggers of users, which may change
+ * presences, so repeat until there are no new hints.
  */
 static void
-announce_myself(PresenceDatabase *database)
+announce_changes(PresenceDatabase *database)
 {
 	bool		resync = false;
 	int			done = 0;
@@ -297,15 +304,15 @@ announce_myself(PresenceDatabase *database)
 		if (done > 0)
 			count_changes(done);
 		memcpy(hints, pending.hints + done, size);
-		pending.untold |= !presence_self_announce(hints, count, resync && done == 0);
+		pending.unannounced |= !presence_self_announce(hints, count, resync && done == 0);
 		done += count;
 	}
-	pending.resynced = resync && !pending.untold;
+	pending.resynced = resync && !pending.unannounced;
 }
 
 /*
- * Draw a ticket for the hints.  Whoever sees this transaction committed before
- * its own PRE_COMMIT draws a later one.
+ * Draw a ticket for the hints.  A transaction that sees this one committed
+ * before its own PRE_COMMIT draws a later ticket.
  */
 static void
 draw_ticket(PresenceDatabase *database)
@@ -316,7 +323,7 @@ draw_ticket(PresenceDatabase *database)
 		pending.hints[i]->ticket = ticket;
 }
 
-/* A ban took no lock because a worker would enforce it, and it has left. */
+/* A ban took no lock because a worker would enforce it, but it has exited. */
 static void
 refuse_ban(void)
 {
@@ -327,7 +334,7 @@ refuse_ban(void)
 			 errhint("Repeat the transaction.")));
 }
 
-/* The transaction is about to commit: prepare all that must not fail later. */
+/* The transaction is about to commit: do everything that may fail. */
 static void
 before_commit(void)
 {
@@ -337,11 +344,11 @@ before_commit(void)
 		return;
 	database = presence_my_database();
 	count_changes(0);
-	if (!worker_announces(database))
+	if (!presence_xact_worker_announces())
 	{
 		if (pending.needs_worker)
 			refuse_ban();
-		announce_myself(database);
+		announce_changes(database);
 	}
 	if (database)
 	{
@@ -353,7 +360,7 @@ before_commit(void)
 
 /* ------------------------------------------------------------- after the end */
 
-/* Tell the registry how the transaction ended. */
+/* Update the registry for how the transaction ended. */
 static void
 settle_registry(bool committed)
 {
@@ -365,7 +372,7 @@ settle_registry(bool committed)
 		presence_registry_invalidate(MyDatabaseId);
 }
 
-/* Forget the transaction; its memory goes with TopTransactionContext. */
+/* Reset for the next transaction; TopTransactionContext frees the memory. */
 static void
 forget(void)
 {
@@ -373,33 +380,33 @@ forget(void)
 	memset(&pending, 0, sizeof(pending));
 }
 
-/* Put the hints where the worker finds them. */
+/* Queue the hints, and do what follows from them. */
 static void
 queue_hints(PresenceDatabase *database)
 {
-	bool		news;
+	bool		wake;
 
-	/* Before the hints: who is let in from now on sees the new rules. */
+	/* Before the hints: those admitted from now on have seen the new rules. */
 	if (pending.changes_rules)
 		pg_atomic_fetch_add_u64(&database->rules, 1);
-	news = presence_queue_push(database, pending.hints, pending.nhints,
+	wake = presence_queue_push(database, pending.hints, pending.nhints,
 							   pending.xid, pending.announced);
 	if (pending.resynced)
 		presence_queue_resynced(database, pending.lost_count);
-	if (pending.untold)
+	if (pending.unannounced)
 		presence_queue_set_resync_pending(database);
 	presence_backend_withdraw_xid();
 	for (int i = 0; i < PRESENCE_NCOUNTERS; i++)
 		if (pending.counts[i] > 0)
 			presence_database_add(database, i, pending.counts[i]);
-	if (news)
+	if (wake)
 		presence_database_wake_worker(database);
 	presence_database_want_worker(database);
 }
 
-/* Who read a room a moment ago may have missed somebody who is alive again. */
+/* A late touch committed: if readers may have missed its channel, resync. */
 static void
-announce_revival(PresenceDatabase *database)
+announce_late_touch(PresenceDatabase *database)
 {
 	if (database == NULL || presence_clock_now() < pending.expires_at)
 		return;
@@ -415,7 +422,7 @@ after_commit(void)
 	if (TransactionIdIsValid(pending.xid))
 		queue_hints(presence_my_database());
 	if (pending.expires_at != 0)
-		announce_revival(presence_my_database());
+		announce_late_touch(presence_my_database());
 	if (pending.created)
 		presence_database_want_worker(presence_my_database());
 	forget();
@@ -432,8 +439,8 @@ after_abort(void)
 }
 
 /*
- * Refuse a two-phase commit, as NOTIFY does: nobody would announce it.  What was
- * rolled back with a savepoint does not matter.
+ * Refuse a two-phase commit, as NOTIFY does, because the changes could not be
+ * announced.  Changes rolled back with a savepoint do not matter.
  */
 static void
 before_prepare(void)
@@ -448,46 +455,46 @@ before_prepare(void)
 
 /* ----------------------------------------------------------- subtransactions */
 
-/* A subtransaction has been released: its parent has what it did. */
+/* A subtransaction has been released: its parent inherits its changes. */
 static void
 after_release(int level)
 {
-	PendingMark *mark = last_mark(level);
+	PendingSubxact *subxact = last_subxact(level);
 
-	if (mark == NULL)
+	if (subxact == NULL)
 		return;
-	if (pending.nmarks > 1 && mark[-1].level == level - 1)
-		pending.nmarks--;
+	if (pending.nsubxacts > 1 && subxact[-1].level == level - 1)
+		pending.nsubxacts--;
 	else
-		mark->level = level - 1;
+		subxact->level = level - 1;
 }
 
-/* Drop what came after a mark, and the mark. */
+/* Drop the changes of a subtransaction, and itself. */
 static void
-drop_since(const PendingMark *mark)
+drop_since(const PendingSubxact *subxact)
 {
-	while (pending.nhints > mark->nhints)
+	while (pending.nhints > subxact->nhints)
 		pfree(pending.hints[--pending.nhints]);
-	while (pending.nexpiries > mark->nexpiries)
+	while (pending.nexpiries > subxact->nexpiries)
 		presence_registry_unmark(&pending.expiries[--pending.nexpiries].mark,
 								  false);
-	pending.nmarks--;
+	pending.nsubxacts--;
 }
 
-/* A subtransaction has been rolled back: it has done nothing. */
+/* A subtransaction has been rolled back: drop its changes. */
 static void
 after_rollback(int level)
 {
-	PendingMark *mark = last_mark(level);
+	PendingSubxact *subxact = last_subxact(level);
 
-	if (mark)
-		drop_since(mark);
+	if (subxact)
+		drop_since(subxact);
 	presence_intent_roll_back(level);
 }
 
 /* ------------------------------------------------------------- the callbacks */
 
-/* Follow the transaction to its end. */
+/* Transaction callback. */
 static void
 follow_transaction(XactEvent event, void *arg)
 {
@@ -500,7 +507,7 @@ follow_transaction(XactEvent event, void *arg)
 			after_commit();
 			break;
 		case XACT_EVENT_ABORT:
-		case XACT_EVENT_PREPARE:	/* whatever it does, presences stay */
+		case XACT_EVENT_PREPARE:	/* no changes are left to announce */
 			after_abort();
 			break;
 		case XACT_EVENT_PRE_PREPARE:
@@ -511,7 +518,7 @@ follow_transaction(XactEvent event, void *arg)
 	}
 }
 
-/* Follow a subtransaction to its end. */
+/* Subtransaction callback. */
 static void
 follow_subtransaction(SubXactEvent event, SubTransactionId mine,
 					  SubTransactionId parent, void *arg)

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * xact.h
- *		What the running transaction does to presences.
+ *		What the running transaction does to presences, until it ends.
  *
  *-------------------------------------------------------------------------
  */
@@ -16,6 +16,7 @@
 extern void presence_xact_install(void);
 
 extern bool presence_xact_is_active(void);
+extern bool presence_xact_worker_announces(void);
 extern void presence_xact_note(PresenceHint *hint);
 extern void presence_xact_note_creation(void);
 extern void presence_xact_note_late_touch(PresenceTime expiry);

@@ -15,7 +15,6 @@
 #include "base/name.h"
 #include "base/shmem.h"
 #include "members/heartbeat.h"
-#include "members/removal.h"
 #include "members/xact.h"
 #include "miscadmin.h"
 #include "shared/database.h"

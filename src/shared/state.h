@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * state.h
- *		Short-lived values of rooms, in shared memory.
+ *		Short-lived state of rooms, in shared memory.
  *
  *-------------------------------------------------------------------------
  */
@@ -18,18 +18,18 @@
 typedef struct PresenceState
 {
 	char	   *key;
-	char	   *value;			/* JSON text; NULL: gone */
+	char	   *value;			/* JSON text; NULL: removed */
 	PresenceTime updated;
 	PresenceTime expires;
 } PresenceState;
 
-/* One walk of the worker through the rooms with changes to tell. */
+/* One pass of the worker over the rooms with changes to announce. */
 typedef struct PresenceStateRound
 {
 	PresenceTime now;
-	uint32		rooms;			/* still to look at */
-	uint32		entries;		/* still to take of the first of them */
-	bool		lost;			/* changes were forgotten untold */
+	uint32		rooms;			/* rooms left to look at */
+	uint32		entries;		/* entries left to take from the first one */
+	bool		lost;			/* changes were dropped without announcement */
 	char	   *room;			/* whose states were taken last */
 	char	   *buffer;
 } PresenceStateRound;

@@ -103,8 +103,8 @@ presence_clock_wall_offset(void)
  * presence_test_advance_clock(microseconds bigint) returns void
  *
  * Advance all clocks of the extension, as if the server had been running for
- * that time without heartbeats; it does not count as a stall.  For tests, which
- * declare it.
+ * that time without heartbeats; it does not count as a stall.  For tests,
+ * which declare it.
  */
 Datum
 presence_test_advance_clock(PG_FUNCTION_ARGS)

@@ -61,7 +61,7 @@ presence_compat_owns_database(Oid database)
 #endif
 }
 
-/* Minor releases of 2023 introduced the mark of a partially dropped database. */
+/* Minor releases of 2023 introduced the mark of a half-dropped database. */
 #ifndef DATCONNLIMIT_INVALID_DB
 #define DATCONNLIMIT_INVALID_DB -2
 #endif

@@ -71,7 +71,7 @@ define_memory_settings(void)
 							PGC_POSTMASTER, GUC_UNIT_KB, NULL, NULL, NULL);
 	DefineCustomIntVariable("presence.state_memory",
 							"Shared memory for cursors, typing and other short-lived state, in kilobytes.",
-							"Past it the oldest states give way.",
+							"Past it the oldest states are evicted.",
 							&presence_state_memory, 16 * 1024, 64, 2 * 1024 * 1024,
 							PGC_POSTMASTER, GUC_UNIT_KB, NULL, NULL, NULL);
 }

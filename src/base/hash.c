@@ -4,15 +4,16 @@
  *		Keeps the secret seed for the hashes of names.
  *
  * Users choose the names of rooms, channels and users.  If they could compute
- * the hashes, they could choose thousands of names that collide, and turn a hash
- * table into a list.  So the hash function is seeded with a random number that
- * is drawn when shared memory is created.  Mixing it into a finished hash would
- * not help: equal hashes would stay equal.
+ * the hashes, they could choose thousands of names that collide, and turn a
+ * hash table into a list.  So the hash function is seeded with a random
+ * number that is drawn when shared memory is created.  Mixing it into a
+ * finished hash would not help: equal hashes would stay equal.
  *
- * If the library is not preloaded, each process draws its own seed, because no
- * table is shared then.  Hashes on which all processes must agree, such as lock
- * numbers, use the seed in shared memory, or 0 if there is none.  Names that
- * collide there only wait for each other, which may happen by chance as well.
+ * If the library is not preloaded, each process draws its own seed, because
+ * no table is shared then.  Hashes on which all processes must agree, such as
+ * lock numbers, use the seed in shared memory, or 0 if there is none.  Names
+ * that collide there only wait for each other, which may happen by chance as
+ * well.
  *
  * The seed never changes while it is in use, so there are no locks.
  *

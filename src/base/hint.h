@@ -20,7 +20,7 @@ typedef enum PresenceHintKind
 	PRESENCE_HINT_JOIN,			/* room, channel; the rest is in the table */
 	PRESENCE_HINT_LEAVE,		/* the whole row, because it is gone */
 	PRESENCE_HINT_UPDATE,		/* room, channel; user, and the one before */
-	PRESENCE_HINT_RESYNC,		/* anything may have changed: see "stands_for" */
+	PRESENCE_HINT_RESYNC,		/* everything changed: see "stands_for" */
 	PRESENCE_HINT_STATUS,		/* user; chosen status and message before */
 	PRESENCE_HINT_BROADCAST,	/* room; payload, to be sent unchanged */
 	PRESENCE_HINT_BAN,			/* user: remove presences added concurrently */

@@ -128,8 +128,8 @@ append_scalar(Writer *writer, const JsonbValue *scalar)
 }
 
 /*
- * Append one token; "comma" says whether it follows another one in its array or
- * object.  Returns false if it does not fit.
+ * Append one token; "comma" says whether it follows another one in its array
+ * or object.  Returns false if it does not fit.
  */
 static bool
 append_token(Writer *writer, JsonbIteratorToken token, const JsonbValue *value,
@@ -187,9 +187,10 @@ append_all(Writer *writer, JsonbIterator **iterator)
 }
 
 /*
- * Append a jsonb, formatted as by its output function, if the whole buffer then
- * has at most "limit" bytes.  Otherwise returns false and leaves the buffer
- * unchanged.  The cost depends on the limit, not on the length of the text.
+ * Append a jsonb, formatted as by its output function, if the whole buffer
+ * then has at most "limit" bytes.  Otherwise returns false and leaves the
+ * buffer unchanged.  The cost depends on the limit, not on the length of the
+ * text.
  */
 bool
 presence_json_append(StringInfo buf, Jsonb *value, int limit)
@@ -241,8 +242,8 @@ presence_json_double(Numeric number, double *result)
 
 /*
  * Whether a text is valid for listeners with client encoding UTF8.  In a
- * database with encoding SQL_ASCII it may not be; otherwise the server converts
- * it.
+ * database with encoding SQL_ASCII it may not be; otherwise the server
+ * converts it.
  */
 bool
 presence_json_is_text(const char *data, int length)

@@ -132,8 +132,8 @@ presence_backend_withdraw_xid(void)
 }
 
 /*
- * Whether the snapshot sees a transaction of the database as ended whose events
- * are not in the queue yet.
+ * Whether the snapshot sees a transaction of the database as ended whose
+ * events are not in the queue yet.
  */
 bool
 presence_backend_late(Oid database, Snapshot snapshot)

@@ -18,7 +18,7 @@ typedef union PresenceBackend
 {
 	struct
 	{
-		pg_atomic_uint32 xid;	/* from PRE_COMMIT until its events are queued */
+		pg_atomic_uint32 xid;	/* from PRE_COMMIT until events are queued */
 		pg_atomic_uint32 database;	/* to which both others belong */
 		pg_atomic_uint64 touches;	/* heartbeats not yet collected */
 	};

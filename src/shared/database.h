@@ -76,7 +76,7 @@ typedef struct PresenceDatabase
 	PresenceTime retry_at;		/* do not start a worker before */
 
 	/* Grace period; set by liveness.c. */
-	pg_atomic_uint64 grace_start;	/* PresenceTime; max_age counts from here */
+	pg_atomic_uint64 grace_start;	/* PresenceTime; max_age counts from it */
 	pg_atomic_uint64 grace_start_announced; /* the last one that made
 											 * listeners read again */
 	pg_atomic_uint64 next_wakeup;	/* when the worker is to wake up, by the
@@ -84,13 +84,13 @@ typedef struct PresenceDatabase
 	pg_atomic_uint64 wall_offset;	/* as last seen */
 
 	pg_atomic_uint32 loaded;	/* PresenceLoad; raised by the worker, lowered
-								 * by any process that finds the registry full */
+								 * by a process that finds no space */
 	pg_atomic_uint32 last_seen_rows;	/* a user may have more than one */
 	pg_atomic_uint64 tickets;	/* last one drawn by a transaction with
 								 * changes to announce */
 	pg_atomic_uint64 rules;		/* incremented when a ban or the deletion of a
 								 * room has committed; starts at 1 */
-	pg_atomic_uint64 seq[PRESENCE_NSTREAMS];	/* of the last events delivered */
+	pg_atomic_uint64 seq[PRESENCE_NSTREAMS];	/* of the last events sent */
 
 	pg_atomic_uint64 counters[PRESENCE_NCOUNTERS];
 } PresenceDatabase;

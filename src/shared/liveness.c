@@ -13,14 +13,14 @@
  * when shared memory is created and when recovery ends.  For one database it
  * starts anew when
  *
- *	- its worker wakes up much later than scheduled, so the server or the worker
- *	  was stopped.  This is checked whenever the worker sets its next wakeup
- *	  time, and by others before they treat a channel as expired.
+ *	- its worker wakes up much later than scheduled, so the server or the
+ *	  worker was stopped.  This is checked whenever the worker sets its next
+ *	  wakeup time, and by others before they treat a channel as expired.
  *	- the wall clock has jumped, because the ages of rows depend on it.
  *
- * If the library is not preloaded, the start of grace is derived from the start
- * times of the server's own processes, which are restarted after a crash and at
- * promotion.
+ * If the library is not preloaded, the start of grace is derived from the
+ * start times of the server's own processes, which are restarted after a
+ * crash and at promotion.
  *
  * A heartbeat that finds the registry full is written to the row, but at most
  * once per max_age / 4.  So, with shared memory, a row without an entry gets

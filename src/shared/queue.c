@@ -4,10 +4,10 @@
  *		Carries hints from committing transactions to the worker of their
  *		database.
  *
- * The memory has a fixed size, presence.queue_size, and is divided into blocks.
- * There is one queue for each database record.  A queue is a list of blocks:
- * committing transactions append to the last one; the worker reads from the
- * first one and frees blocks once their hints have been announced.
+ * The memory has a fixed size, presence.queue_size, and is divided into
+ * blocks. There is one queue for each database record.  A queue is a list of
+ * blocks: committing transactions append to the last one; the worker reads
+ * from the first one and frees blocks once their hints have been announced.
  *
  * Locking.  Each queue has an LWLock for its list and flags.  The list of free
  * blocks has a spinlock, taken last.  The LWLock is held no longer than it
@@ -19,8 +19,8 @@
  * that rooms must be read again, so listeners miss nothing.  The queues of
  * other databases are not affected.
  *
- * A queue is open while a worker is going to read it.  The worker opens it when
- * ready, and closes it when it leaves with the queue empty; the launcher
+ * A queue is open while a worker is going to read it.  The worker opens it
+ * when ready, and closes it when it leaves with the queue empty; the launcher
  * closes it by force when it cannot start a worker.  While it is closed,
  * transactions announce their changes themselves.
  *
@@ -55,7 +55,7 @@ typedef struct PresenceQueue
 {
 	LWLock		lock;			/* protects all fields below */
 	bool		open;
-	bool		resync;			/* events were lost, resync not announced yet */
+	bool		resync;			/* events were lost, not yet announced */
 	uint32		lost_count;		/* how often that happened */
 	uint32		cuts;			/* how often the queue was discarded */
 	uint32		first;			/* block + 1; 0: empty */
@@ -137,7 +137,7 @@ get_queue(PresenceDatabase *database)
 	return &queues->queues[presence_database_index(database)];
 }
 
-/* Take a free block, or 0 if there is none for it.  The caller holds the lock. */
+/* Take a free block; 0 if it may have none.  The caller holds the lock. */
 static uint32
 take_block(PresenceQueue *queue)
 {
@@ -291,8 +291,8 @@ presence_queue_open(PresenceDatabase *database)
 }
 
 /*
- * Close a queue.  Returns false, with the queue still open, if it is not empty,
- * unless forced: then it is discarded and "resync" is set.
+ * Close a queue.  Returns false, with the queue still open, if it is not
+ * empty, unless forced: then it is discarded and "resync" is set.
  */
 bool
 presence_queue_close(PresenceDatabase *database, bool force)
@@ -388,9 +388,9 @@ presence_queue_begin(PresenceDatabase *database, PresenceQueuePosition *position
 
 /*
  * Copy the hints at a position, as many as are left of one block, and advance
- * the position.  Returns the number of bytes, at most PRESENCE_QUEUE_READ_SIZE;
- * 0 if there are no more or if the queue was discarded.  "queued" is set to
- * their address in the queue.
+ * the position.  Returns the number of bytes, at most
+ * PRESENCE_QUEUE_READ_SIZE; 0 if there are no more or if the queue was
+ * discarded.  "queued" is set to their address in the queue.
  */
 Size
 presence_queue_read(PresenceDatabase *database, PresenceQueuePosition *position,
@@ -477,9 +477,9 @@ presence_queue_consume(PresenceDatabase *database,
 }
 
 /*
- * Mark pending hints, given by their addresses in the queue, as covered, unless
- * the queue was discarded meanwhile.  This is for the next worker, which may
- * have to read them again.
+ * Mark pending hints, given by their addresses in the queue, as covered,
+ * unless the queue was discarded meanwhile.  This is for the next worker,
+ * which may have to read them again.
  */
 void
 presence_queue_cover(PresenceDatabase *database,

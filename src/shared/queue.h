@@ -20,7 +20,7 @@
 /* State of a queue. */
 typedef struct PresenceQueueState
 {
-	bool		resync;			/* events were lost, resync not announced yet */
+	bool		resync;			/* events were lost, not yet announced */
 	uint32		lost_count;		/* changes when more events are lost */
 	uint32		cuts;			/* changes when the queue is discarded */
 	uint64		appended;		/* bytes, ever */

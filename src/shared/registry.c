@@ -139,7 +139,7 @@ presence_registry_look(const PresenceName *name, PresenceTime cutoff)
 
 /*
  * Note that a transaction adds a channel.  The entry is made if there is none;
- * an expired one is revived, whose old rows the caller has removed before.
+ * an expired one is revived, after the caller has removed its old rows.
  * "pin", set at the transaction's first add, keeps the entry until
  * presence_registry_end().
  *
@@ -398,8 +398,7 @@ walk_entries(Oid database, void (*change) (RegistryEntry *entry))
 	{
 		LWLock	   *lock;
 
-		entry = lock_entry(ref_of(entry),
-						 LW_EXCLUSIVE);
+		entry = lock_entry(ref_of(entry), LW_EXCLUSIVE);
 		if (entry == NULL)
 			continue;
 		lock = presence_registry_mem_partition(entry->hash);

@@ -29,7 +29,7 @@ typedef struct PresenceEntryView
 {
 	PresenceEntryStatus status;
 	PresenceTime seen;			/* newest sign of life; 0: none */
-	bool		revived;		/* expired, added again by a running transaction */
+	bool		revived;		/* by a running transaction */
 } PresenceEntryView;
 
 /* Reference to an entry: its first cell, and which use of that cell. */
@@ -43,7 +43,7 @@ typedef struct PresenceEntryRef
 typedef struct PresenceEntryDelta
 {
 	bool		pinned;			/* it holds a pin */
-	PresenceEntryRef ref;		/* if not pinned: the entry before the commit */
+	PresenceEntryRef ref;		/* if not pinned: the entry before commit */
 	bool		joined;			/* rows were added */
 	bool		changed;		/* rows were added or removed */
 	int			change;			/* rows added minus rows removed */

@@ -50,7 +50,7 @@ typedef struct PresenceRegistry
 	slock_t		mutex;			/* protects the next four fields */
 	uint32		free;			/* first free entry; 0: none */
 	uint32		taken;			/* cells 1 to taken have been used */
-	uint32		used;			/* cells of entries */
+	uint32		used;			/* cells in use */
 	uint32		held[OWNERS];	/* the same, per database */
 	bool		warned;			/* logged that the registry is full */
 	uint32		heads[FLEXIBLE_ARRAY_MEMBER];
@@ -263,7 +263,7 @@ presence_registry_mem_warn_full(const PresenceName *name)
 	ereport(LOG,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 			 errmsg("presence keeps no heartbeats of further channels in memory"),
-			 errdetail("Database %u holds %u of all %u cells and may take no more; further channels keep their heartbeats in their rows, which is slower.",
+			 errdetail("Database %u holds %u of all %u entries and may take no more; further channels keep their heartbeats in their rows, which is slower.",
 					   MyDatabaseId, *held_by(MyDatabaseId), registry->ncells),
 			 errhint("Raise presence.max_channels and restart the server.")));
 }

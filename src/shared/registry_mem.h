@@ -26,7 +26,7 @@
 #define ENTRY_USED		0x01	/* first cell; else free or a continuation */
 #define ENTRY_VERIFIED	0x02	/* the channel has committed rows */
 #define ENTRY_EXPIRING	0x04	/* a transaction is removing its rows */
-#define ENTRY_REVIVED	0x08	/* expired, added again by a running transaction */
+#define ENTRY_REVIVED	0x08	/* had expired; is being added again */
 #define ENTRY_INVALID	0x10	/* rows added by the transactions that hold
 								 * pins may be gone */
 
@@ -40,12 +40,12 @@
  */
 typedef struct RegistryEntry
 {
-	pg_atomic_uint64 seen;		/* PresenceTime; shared lock suffices to store */
+	pg_atomic_uint64 seen;		/* PresenceTime; storing needs shared lock */
 	uint32		next;			/* cell in the chain or free list; 0: none */
 	uint32		spill;			/* cell with more of the name; 0: none */
 	uint32		hash;
 	Oid			database;
-	uint32		generation;		/* counts the entries that began in this cell */
+	uint32		generation;		/* number of entries that began in this cell */
 	uint32		pins;			/* running transactions that add the channel */
 	int32		rows;			/* count of committed rows, or ROWS_UNKNOWN */
 	uint32		changes;		/* transactions that changed the channel */

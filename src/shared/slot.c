@@ -11,15 +11,15 @@
  *	  ├── abandon, reject ───┘                       │
  *	  └── leave, fail ───────────────────────────────┘
  *
- *	start      the launcher requests a worker, if one is wanted, none is blocked
- *	           and the back-off delay is over
- *	claim      the worker has started; also from NONE, if it was abandoned before
+ *	start      the launcher requests a worker, if one is wanted, workers are
+ *	           not blocked and the back-off delay is over
+ *	claim      the worker has started; also from NONE, if it was abandoned
  *	reject     the worker has started, but workers are blocked by now: it is
  *	           still wanted, and this is no failure
  *	abandon    no worker started: it is still wanted, after a delay; the queue
  *	           is closed, so transactions announce their changes themselves
  *	leave      the worker exits normally: not wanted, failures set to 0
- *	fail       the worker exits because of an error: wanted again, after a delay
+ *	fail       the worker exits by an error: wanted again, after a delay
  *
  * The delay doubles with each failure, up to a limit.  Besides the state there
  * are requests of other processes:
@@ -28,19 +28,20 @@
  *	           running (presence_database_want_worker(), which is in database.c
  *	           so that modules below this one can call it), cleared by the
  *	           worker that claims the slot
- *	holds      number of statements that need exclusive use of the database: the
- *	           worker leaves, and none is started
+ *	holds      number of statements that need exclusive use of the database:
+ *	           the worker leaves, and none is started
  *	recheck_extension
  *	           the extension may be being dropped: the worker has to check
  *
- * Locking.  Everything here is changed under the control lock, which only this
- * module and the directory of databases (database.c) use: a record may be freed
- * only while its slot is NONE and no worker is wanted or blocked.  It is held
- * for a few instructions.  Two fields need no lock: "recheck_extension", and
- * "failures" when the RUNNING worker sets it to zero.
+ * Locking.  Everything here is changed under the control lock, which only
+ * this module and the directory of databases (database.c) use: a record may
+ * be freed only while its slot is NONE and no worker is wanted or blocked.
+ * It is held for a few instructions.  Two fields need no lock:
+ * "recheck_extension", and "failures" when the RUNNING worker sets it to
+ * zero.
  *
- * Without shared memory there are no slots.  A user lock, held for the session,
- * takes their place; a worker is not restarted then.
+ * Without shared memory there are no slots.  A user lock, held for the
+ * session, takes their place; a worker is not restarted then.
  *
  *-------------------------------------------------------------------------
  */
@@ -181,7 +182,7 @@ occupy(PresenceDatabase *database)
 	database->wanted = false;
 }
 
-/* STARTING -> NONE: blocked, but wanted after that.  The caller holds the lock. */
+/* STARTING -> NONE: blocked, but still wanted.  The caller holds the lock. */
 static void
 reject(PresenceDatabase *database)
 {
@@ -276,8 +277,9 @@ presence_slot_is_empty(PresenceDatabase *database)
 }
 
 /*
- * The database or its extension was dropped: free all of its shared memory and,
- * unless it has a worker, its record.  Another process may have done so before.
+ * The database or its extension was dropped: free all of its shared memory
+ * and, unless it has a worker, its record.  Another process may have done so
+ * before.
  */
 void
 presence_slot_forget(PresenceDatabase *database, Oid oid)
@@ -292,9 +294,9 @@ presence_slot_forget(PresenceDatabase *database, Oid oid)
 }
 
 /*
- * The lock that the only worker of a database holds for its session if there is
- * no shared memory.  It is a user lock because only those are released when an
- * idle process is terminated.
+ * The lock that the only worker of a database holds for its session if there
+ * is no shared memory.  It is a user lock because only those are released
+ * when an idle process is terminated.
  */
 static LOCKTAG
 lock_of_worker(Oid extension)

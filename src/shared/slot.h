@@ -23,7 +23,7 @@ extern void presence_slot_leave(PresenceDatabase *database);
 extern void presence_slot_note_success(PresenceDatabase *database);
 extern bool presence_slot_extension_rechecked(PresenceDatabase *database);
 
-/* For statements that need exclusive use of the database, or drop the extension. */
+/* For statements that need the database alone, or drop the extension. */
 extern Oid	presence_slot_block_worker(PresenceDatabase *database);
 extern void presence_slot_unblock_worker(PresenceDatabase *database, Oid oid);
 extern void presence_slot_recheck_extension(PresenceDatabase *database);

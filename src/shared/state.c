@@ -73,8 +73,8 @@ presence_state_name(PresenceStateName *name, const char *room,
 }
 
 /*
- * Set a key to a value, JSON text of 1 to PRESENCE_MAX_STATE_BYTES bytes, which
- * expires after "ttl" microseconds.
+ * Set a key to a value, JSON text of 1 to PRESENCE_MAX_STATE_BYTES bytes,
+ * which expires after "ttl" microseconds.
  */
 void
 presence_state_set(const PresenceStateName *name, const char *value,
@@ -369,8 +369,8 @@ presence_state_clear(Oid oid)
 }
 
 /*
- * When the next room of this database is to be announced: at once if an earlier
- * worker exited while announcing.
+ * When the next room of this database is to be announced: at once if an
+ * earlier worker exited while announcing.
  */
 PresenceTime
 presence_state_next_due(void)
@@ -441,8 +441,9 @@ scan_nodes(PresenceTime now)
 }
 
 /*
- * Scan for expired entries, if that is due.  A process that sets a value during
- * the scan lowers the time of the next one if the value expires earlier.
+ * Scan for expired entries, if that is due.  A process that sets a value
+ * during the scan lowers the time of the next one if the value expires
+ * earlier.
  */
 void
 presence_state_expire(PresenceTime now)

@@ -13,10 +13,11 @@
  *			oldest first
  *
  * An entry is dirty while its newest value has not been announced; a room is
- * dirty while one of its entries is.  A removed, expired or evicted entry stays
- * as a tombstone, without a value, until that has been announced.  A room
- * without entries stays, vacant, until it may be announced again; otherwise
- * removing and adding entries could circumvent presence.state_interval.
+ * dirty while one of its entries is.  A removed, expired or evicted entry
+ * stays as a tombstone, without a value, until that has been announced.  A
+ * room without entries stays, vacant, until it may be announced again;
+ * otherwise removing and adding entries could circumvent
+ * presence.state_interval.
  *
  *	set -> live, dirty -> (announced) -> live
  *		-> (removed) -> tombstone, dirty -> (announced) -> free
@@ -31,10 +32,10 @@
  *
  * Locking.  One LWLock protects everything, including the cells.  It is held
  * for a few memcpys, in shared mode by readers; nothing under it allocates
- * memory, waits or fails.  Loops over the entries of a room, or over all nodes,
- * release it between pieces.  Workers that must act earlier than they expect
- * are woken after it is released.  The times of their next actions are atomic,
- * so that they can be read without it.
+ * memory, waits or fails.  Loops over the entries of a room, or over all
+ * nodes, release it between pieces.  Workers that must act earlier than they
+ * expect are woken after it is released.  The times of their next actions are
+ * atomic, so that they can be read without it.
  *
  *-------------------------------------------------------------------------
  */
@@ -495,8 +496,8 @@ count_held(void)
 }
 
 /*
- * The database with live entries that holds the most cells, this one if several
- * do; NULL: none has live entries.
+ * The database with live entries that holds the most cells, this one if
+ * several do; NULL: none has live entries.
  */
 static PresenceStateDatabase *
 most_held(PresenceStateDatabase *database)
@@ -536,7 +537,7 @@ evict_entries(PresenceStateDatabase *database, uint32 wanted, uint32 limit)
 	}
 }
 
-/* Free a vacant room or tombstone of the database with the most; false: none. */
+/* Free a vacant room or tombstone of the database with the most, if any. */
 static bool
 drop_spare(void)
 {

@@ -194,7 +194,7 @@ give_cells(uint32 first)
 	}
 }
 
-/* Make a node as long as so many bytes; the data in remaining cells is kept. */
+/* Resize a node to so many bytes; data in the remaining cells is kept. */
 void
 presence_state_mem_resize(PresenceNode *node, int bytes)
 {
@@ -285,7 +285,7 @@ presence_state_mem_read(PresenceNode *node, int offset, char *target, int length
 	}
 }
 
-/* Whether a node has these bytes at an offset; it is known to be long enough. */
+/* Whether a node, known to be long enough, has these bytes at an offset. */
 bool
 presence_state_mem_match(PresenceNode *node, int offset, const char *bytes, int length)
 {

@@ -24,7 +24,7 @@ extern PresenceTime presence_liveness_stall_limit(void);
 extern void presence_liveness_check_stall(PresenceDatabase *database);
 extern void presence_liveness_check_wall_clock(void);
 extern void presence_liveness_arm_watchdog(PresenceDatabase *database,
-									  PresenceTime within);
+										   PresenceTime within);
 extern void presence_liveness_disarm_watchdog(PresenceDatabase *database);
 
 extern PresenceTime presence_liveness_max_age(void);

@@ -59,7 +59,7 @@ extern void presence_queue_cover(PresenceDatabase *database,
 extern void presence_queue_resynced(PresenceDatabase *database, uint32 lost_count);
 extern void presence_queue_set_resync_pending(PresenceDatabase *database);
 extern bool presence_queue_is_resync_pending(PresenceDatabase *database,
-									   uint32 *lost_count);
+											 uint32 *lost_count);
 extern void presence_queue_discard_all(PresenceDatabase *database);
 extern void presence_queue_reset(PresenceDatabase *database);
 extern uint64 presence_queue_bytes(PresenceDatabase *database);

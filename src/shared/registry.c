@@ -440,8 +440,8 @@ presence_registry_clear(Oid database)
  */
 bool
 presence_registry_mark_expiring(const PresenceName *name, uint32 own_pins,
-						  PresenceTime cutoff, PresenceExpireMark *mark,
-						  bool *counted)
+								PresenceTime cutoff, PresenceExpireMark *mark,
+								bool *counted)
 {
 	LWLock	   *lock = presence_registry_mem_partition(name->hash);
 	RegistryEntry *entry;

@@ -61,19 +61,19 @@ typedef void (*PresenceScanFunc) (void *arg, PresenceEntryRef ref,
 
 extern bool presence_registry_is_complete(PresenceDatabase *database);
 extern PresenceEntryStatus presence_registry_touch(const PresenceName *name,
-											PresenceTime now,
-											PresenceTime cutoff);
+												   PresenceTime now,
+												   PresenceTime cutoff);
 extern PresenceEntryView presence_registry_look(const PresenceName *name,
 												PresenceTime cutoff);
 extern PresenceEntryStatus presence_registry_begin(const PresenceName *name,
-											PresenceTime now,
-											PresenceTime cutoff, bool pin);
+												   PresenceTime now,
+												   PresenceTime cutoff, bool pin);
 extern PresenceEntryRef presence_registry_find(const PresenceName *name);
 extern void presence_registry_end(const PresenceName *name,
 								  const PresenceEntryDelta *delta, bool committed);
 extern PresenceEntryStatus presence_registry_load(const PresenceName *name,
-										   PresenceTime seen,
-										   PresenceTime cutoff, uint32 *changes);
+												  PresenceTime seen,
+												  PresenceTime cutoff, uint32 *changes);
 extern bool presence_registry_confirm(const PresenceName *name,
 									  PresenceTime seen, uint32 changes);
 extern void presence_registry_forget(const PresenceName *name, uint32 changes);
@@ -81,8 +81,8 @@ extern void presence_registry_invalidate(Oid database);
 extern void presence_registry_clear(Oid database);
 
 extern bool presence_registry_mark_expiring(const PresenceName *name,
-									  uint32 own_pins, PresenceTime cutoff,
-									  PresenceExpireMark *mark, bool *counted);
+											uint32 own_pins, PresenceTime cutoff,
+											PresenceExpireMark *mark, bool *counted);
 extern bool presence_registry_is_marked(const PresenceExpireMark *mark);
 extern void presence_registry_unmark(const PresenceExpireMark *mark, bool free);
 

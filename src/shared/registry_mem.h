@@ -63,7 +63,7 @@ extern void presence_registry_mem_shmem_init(void *area, bool found);
 extern LWLock *presence_registry_mem_partition(uint32 hash);
 extern RegistryEntry *presence_registry_mem_find(const PresenceName *name);
 extern RegistryEntry *presence_registry_mem_insert(const PresenceName *name,
-												  PresenceTime seen, int rows);
+												   PresenceTime seen, int rows);
 extern void presence_registry_mem_delete(RegistryEntry *entry);
 extern void presence_registry_mem_read_name(const RegistryEntry *entry,
 											char *target);

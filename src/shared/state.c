@@ -55,8 +55,8 @@ typedef struct Reading
 /* Make the name of a key, with a prefix, in a room of this database. */
 void
 presence_state_name(PresenceStateName *name, const char *room,
-						int room_length, const char *prefix,
-						const char *key, int key_length)
+					int room_length, const char *prefix,
+					const char *key, int key_length)
 {
 	int			prefix_length = strlen(prefix);
 
@@ -78,7 +78,7 @@ presence_state_name(PresenceStateName *name, const char *room,
  */
 void
 presence_state_set(const PresenceStateName *name, const char *value,
-					   int length, PresenceTime ttl)
+				   int length, PresenceTime ttl)
 {
 	PresenceStateDatabase *database;
 	bool		done;
@@ -89,7 +89,7 @@ presence_state_set(const PresenceStateName *name, const char *value,
 	database = presence_state_entry_my_database();
 	done = database &&
 		presence_state_entry_reserve(database, presence_state_mem_for(name->room.length) +
-							   presence_state_mem_for(name->key_length + length));
+									 presence_state_mem_for(name->key_length + length));
 	if (done)
 		presence_state_entry_set(database, name, value, length, presence_state_entry_now() + ttl);
 	presence_state_entry_unlock();
@@ -306,7 +306,7 @@ compare_states(const ListCell *a, const ListCell *b)
  */
 List *
 presence_state_read(const char *room, int room_length, const char *prefix,
-						int prefix_length)
+					int prefix_length)
 {
 	Reading		reading = {presence_name_make(room, room_length)};
 	List	   *states = NIL;
@@ -501,7 +501,7 @@ postpone(uint32 index)
 	PresenceStateDatabase *database = presence_state_entry_database(MyDatabaseId);
 
 	presence_state_entry_lower(database, &database->next_due,
-						 presence_state_mem_node(index)->updated + presence_state_entry_interval());
+							   presence_state_mem_node(index)->updated + presence_state_entry_interval());
 	presence_state_mem_ring_rotate(&database->dirty, PRESENCE_RING_PEERS);
 }
 

@@ -42,17 +42,17 @@ typedef struct PresenceStateUsage
 } PresenceStateUsage;
 
 extern void presence_state_name(PresenceStateName *name, const char *room,
-									int room_length, const char *prefix,
-									const char *key, int key_length);
+								int room_length, const char *prefix,
+								const char *key, int key_length);
 extern void presence_state_set(const PresenceStateName *name,
-								   const char *value, int length,
-								   PresenceTime ttl);
+							   const char *value, int length,
+							   PresenceTime ttl);
 extern bool presence_state_remove(const PresenceStateName *name);
 extern List *presence_state_read(const char *room, int room_length,
-									 const char *prefix, int prefix_length);
+								 const char *prefix, int prefix_length);
 extern bool presence_state_shows_user(const char *room, const char *user);
 extern void presence_state_user_left(const char *room, const char *user,
-										 PresenceTime when);
+									 PresenceTime when);
 extern void presence_state_clear(Oid database);
 
 extern PresenceTime presence_state_next_due(void);

@@ -204,7 +204,7 @@ presence_state_entry_my_database(void)
 /* Lower a time of the worker's next action to this one, if it is later. */
 void
 presence_state_entry_lower(PresenceStateDatabase *database, pg_atomic_uint64 * next,
-					 PresenceTime time)
+						   PresenceTime time)
 {
 	if (time >= (PresenceTime) pg_atomic_read_u64(next))
 		return;
@@ -397,10 +397,10 @@ mark_dirty(uint32 index)
 	{
 		room->flags |= PRESENCE_NODE_DIRTY;
 		presence_state_mem_ring_append(&database->dirty, PRESENCE_RING_PEERS,
-								   entry->room);
+									   entry->room);
 		database->ndirty++;
 		presence_state_entry_lower(database, &database->next_due,
-							 Max(store_now, room->updated + presence_state_entry_interval()));
+								   Max(store_now, room->updated + presence_state_entry_interval()));
 	}
 }
 
@@ -449,7 +449,7 @@ presence_state_entry_drop(uint32 index)
 	if (entry->flags & PRESENCE_NODE_DIRTY)
 		presence_state_entry_clean(index);
 	presence_state_mem_ring_remove(&presence_state_mem_node(room)->entries,
-							   PRESENCE_RING_MEMBERS, index);
+								   PRESENCE_RING_MEMBERS, index);
 	presence_state_mem_free(index);
 	if (--presence_state_mem_node(room)->count > 0)
 		return true;
@@ -593,7 +593,7 @@ make_entry(uint32 room, const PresenceStateName *name)
 	presence_state_mem_node(index)->key_length = name->key_length;
 	presence_state_mem_node(room)->count++;
 	presence_state_mem_ring_append(&presence_state_mem_node(room)->entries,
-							   PRESENCE_RING_MEMBERS, index);
+								   PRESENCE_RING_MEMBERS, index);
 	return index;
 }
 
@@ -629,7 +629,7 @@ has_value(uint32 index, const char *value, int length)
 /* Set an entry to a value; the caller has reserved the cells. */
 void
 presence_state_entry_set(PresenceStateDatabase *database, const PresenceStateName *name,
-				   const char *value, int length, PresenceTime expires)
+						 const char *value, int length, PresenceTime expires)
 {
 	uint32		room = enter_room(database, &name->room);
 	uint32		index = presence_state_entry_find(room, name);

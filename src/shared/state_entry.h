@@ -90,7 +90,7 @@ extern PresenceStateDatabase *presence_state_entry_database(Oid oid);
 extern PresenceStateDatabase *presence_state_entry_my_database(void);
 extern void presence_state_entry_init_database(PresenceStateDatabase *database, Oid oid);
 extern void presence_state_entry_lower(PresenceStateDatabase *database,
-								 pg_atomic_uint64 * next, PresenceTime time);
+									   pg_atomic_uint64 * next, PresenceTime time);
 
 extern uint32 presence_state_entry_find_room(const PresenceName *name);
 extern uint32 presence_state_entry_find(uint32 room, const PresenceStateName *name);
@@ -99,11 +99,11 @@ extern PresenceTime presence_state_entry_interval(void);
 extern Size presence_state_entry_copy(PresenceNode *entry, char *target);
 
 extern bool presence_state_entry_reserve(PresenceStateDatabase *database,
-								   uint32 wanted);
+										 uint32 wanted);
 extern void presence_state_entry_set(PresenceStateDatabase *database,
-							   const PresenceStateName *name,
-							   const char *value, int length,
-							   PresenceTime expires);
+									 const PresenceStateName *name,
+									 const char *value, int length,
+									 PresenceTime expires);
 extern void presence_state_entry_make_tombstone(uint32 index);
 extern bool presence_state_entry_drop(uint32 index);
 extern void presence_state_entry_clean(uint32 index);

@@ -87,16 +87,16 @@ extern void presence_state_mem_free(uint32 index);
 extern uint32 presence_state_mem_first(uint32 hash);
 
 extern void presence_state_mem_write(PresenceNode *node, int offset,
-								 const char *source, int length);
+									 const char *source, int length);
 extern void presence_state_mem_read(PresenceNode *node, int offset, char *target,
-								int length);
+									int length);
 extern bool presence_state_mem_match(PresenceNode *node, int offset,
-								 const char *bytes, int length);
+									 const char *bytes, int length);
 
 extern void presence_state_mem_ring_append(uint32 *first, PresenceRing ring,
-									   uint32 node);
+										   uint32 node);
 extern void presence_state_mem_ring_remove(uint32 *first, PresenceRing ring,
-									   uint32 node);
+										   uint32 node);
 extern void presence_state_mem_ring_rotate(uint32 *first, PresenceRing ring);
 
 #endif							/* PRESENCE_STATE_MEM_H */

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * presence.c
- *		Loads the library: puts the modules together.
+ *		Loads the library and installs its modules.
  *
  *-------------------------------------------------------------------------
  */
@@ -29,7 +29,7 @@ PRESENCE_MODULE_MAGIC("presence", PRESENCE_VERSION);
 
 void		_PG_init(void);
 
-/* In this order the modules start: each may use those before it. */
+/* Areas of shared memory, in order: each module may use those before it. */
 static const PresenceShmemArea areas[] = {
 	{"presence clock", presence_clock_shmem_size, presence_clock_shmem_init},
 	{"presence hash", presence_hash_shmem_size, presence_hash_shmem_init},
@@ -44,9 +44,10 @@ static const PresenceShmemArea areas[] = {
 	presence_liveness_shmem_init},
 	{"presence queues", presence_queue_shmem_size, presence_queue_shmem_init,
 	"presence_queue", 1},
-	{"presence cells", presence_state_mem_shmem_size, presence_state_mem_shmem_init},
-	{"presence entries", presence_state_entry_shmem_size, presence_state_entry_shmem_init,
-	"presence_state", 1}
+	{"presence cells", presence_state_mem_shmem_size,
+	presence_state_mem_shmem_init},
+	{"presence entries", presence_state_entry_shmem_size,
+	presence_state_entry_shmem_init, "presence_state", 1}
 };
 
 /* Called when the library is loaded, by the postmaster or by a session. */

@@ -1,10 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * args.c
- *		Checks the arguments of SQL functions, in one stream.
+ *		Checks the arguments of SQL functions.
  *
- * Every error names the argument, tells the length or type of its value, and
- * has a hint.  The value itself is not shown: it may be secret, or huge.
+ * Every error names the argument, gives the length or type of its value, and
+ * has a hint.  The value itself is not shown, because it may be secret or very
+ * long.
  *
  *-------------------------------------------------------------------------
  */
@@ -19,7 +20,7 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 
-/* Raise the error for a required argument that is NULL. */
+/* Raise an error for a required argument that is NULL. */
 void
 presence_args_reject_null(const char *argument)
 {
@@ -30,7 +31,7 @@ presence_args_reject_null(const char *argument)
 			 errhint("Pass a value for \"%s\".", argument)));
 }
 
-/* Raise an error unless listeners can read a name. */
+/* Raise an error unless a name is valid UTF-8, as listeners require. */
 static void
 check_encoding(text *value, const char *argument)
 {
@@ -66,7 +67,7 @@ presence_args_check_name(text *value, const char *argument)
 				 errhint("Pass a name of 1 to %d characters.", PRESENCE_MAX_NAME_CHARS)));
 }
 
-/* What kind of JSON a value is, in words. */
+/* Name of the JSON type of a value. */
 static const char *
 json_kind(Jsonb *value)
 {

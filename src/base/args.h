@@ -13,7 +13,7 @@
 #include "fmgr.h"
 #include "utils/jsonb.h"
 
-/* The texts of an array argument that holds no NULL unless it may. */
+/* The elements of a text[] argument; NULLs only where they are allowed. */
 typedef struct PresenceTexts
 {
 	Datum	   *datums;

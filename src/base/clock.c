@@ -3,13 +3,13 @@
  * clock.c
  *		Reads the clocks.
  *
- * Signs of life are readings of the monotonic clock, which neither an
- * administrator nor a time server can move.  Rows and payloads carry wall
- * time, converted at the moment of reading.
+ * Signs of life are times of the monotonic clock, which neither an
+ * administrator nor a time server can set.  Rows and payloads contain wall
+ * time; times are converted when they are read or written.
  *
- * Tests push time ahead through two offsets in shared memory, so that expiry
- * is tested without waiting for it.  Both are zero in production: nothing in
- * the extension's SQL reaches them.
+ * Tests advance the clocks through two offsets in shared memory, so that they
+ * need not wait for expiry.  Both are zero in production: nothing in the
+ * extension's SQL changes them.
  *
  *-------------------------------------------------------------------------
  */
@@ -24,7 +24,7 @@
 PG_FUNCTION_INFO_V1(presence_test_advance_clock);
 PG_FUNCTION_INFO_V1(presence_test_jump_wall_clock);
 
-/* The offsets while there is no shared memory. */
+/* The offsets without shared memory. */
 static PresenceClock local_clock;
 static PresenceClock *clock_state = &local_clock;
 
@@ -35,7 +35,7 @@ presence_clock_shmem_size(void)
 	return sizeof(PresenceClock);
 }
 
-/* Attach to the offsets in shared memory, creating them when new. */
+/* Attach to the offsets in shared memory, initializing them when new. */
 void
 presence_clock_shmem_init(void *area, bool found)
 {
@@ -46,7 +46,7 @@ presence_clock_shmem_init(void *area, bool found)
 	pg_atomic_init_u64(&clock_state->wall_offset, 0);
 }
 
-/* Return the machine's monotonic time, which tests cannot push, in microseconds. */
+/* Return the machine's monotonic time, which tests cannot advance. */
 PresenceTime
 presence_clock_machine(void)
 {
@@ -56,7 +56,7 @@ presence_clock_machine(void)
 	return (PresenceTime) ts.tv_sec * USECS_PER_SEC + ts.tv_nsec / 1000;
 }
 
-/* Return the monotonic time in microseconds. */
+/* Return the monotonic time. */
 PresenceTime
 presence_clock_now(void)
 {
@@ -73,7 +73,7 @@ presence_clock_wall(void)
 		(int64) pg_atomic_read_u64(&clock_state->wall_offset);
 }
 
-/* Convert a monotonic reading to wall time, as the wall clock stands now. */
+/* Convert a monotonic time to wall time, by the current wall clock. */
 TimestampTz
 presence_clock_to_timestamp(PresenceTime time)
 {
@@ -81,8 +81,8 @@ presence_clock_to_timestamp(PresenceTime time)
 }
 
 /*
- * Convert wall time to a monotonic reading; what lies ahead counts as now,
- * -infinity as the oldest time there is.
+ * Convert wall time to a monotonic time.  A time in the future counts as now,
+ * -infinity as the oldest possible timestamp.
  */
 PresenceTime
 presence_clock_from_timestamp(TimestampTz timestamp)
@@ -92,7 +92,7 @@ presence_clock_from_timestamp(TimestampTz timestamp)
 	return presence_clock_now() - Max(age, 0);
 }
 
-/* Wall time minus monotonic time: constant until somebody sets the clock. */
+/* Wall time minus monotonic time: constant until the wall clock is set. */
 int64
 presence_clock_wall_offset(void)
 {
@@ -102,8 +102,9 @@ presence_clock_wall_offset(void)
 /*
  * presence_test_advance_clock(microseconds bigint) returns void
  *
- * Push all clocks of the extension ahead, as if the server had run for that
- * long: it counts as silence, not as a stall.  For tests, which declare it.
+ * Advance all clocks of the extension, as if the server had been running for
+ * that time without heartbeats; it does not count as a stall.  For tests,
+ * which declare it.
  */
 Datum
 presence_test_advance_clock(PG_FUNCTION_ARGS)
@@ -115,7 +116,8 @@ presence_test_advance_clock(PG_FUNCTION_ARGS)
 /*
  * presence_test_jump_wall_clock(microseconds bigint) returns void
  *
- * Make the wall clock jump, as an administrator might.  For tests.
+ * Make the wall clock jump, as if an administrator had set it.  For tests,
+ * which declare it.
  */
 Datum
 presence_test_jump_wall_clock(PG_FUNCTION_ARGS)

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * clock.h
- *		Time that does not jump.
+ *		Monotonic time, and its conversion from and to wall time.
  *
  *-------------------------------------------------------------------------
  */
@@ -13,14 +13,14 @@
 #include "datatype/timestamp.h"
 #include "port/atomics.h"
 
-/* Microseconds on the machine's monotonic clock; 0 is never a valid reading. */
+/* Microseconds on the machine's monotonic clock; 0 is never a valid time. */
 typedef int64 PresenceTime;
 
-/* How far tests have pushed time ahead, for every process; microseconds. */
+/* How far tests have advanced the clocks, for all processes; microseconds. */
 typedef struct PresenceClock
 {
 	pg_atomic_uint64 offset;	/* added to both clocks */
-	pg_atomic_uint64 wall_offset;	/* added to the wall clock alone */
+	pg_atomic_uint64 wall_offset;	/* added to the wall clock only */
 } PresenceClock;
 
 extern Size presence_clock_shmem_size(void);

@@ -1,10 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * compat.h
- *		What differs between PostgreSQL 15, 16, 17 and 18, under one name.
+ *		Hides the differences between PostgreSQL 15, 16, 17 and 18.
  *
- * This is the only file that names PG_VERSION_NUM.  Every shim says why it
- * is needed; one whose oldest version is no longer supported is deleted.
+ * This is the only file that uses PG_VERSION_NUM.  Every shim says why it is
+ * needed.  Remove it when the last version that needs it is no longer
+ * supported.
  *
  *-------------------------------------------------------------------------
  */
@@ -22,7 +23,7 @@
 #include "utils/backend_status.h"
 #include "utils/wait_event.h"
 
-/* 16 moved the access to varlena headers out of postgres.h. */
+/* 16 moved the macros for varlena headers out of postgres.h. */
 #if PG_VERSION_NUM >= 160000
 #include "varatt.h"
 #endif
@@ -31,14 +32,14 @@
 #error "presence supports PostgreSQL 15, 16, 17 and 18"
 #endif
 
-/* 17 numbers processes by MyProcNumber; before, the PGPROC knows its index. */
+/* 17 has MyProcNumber; before, the index of a PGPROC is one of its fields. */
 #if PG_VERSION_NUM >= 170000
 #define presence_compat_proc_index()	((int) MyProcNumber)
 #else
 #define presence_compat_proc_index()	(MyProc->pgprocno)
 #endif
 
-/* 16 renamed the walk over the local copy of pg_stat_activity. */
+/* 16 renamed the function that returns an entry of pg_stat_activity. */
 static inline PgBackendStatus *
 presence_compat_backend_status(int index)
 {
@@ -49,7 +50,7 @@ presence_compat_backend_status(int index)
 #endif
 }
 
-/* 16 has one function that knows the owners of all objects. */
+/* 16 replaced the ownership checks per object type with one function. */
 static inline bool
 presence_compat_owns_database(Oid database)
 {
@@ -60,12 +61,12 @@ presence_compat_owns_database(Oid database)
 #endif
 }
 
-/* Minor versions of 2023 name the mark of a database half dropped. */
+/* Minor releases of 2023 introduced the mark of a half-dropped database. */
 #ifndef DATCONNLIMIT_INVALID_DB
 #define DATCONNLIMIT_INVALID_DB -2
 #endif
 
-/* 17 wants the relation, not its oid, whose identity column is meant. */
+/* 17 takes the relation with the identity column instead of its oid. */
 #if PG_VERSION_NUM >= 170000
 #define presence_compat_identity_sequence(relation, column) \
 	getIdentitySequence(relation, column, false)
@@ -74,7 +75,7 @@ presence_compat_owns_database(Oid database)
 	getIdentitySequence(RelationGetRelid(relation), column, false)
 #endif
 
-/* 17 renamed what a plan remembers of the search_path that it was made for. */
+/* 17 renamed the check whether a plan was made for the current search_path. */
 #if PG_VERSION_NUM >= 170000
 #define presence_compat_search_path_matches(path) \
 	SearchPathMatchesCurrentEnvironment(path)
@@ -83,7 +84,7 @@ presence_compat_owns_database(Oid database)
 	OverrideSearchPathMatchesCurrent(path)
 #endif
 
-/* 17 lets extensions name their wait events. */
+/* 17 lets extensions define wait events. */
 static inline uint32
 presence_compat_wait_event(const char *name)
 {
@@ -95,7 +96,7 @@ presence_compat_wait_event(const char *name)
 #endif
 }
 
-/* 18 lets a module tell its name and version. */
+/* 18 lets a module publish its name and version. */
 #if PG_VERSION_NUM >= 180000
 #define PRESENCE_MODULE_MAGIC(module, release) \
 	PG_MODULE_MAGIC_EXT(.name = module, .version = release)
@@ -103,7 +104,7 @@ presence_compat_wait_event(const char *name)
 #define PRESENCE_MODULE_MAGIC(module, release) PG_MODULE_MAGIC
 #endif
 
-/* 17 has a timeout of its own for transactions, which a worker must set. */
+/* 17 has transaction_timeout, which a worker must set. */
 #if PG_VERSION_NUM >= 170000
 #define PRESENCE_HAS_TRANSACTION_TIMEOUT 1
 #endif

@@ -1,10 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * guc.c
- *		The settings of the extension.
+ *		Defines the settings of the extension.
  *
- * Settings of postmaster context size shared memory, so they are defined
- * only where the library is preloaded; elsewhere they would be refused.
+ * Settings with context postmaster set the size of shared memory.  They are
+ * defined only if the library is preloaded; PostgreSQL rejects them otherwise.
  *
  *-------------------------------------------------------------------------
  */
@@ -42,7 +42,7 @@ static const struct config_enum_entry notify_modes[] = {
 	{NULL, 0, false}
 };
 
-/* Accept what NOTIFY accepts as a channel: 1 to NAMEDATALEN - 1 bytes. */
+/* Accept a valid name of a NOTIFY channel: 1 to NAMEDATALEN - 1 bytes. */
 static bool
 check_notify_channel(char **newval, void **extra, GucSource source)
 {
@@ -55,7 +55,7 @@ check_notify_channel(char **newval, void **extra, GucSource source)
 	return false;
 }
 
-/* Define the settings that size shared memory. */
+/* Define the settings for the size of shared memory. */
 static void
 define_memory_settings(void)
 {
@@ -71,7 +71,7 @@ define_memory_settings(void)
 							PGC_POSTMASTER, GUC_UNIT_KB, NULL, NULL, NULL);
 	DefineCustomIntVariable("presence.state_memory",
 							"Shared memory for cursors, typing and other short-lived state, in kilobytes.",
-							"Past it the oldest states give way.",
+							"Past it the oldest states are evicted.",
 							&presence_state_memory, 16 * 1024, 64, 2 * 1024 * 1024,
 							PGC_POSTMASTER, GUC_UNIT_KB, NULL, NULL, NULL);
 }

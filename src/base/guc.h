@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * guc.h
- *		The settings, as README.md and API lists describe them.
+ *		The settings, which README.md describes.
  *
  *-------------------------------------------------------------------------
  */

@@ -1,20 +1,21 @@
 /*-------------------------------------------------------------------------
  *
  * hash.c
- *		Keeps the secret that goes into every hash of a name.
+ *		Keeps the secret seed for the hashes of names.
  *
- * Users choose the names of rooms, channels and users.  With a hash that they
- * can compute they could choose thousands that fall together, and make a table
- * of them a list.  So the hash begins with a seed that is drawn when shared
- * memory is made.  Mixed in afterwards it would leave equal hashes equal.
+ * Users choose the names of rooms, channels and users.  If they could compute
+ * the hashes, they could choose thousands of names that collide, and turn a
+ * hash table into a list.  So the hash function is seeded with a random
+ * number that is drawn when shared memory is created.  Mixing it into a
+ * finished hash would not help: equal hashes would stay equal.
  *
- * Where the library is not preloaded each process draws a seed of its own: no
- * table is shared there.  What all processes must agree on, such as numbers of
- * locks, begins with the seed of shared memory, or with 0 where there is none.
- * Names that fall together there only wait for each other, as others do by
- * chance.
+ * If the library is not preloaded, each process draws its own seed, because
+ * no table is shared then.  Hashes on which all processes must agree, such as
+ * lock numbers, use the seed in shared memory, or 0 if there is none.  Names
+ * that collide there only wait for each other, which may happen by chance as
+ * well.
  *
- * The seed never changes while it is in use: no locks.
+ * The seed never changes while it is in use, so there are no locks.
  *
  *-------------------------------------------------------------------------
  */
@@ -26,7 +27,7 @@
 
 static const uint64 *shared_seed;	/* NULL: no shared memory */
 
-/* Draw a seed, not 0; where there is no randomness the time has to do. */
+/* Draw a seed, which is not 0; use the time if there are no random numbers. */
 static uint64
 draw_seed(void)
 {
@@ -53,7 +54,7 @@ presence_hash_shmem_init(void *area, bool found)
 	shared_seed = area;
 }
 
-/* The seed of this process, and of all where they share memory. */
+/* The seed of this process; with shared memory, that of all processes. */
 uint64
 presence_hash_seed(void)
 {
@@ -66,7 +67,7 @@ presence_hash_seed(void)
 	return own_seed;
 }
 
-/* The seed of all processes. */
+/* The seed of all processes; 0 without shared memory. */
 uint64
 presence_hash_shared_seed(void)
 {

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * hash.h
- *		Hashes of names, which nobody outside can foretell.
+ *		Hashes of names, with a secret seed.
  *
  *-------------------------------------------------------------------------
  */
@@ -18,7 +18,7 @@ extern void presence_hash_shmem_init(void *area, bool found);
 extern uint64 presence_hash_seed(void);
 extern uint64 presence_hash_shared_seed(void);
 
-/* The hash of a name, for tables in shared memory or of this process. */
+/* Hash a name, for tables in shared memory or local to this process. */
 static inline uint32
 presence_hash(const char *data, int length)
 {
@@ -26,7 +26,7 @@ presence_hash(const char *data, int length)
 										presence_hash_seed());
 }
 
-/* The hash of a name within something that has a hash itself. */
+/* Hash a name within an outer scope, given by a hash or an oid. */
 static inline uint32
 presence_hash_within(uint32 outer, const char *data, int length)
 {
@@ -34,7 +34,7 @@ presence_hash_within(uint32 outer, const char *data, int length)
 										presence_hash_seed() + outer);
 }
 
-/* A hash that is the same in all processes of the server. */
+/* Hash a name such that all processes of the server agree. */
 static inline uint32
 presence_hash_shared(const char *data, int length)
 {

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * hint.c
- *		Packs the note of one change into a block that can be copied.
+ *		Packs the description of one change into a block that can be copied.
  *
  *-------------------------------------------------------------------------
  */
@@ -11,7 +11,7 @@
 #include "base/name.h"
 #include "utils/memutils.h"
 
-/* Whether a field may be carried: names no longer than names can be. */
+/* Whether a field fits into a hint: names must have a valid length. */
 static bool
 fits(const PresenceValue *fields, PresenceHintField field)
 {
@@ -21,7 +21,7 @@ fits(const PresenceValue *fields, PresenceHintField field)
 	return fields[field].data == NULL || fields[field].length <= limit;
 }
 
-/* Bytes of a hint with these fields. */
+/* Size of a hint with these fields. */
 static Size
 size_of(const PresenceValue *fields)
 {
@@ -34,8 +34,8 @@ size_of(const PresenceValue *fields)
 }
 
 /*
- * Whether a change can be told.  Rows that were written with triggers disabled
- * may hold names of any length.
+ * Whether a change can be announced.  Rows that were written with triggers
+ * disabled may have names of any length.
  */
 static bool
 can_be_announced(PresenceHintKind kind, const PresenceValue *fields)
@@ -50,7 +50,7 @@ can_be_announced(PresenceHintKind kind, const PresenceValue *fields)
 	return size_of(fields) <= PRESENCE_HINT_MAX_SIZE;
 }
 
-/* Pack a hint. */
+/* Make a hint with these fields. */
 static PresenceHint *
 pack(PresenceHintKind kind, int64 id, const PresenceValue *fields)
 {
@@ -75,8 +75,8 @@ pack(PresenceHintKind kind, int64 id, const PresenceValue *fields)
 
 /*
  * Make a hint in the current memory context.  "fields" has PRESENCE_NFIELDS
- * values.  What cannot be told becomes a RESYNC, which says only the channel,
- * where that can be said, for whoever counts its rows.
+ * values.  A change that cannot be announced becomes a RESYNC, which contains
+ * only the channel, if it fits, so that the channel's rows can be counted.
  */
 PresenceHint *
 presence_hint_make(PresenceHintKind kind, int64 id, const PresenceValue *fields)
@@ -93,7 +93,7 @@ presence_hint_make(PresenceHintKind kind, int64 id, const PresenceValue *fields)
 	return hint;
 }
 
-/* A text of a hint, or NULL. */
+/* A text field of a hint, or NULL. */
 const char *
 presence_hint_text(const PresenceHint *hint, PresenceHintField field)
 {
@@ -110,8 +110,8 @@ presence_hint_meta(const PresenceHint *hint)
 }
 
 /*
- * The user from whom a change takes a presence, because that leaves or gets
- * another user; NULL: nobody.
+ * The user who loses a presence by a change, because it leaves or gets another
+ * user; NULL if there is none.
  */
 const char *
 presence_hint_leaver(const PresenceHint *hint)
@@ -127,7 +127,7 @@ presence_hint_leaver(const PresenceHint *hint)
 	return before;
 }
 
-/* How a payload tells why a presence left. */
+/* The name of a reason in payloads. */
 const char *
 presence_hint_reason_name(PresenceReason reason)
 {

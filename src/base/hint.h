@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * hint.h
- *		A note of one change, as it travels from commit to announcement.
+ *		A hint: the description of one change, from commit to announcement.
  *
  *-------------------------------------------------------------------------
  */
@@ -17,13 +17,13 @@
 
 typedef enum PresenceHintKind
 {
-	PRESENCE_HINT_JOIN,			/* room, channel: look the row up */
-	PRESENCE_HINT_LEAVE,		/* all of the row, for it is gone */
-	PRESENCE_HINT_UPDATE,		/* room, channel; user now and before */
+	PRESENCE_HINT_JOIN,			/* room, channel; the rest is in the table */
+	PRESENCE_HINT_LEAVE,		/* the whole row, because it is gone */
+	PRESENCE_HINT_UPDATE,		/* room, channel; user, and the one before */
 	PRESENCE_HINT_RESYNC,		/* everything changed: see "stands_for" */
 	PRESENCE_HINT_STATUS,		/* user; chosen status and message before */
-	PRESENCE_HINT_BROADCAST,	/* room; payload: to be sent as it is */
-	PRESENCE_HINT_BAN,			/* user: look for presences that came in beside */
+	PRESENCE_HINT_BROADCAST,	/* room; payload, to be sent unchanged */
+	PRESENCE_HINT_BAN,			/* user: remove presences added concurrently */
 	PRESENCE_HINT_ROOM_DELETED	/* room: the same */
 } PresenceHintKind;
 
@@ -36,7 +36,7 @@ typedef enum PresenceReason
 	PRESENCE_REASON_ROOM_DELETED
 } PresenceReason;
 
-/* The texts that a hint may carry, in this order. */
+/* The fields that a hint may have, in this order. */
 typedef enum PresenceHintField
 {
 	PRESENCE_FIELD_ROOM,
@@ -48,7 +48,7 @@ typedef enum PresenceHintField
 	PRESENCE_NFIELDS
 } PresenceHintField;
 
-/* One value of a hint while it is put together; data NULL: SQL NULL. */
+/* One field of a hint to be made; data NULL: SQL NULL. */
 typedef struct PresenceValue
 {
 	const char *data;
@@ -56,38 +56,38 @@ typedef struct PresenceValue
 } PresenceValue;
 
 /*
- * Position independent, so that it can be copied into the queue and out of
- * it.  "size" counts the whole hint and is a multiple of MAXIMUM_ALIGNOF.
- * Each field is followed by a zero byte, so a text can be used in place.
+ * A hint contains no pointers, so it can be copied into the queue and out of
+ * it.  "size" is that of the whole hint and a multiple of MAXIMUM_ALIGNOF.
+ * Each field is followed by a zero byte, so texts can be used in place.
  */
 typedef struct PresenceHint
 {
 	uint32		size;
 	TransactionId xid;			/* the top transaction that made the change */
-	uint64		ticket;			/* drawn before it committed */
+	uint64		ticket;			/* drawn by that transaction before commit */
 	PresenceTime noted;			/* when the change was made */
 	int64		id;				/* of the presence */
-	uint64		rules;			/* which state of the rules let it in: see
-								 * PresenceDatabase */
+	uint64		rules;			/* PresenceDatabase.rules, read before the
+								 * rules were checked; 0: not checked */
 	TimestampTz joined_at;		/* of a LEAVE */
 	TimestampTz last_seen;		/* of a LEAVE, or a user's: sign of life */
 	uint8		kind;			/* PresenceHintKind */
 	uint8		reason;			/* PresenceReason, of a LEAVE */
-	uint8		stands_for;		/* the kind of change: of a RESYNC, the one
-								 * whose names are too long to be told */
-	bool		truncated;		/* the meta was too large to carry */
-	bool		announced;		/* its transaction has told it itself */
-	bool		covered;		/* told by the worker, with another hint */
+	uint8		stands_for;		/* same as kind, but for a RESYNC the kind of
+								 * the change that could not be announced */
+	bool		truncated;		/* the meta was too large and left out */
+	bool		announced;		/* by the transaction itself */
+	bool		covered;		/* announced by the worker with another hint */
 	uint32		offset[PRESENCE_NFIELDS];	/* from the start; 0: NULL */
 } PresenceHint;
 
-/* Metas above this many bytes are not carried: no payload could hold them. */
+/* A larger meta, in bytes, is left out: it would not fit into a payload. */
 #define PRESENCE_HINT_MAX_META 7800
 
-/* No hint is longer, whatever is in the tables: presence_hint_make() sees to it. */
+/* Maximum size of a hint; presence_hint_make() enforces it. */
 #define PRESENCE_HINT_MAX_SIZE (16 * 1024 - 64)
 
-/* The hash of a name, for tables of what hints speak of. */
+/* Hash a name in a hint. */
 static inline uint32
 presence_hint_hash(const char *name)
 {

@@ -4,9 +4,9 @@
  *		Writes jsonb as text of bounded length.
  *
  * The text of a jsonb may be ten thousand times as long as the jsonb:
- * 1e131071 takes a dozen bytes, and 131,072 digits.  So whoever has a limit
- * must not write first and measure then.  Here nothing is formed that is much
- * longer than the limit, and writing stops where it is passed.
+ * 1e131071 takes a dozen bytes, but has 131,072 digits.  So it would be wrong
+ * to write the whole text and then check its length.  The functions here never
+ * build a text much longer than the limit, and stop when they exceed it.
  *
  *-------------------------------------------------------------------------
  */
@@ -25,19 +25,20 @@
 
 PG_FUNCTION_INFO_V1(presence_test_write_json);
 
-/* No numeric has more digits before its point. */
+/* Maximum number of digits of a numeric before the decimal point. */
 #define MAX_DIGITS 131072
 
-/* A text that is being written. */
+/* State of writing one text. */
 typedef struct Writer
 {
 	StringInfo	buf;
 	int			limit;			/* of buf->len */
-	Datum		too_large;		/* numbers from here on do not fit, or 0 */
-	Datum		too_small;		/* the same below zero */
+	Datum		too_large;		/* this number and larger ones do not fit; 0
+								 * until needed */
+	Datum		too_small;		/* the same for negative numbers */
 } Writer;
 
-/* The power of ten that has one digit more than would fit. */
+/* A power of ten, with a sign. */
 static Datum
 power_of_ten(const char *sign, int exponent)
 {
@@ -55,7 +56,7 @@ compare_numbers(Datum a, Datum b)
 	return DatumGetInt32(DirectFunctionCall2(numeric_cmp, a, b));
 }
 
-/* Whether a number is so short that its text may be formed. */
+/* Whether the text of a number is short enough to be built. */
 static bool
 is_short(Writer *writer, Numeric number)
 {
@@ -76,7 +77,7 @@ is_short(Writer *writer, Numeric number)
 		compare_numbers(value, writer->too_small) > 0;
 }
 
-/* Append a number; false: it does not fit. */
+/* Append a number; false if it does not fit. */
 static bool
 append_number(Writer *writer, Numeric number)
 {
@@ -90,7 +91,7 @@ append_number(Writer *writer, Numeric number)
 	return true;
 }
 
-/* Append a string; false: it does not fit. */
+/* Append a string; false if it does not fit. */
 static bool
 append_string(Writer *writer, const JsonbValue *string)
 {
@@ -104,7 +105,7 @@ append_string(Writer *writer, const JsonbValue *string)
 	return true;
 }
 
-/* Append a scalar; false: it does not fit. */
+/* Append a scalar; false if it does not fit. */
 static bool
 append_scalar(Writer *writer, const JsonbValue *scalar)
 {
@@ -127,8 +128,8 @@ append_scalar(Writer *writer, const JsonbValue *scalar)
 }
 
 /*
- * Append what an iterator meets; "comma" says whether something stands before
- * it in its array or object.  false: it does not fit.
+ * Append one token; "comma" says whether it follows another one in its array
+ * or object.  Returns false if it does not fit.
  */
 static bool
 append_token(Writer *writer, JsonbIteratorToken token, const JsonbValue *value,
@@ -161,7 +162,7 @@ append_token(Writer *writer, JsonbIteratorToken token, const JsonbValue *value,
 	}
 }
 
-/* Append all that an iterator meets; false: it does not fit. */
+/* Append all tokens of an iterator; false if they do not fit. */
 static bool
 append_all(Writer *writer, JsonbIterator **iterator)
 {
@@ -186,9 +187,10 @@ append_all(Writer *writer, JsonbIterator **iterator)
 }
 
 /*
- * Append a jsonb as its output function writes it, as long as the whole buffer
- * has no more than so many bytes; false: it does not fit, and the buffer is as
- * it was.  Costs what the limit allows, however long the text would be.
+ * Append a jsonb, formatted as by its output function, if the whole buffer
+ * then has at most "limit" bytes.  Otherwise returns false and leaves the
+ * buffer unchanged.  The cost depends on the limit, not on the length of the
+ * text.
  */
 bool
 presence_json_append(StringInfo buf, Jsonb *value, int limit)
@@ -218,7 +220,7 @@ presence_json_append(StringInfo buf, Jsonb *value, int limit)
 	return fits;
 }
 
-/* A number as double precision; false: it is too large or too small for that. */
+/* Convert a number to double; false if it is too large or too small. */
 bool
 presence_json_double(Numeric number, double *result)
 {
@@ -239,8 +241,9 @@ presence_json_double(Numeric number, double *result)
 }
 
 /*
- * Whether listeners that use UTF8 can read a text.  In a database with the
- * encoding SQL_ASCII it may be anything; others convert it.
+ * Whether a text is valid for listeners with client encoding UTF8.  In a
+ * database with encoding SQL_ASCII it may not be; otherwise the server
+ * converts it.
  */
 bool
 presence_json_is_text(const char *data, int length)
@@ -250,8 +253,8 @@ presence_json_is_text(const char *data, int length)
 }
 
 /*
- * Put question marks in the place of bytes that listeners that use UTF8 cannot
- * read: the server would end their connections.
+ * Replace bytes that are not valid UTF-8 with question marks: otherwise the
+ * server would close the connections of listeners that use UTF8.
  */
 void
 presence_json_mend(char *payload)
@@ -277,7 +280,7 @@ presence_json_mend(char *payload)
 /*
  * presence_test_write_json(value jsonb, max_bytes integer) returns text
  *
- * A jsonb as presence_json_append() writes it; NULL: it does not fit.  For
+ * Format a jsonb with presence_json_append(); NULL if it does not fit.  For
  * tests, which declare it.
  */
 Datum

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * json.h
- *		JSON text of bounded length, as notifications carry it.
+ *		JSON text of bounded length, for the payloads of notifications.
  *
  *-------------------------------------------------------------------------
  */
@@ -14,7 +14,7 @@
 #include "utils/jsonb.h"
 #include "utils/numeric.h"
 
-/* The most bytes that NOTIFY takes. */
+/* Maximum length of a NOTIFY payload. */
 #define PRESENCE_MAX_PAYLOAD 7999
 
 extern bool presence_json_append(StringInfo buf, Jsonb *value, int limit);

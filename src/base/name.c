@@ -1,10 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * name.c
- *		Gives names the hash by which shared tables find them.
+ *		Makes names with their hashes, for tables in shared memory.
  *
- * Shared memory serves all databases, which may use the same names, so the
- * hash is within the database.  A table compares the database as well.
+ * Several databases may use the same names, so the hash includes the database.
+ * Tables in shared memory compare the database as well.
  *
  *-------------------------------------------------------------------------
  */
@@ -15,7 +15,7 @@
 #include "base/name.h"
 #include "miscadmin.h"
 
-/* Name what is called so in this process's database. */
+/* Make a name in this process's database. */
 PresenceName
 presence_name_make(const char *data, int length)
 {
@@ -27,7 +27,7 @@ presence_name_make(const char *data, int length)
 	return name;
 }
 
-/* The same of a text, which must not be compressed. */
+/* The same from a text, which must not be compressed. */
 PresenceName
 presence_name_of_text(const text *value)
 {

@@ -14,7 +14,7 @@
 #define PRESENCE_MAX_NAME_CHARS 255
 #define PRESENCE_MAX_NAME_BYTES (PRESENCE_MAX_NAME_CHARS * 4)
 
-/* A name in this process's database; "data" belongs to whoever made it. */
+/* A name in this process's database; "data" belongs to the caller. */
 typedef struct PresenceName
 {
 	const char *data;
@@ -22,7 +22,7 @@ typedef struct PresenceName
 	uint32		hash;
 } PresenceName;
 
-/* Whether two names are the same, for tables of this process. */
+/* Whether two names are equal, for tables local to this process. */
 static inline bool
 presence_name_equal(const PresenceName *a, const PresenceName *b)
 {

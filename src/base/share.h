@@ -1,11 +1,12 @@
 /*-------------------------------------------------------------------------
  *
  * share.h
- *		How much of a pool a database may take.
+ *		How much of a pool one database may use.
  *
- * Databases share pools of fixed size.  So that none of them can take a pool
- * from the others, its last eighth is kept for those that hold less than a
- * sixteenth of it.  Who may not take does without, at no other's expense.
+ * Databases share pools of fixed size.  So that no database can use up a pool,
+ * the last eighth of it is reserved for databases that hold no more than a
+ * sixteenth.  A database that may take no more has to do without; nothing is
+ * taken from the others.
  *
  *-------------------------------------------------------------------------
  */
@@ -14,10 +15,10 @@
 
 #include "postgres.h"
 
-#define PRESENCE_SHARE_KEPT 8	/* one part in ... is kept */
-#define PRESENCE_SHARE_SMALL 16 /* for who holds one part in ... at most */
+#define PRESENCE_SHARE_KEPT 8	/* one in so many units is reserved */
+#define PRESENCE_SHARE_SMALL 16 /* for holders of at most one in so many */
 
-/* How many units a pool needs so that a database alone can take so many. */
+/* Size of a pool from which one database alone can take so many units. */
 static inline uint32
 presence_share_total(uint32 wanted)
 {
@@ -25,8 +26,8 @@ presence_share_total(uint32 wanted)
 }
 
 /*
- * Whether a database that holds so many units of a pool may take some more of
- * those that are unused.
+ * Whether a database that holds "held" of the "total" units of a pool may take
+ * "wanted" of the "unused" ones.
  */
 static inline bool
 presence_share_allows(uint32 total, uint32 unused, uint32 held, uint32 wanted)

@@ -1,12 +1,12 @@
 /*-------------------------------------------------------------------------
  *
  * shmem.c
- *		Reserves shared memory for the modules and lets each start its part.
+ *		Reserves shared memory for the modules and initializes it.
  *
- * The modules need shared memory only where the library is preloaded; they
- * ask presence_shmem_ready() and fall back to rows where it is not.  After a
- * crash of the server initialisation runs again, with found = false; under
- * EXEC_BACKEND it runs in every process, with found = true.
+ * There is shared memory only if the library is preloaded; otherwise
+ * presence_shmem_ready() returns false and the modules fall back to rows.
+ * After a crash of the server, initialization runs again, with found = false;
+ * under EXEC_BACKEND it runs in every process, with found = true.
  *
  *-------------------------------------------------------------------------
  */
@@ -24,7 +24,7 @@ static bool shmem_ready = false;
 static shmem_request_hook_type prev_shmem_request_hook = NULL;
 static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
 
-/* Ask for the memory and locks of every module. */
+/* Request the memory and locks of every module. */
 static void
 request_shmem(void)
 {
@@ -40,7 +40,7 @@ request_shmem(void)
 	}
 }
 
-/* Let every module create its part, or attach to it. */
+/* Have every module create its area, or attach to it. */
 static void
 start_shmem(void)
 {
@@ -60,7 +60,7 @@ start_shmem(void)
 	shmem_ready = true;
 }
 
-/* Remember the modules and hook into the server's start; once, at preload. */
+/* Install the hooks for the modules' areas; called once, at preload. */
 void
 presence_shmem_install(const PresenceShmemArea *areas, int nareas)
 {
@@ -72,7 +72,7 @@ presence_shmem_install(const PresenceShmemArea *areas, int nareas)
 	shmem_startup_hook = start_shmem;
 }
 
-/* Whether this server keeps presence in shared memory. */
+/* Whether the library was preloaded, so that there is shared memory. */
 bool
 presence_shmem_ready(void)
 {

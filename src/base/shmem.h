@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * shmem.h
- *		The one coordinator of shared memory.
+ *		Areas of shared memory, one per module.
  *
  *-------------------------------------------------------------------------
  */
@@ -12,13 +12,13 @@
 
 #include "storage/lwlock.h"
 
-/* What a module tells the coordinator: its name, its size, how it starts. */
+/* An area of shared memory: its name, size and initialization. */
 typedef struct PresenceShmemArea
 {
 	const char *name;
 	Size		(*size) (void);
 	void		(*init) (void *area, bool found);
-	const char *tranche;		/* locks of its own, or NULL */
+	const char *tranche;		/* of the module's LWLocks, or NULL */
 	int			nlocks;
 } PresenceShmemArea;
 

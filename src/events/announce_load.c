@@ -26,7 +26,6 @@
 #include "postgres.h"
 
 #include "events/announce_turn.h"
-#include "lib/simplehash.h"
 #include "miscadmin.h"
 #include "shared/liveness.h"
 #include "tables/store_presences.h"

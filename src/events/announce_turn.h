@@ -17,8 +17,6 @@
 #include "events/backlog.h"
 #include "events/event.h"
 #include "events/roster.h"
-#include "lib/simplehash.h"
-#include "lib/simplehash.h"
 #include "nodes/pg_list.h"
 #include "tables/store_presences.h"
 #include "utils/snapshot.h"

@@ -23,7 +23,6 @@
 #include "events/notify.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
-#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "shared/database.h"
 #include "shared/state.h"

@@ -171,8 +171,7 @@ presence_admission_note_room_deleted(Relation rooms, text *room)
 static bool
 bans_exist(void)
 {
-	LockRelationOid(presence_extension_table("bans"), RowExclusiveLock);
-	return presence_extension_blocks("bans") > 0;
+	return presence_extension_blocks("bans", RowExclusiveLock) > 0;
 }
 
 /*

@@ -55,7 +55,8 @@ BlockNumber
 presence_cleanup_forget(PresencePast past, BlockNumber from)
 {
 	bool		admissions = past == PRESENCE_PAST_ADMISSIONS;
-	BlockNumber blocks = presence_extension_blocks(admissions ? "admissions" : "user_last_seen");
+	BlockNumber blocks = presence_extension_blocks(admissions ? "admissions" : "user_last_seen",
+												   AccessShareLock);
 	BlockNumber to = from + BLOCKS_AT_ONCE;
 
 	if (from < blocks && admissions)

@@ -16,7 +16,6 @@
 #include "base/name.h"
 #include "base/shmem.h"
 #include "members/heartbeat.h"
-#include "members/removal.h"
 #include "members/xact.h"
 #include "miscadmin.h"
 #include "shared/database.h"
@@ -75,7 +74,7 @@ touch_rows(text *channel, PresenceTime cutoff)
 {
 	Datum		datum = PointerGetDatum(channel);
 	TimestampTz wall = presence_clock_wall();
-	TimestampTz since = presence_removal_row_cutoff(cutoff);
+	TimestampTz since = presence_liveness_row_cutoff(cutoff);
 
 	if (presence_heartbeat_write(datum, wall, since) > 0)
 		return true;
@@ -117,7 +116,7 @@ verify_entry(text *channel, PresenceTime cutoff)
 		if (status == PRESENCE_ENTRY_NO_SPACE)
 			return touch_rows(channel, cutoff);
 		if (!presence_store_has_channel(PointerGetDatum(channel),
-										absent ? presence_removal_row_cutoff(cutoff) : DT_NOBEGIN))
+										absent ? presence_liveness_row_cutoff(cutoff) : DT_NOBEGIN))
 		{
 			if (sees_committed())
 				presence_registry_forget(&name, changes);
@@ -138,7 +137,7 @@ verify_entry(text *channel, PresenceTime cutoff)
 bool
 presence_heartbeat_touch_slowpath(text *channel)
 {
-	PresenceTime cutoff = presence_removal_cutoff(presence_liveness_max_age());
+	PresenceTime cutoff = presence_liveness_checked_cutoff(presence_liveness_max_age());
 
 	return presence_shmem_ready() ? verify_entry(channel, cutoff) :
 		touch_rows(channel, cutoff);

@@ -16,7 +16,6 @@
  */
 #include "postgres.h"
 
-#include "lib/simplehash.h"
 #include "base/name.h"
 #include "base/shmem.h"
 #include "members/pins.h"

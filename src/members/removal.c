@@ -24,7 +24,6 @@
 #include "base/name.h"
 #include "base/shmem.h"
 #include "catalog/pg_type.h"
-#include "lib/simplehash.h"
 #include "members/intent.h"
 #include "members/pins.h"
 #include "members/removal.h"
@@ -37,28 +36,6 @@
 #include "tables/store_presences.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
-
-/*
- * The time before which a last sign of life means expiry at an age, for who is
- * about to pronounce a channel dead.  Where the worker is overdue the server was
- * stopped, and silence proves nothing.
- */
-PresenceTime
-presence_removal_cutoff(PresenceTime age)
-{
-	presence_liveness_check_stall(presence_my_database());
-	presence_liveness_check_wall_clock();
-	return presence_liveness_cutoff(presence_clock_now(), age);
-}
-
-/* The age limit as a time of rows; -infinity where nothing is too old. */
-TimestampTz
-presence_removal_row_cutoff(PresenceTime cutoff)
-{
-	if (cutoff == 0)
-		return DT_NOBEGIN;
-	return presence_clock_to_timestamp(cutoff - presence_liveness_row_slack());
-}
 
 /* Delete locked rows, for a reason; how many. */
 uint64
@@ -128,7 +105,7 @@ may_have_old_rows(text *channel, PresenceTime cutoff)
 	return view.status == PRESENCE_ENTRY_ABSENT &&
 		!presence_registry_is_complete(presence_my_database()) &&
 		presence_store_has_older(PointerGetDatum(channel),
-								 presence_removal_row_cutoff(cutoff));
+								 presence_liveness_row_cutoff(cutoff));
 }
 
 /*
@@ -138,7 +115,7 @@ may_have_old_rows(text *channel, PresenceTime cutoff)
 void
 presence_removal_expire_previous(text *channel)
 {
-	PresenceTime cutoff = presence_removal_cutoff(presence_liveness_max_age());
+	PresenceTime cutoff = presence_liveness_checked_cutoff(presence_liveness_max_age());
 	List	   *rows;
 
 	if (!may_have_old_rows(channel, cutoff))
@@ -295,7 +272,7 @@ presence_removal_expire(ArrayType *channels, int64 age)
 	List	   *rows;
 	uint64		removed;
 
-	cutoff = presence_removal_cutoff(age);
+	cutoff = presence_liveness_checked_cutoff(age);
 	if (channels == NULL || cutoff == 0)
 		return 0;
 	deconstruct_array(channels, TEXTOID, -1, false, TYPALIGN_INT,

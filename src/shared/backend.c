@@ -1,15 +1,15 @@
 /*-------------------------------------------------------------------------
  *
  * backend.c
- *		Lets each server process show what it is doing.
+ *		Publishes the state of each server process.
  *
  * There is one slot for every process that the server may have.  A process
- * writes its own slot alone, so nothing here takes a lock: readers see every
- * field whole and settle for a moment's delay.
+ * writes only its own slot, and all fields are atomic, so there are no locks;
+ * readers accept slightly stale values.
  *
- * A slot outlives its process.  The touches counted in it belong to the
- * database named beside them, until a process of another database takes the
- * slot over and hands the old count to presence_database_add().
+ * A slot outlives its process.  Its touches belong to the database stored in
+ * it, until a process of another database takes the slot over and passes the
+ * old count to presence_database_add().
  *
  *-------------------------------------------------------------------------
  */
@@ -25,7 +25,7 @@
 static PresenceBackend *backends;
 static PresenceBackend *my_backend;
 
-/* How many processes the server may have. */
+/* Number of processes that the server may have. */
 static int
 count_backends(void)
 {
@@ -39,7 +39,7 @@ presence_backend_shmem_size(void)
 	return mul_size(count_backends() + 1, sizeof(PresenceBackend));
 }
 
-/* Attach to the slots, emptying them when new. */
+/* Attach to the slots, initializing them when new. */
 void
 presence_backend_shmem_init(void *area, bool found)
 {
@@ -54,7 +54,7 @@ presence_backend_shmem_init(void *area, bool found)
 	}
 }
 
-/* Take this process's slot over from whoever had it before. */
+/* Take over this process's slot from the process that had it before. */
 static PresenceBackend *
 attach_backend(void)
 {
@@ -81,7 +81,7 @@ get_backend(void)
 	return my_backend ? my_backend : attach_backend();
 }
 
-/* Count heartbeats of this process; without shared memory nobody counts. */
+/* Count heartbeats of this process, if there is shared memory. */
 void
 presence_backend_count_touches(uint64 touches)
 {
@@ -94,7 +94,7 @@ presence_backend_count_touches(uint64 touches)
 						pg_atomic_read_u64(&slot->touches) + touches);
 }
 
-/* Heartbeats counted in the slots for a database. */
+/* Sum of the heartbeats in the slots of a database. */
 uint64
 presence_backend_touches(Oid database)
 {
@@ -106,7 +106,7 @@ presence_backend_touches(Oid database)
 	return sum;
 }
 
-/* Begin to count a database's heartbeats anew. */
+/* Set the heartbeats in the slots of a database to zero. */
 void
 presence_backend_reset_touches(Oid database)
 {
@@ -115,7 +115,7 @@ presence_backend_reset_touches(Oid database)
 			pg_atomic_write_u64(&backends[i].touches, 0);
 }
 
-/* Say that this transaction is about to commit and will queue events. */
+/* Publish that this transaction is about to commit and will queue events. */
 void
 presence_backend_advertise_xid(TransactionId xid)
 {
@@ -123,7 +123,7 @@ presence_backend_advertise_xid(TransactionId xid)
 	pg_memory_barrier();
 }
 
-/* Say that the events of this transaction are queued, or will not come. */
+/* The events of this transaction have been queued, or there will be none. */
 void
 presence_backend_withdraw_xid(void)
 {
@@ -132,7 +132,7 @@ presence_backend_withdraw_xid(void)
 }
 
 /*
- * Whether a transaction of the database has ended for the snapshot while its
+ * Whether the snapshot sees a transaction of the database as ended whose
  * events are not in the queue yet.
  */
 bool

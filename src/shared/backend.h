@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * backend.h
- *		What each server process shows to the others.
+ *		What each server process publishes for the others.
  *
  *-------------------------------------------------------------------------
  */
@@ -13,14 +13,14 @@
 #include "port/atomics.h"
 #include "utils/snapshot.h"
 
-/* One cache line a process; only the process itself writes it. */
+/* One cache line per process, written only by the process itself. */
 typedef union PresenceBackend
 {
 	struct
 	{
-		pg_atomic_uint32 xid;	/* from PRE_COMMIT until its events are queued */
-		pg_atomic_uint32 database;	/* whose events and touches these are */
-		pg_atomic_uint64 touches;	/* heartbeats since the last collection */
+		pg_atomic_uint32 xid;	/* from PRE_COMMIT until events are queued */
+		pg_atomic_uint32 database;	/* to which both others belong */
+		pg_atomic_uint64 touches;	/* heartbeats not yet collected */
 	};
 	char		line[PG_CACHE_LINE_SIZE];
 } PresenceBackend;

@@ -3,15 +3,15 @@
  * database.c
  *		Keeps a record of each database in which presence is used.
  *
- * The record holds what the processes of that database share: numbers, counters,
- * and what belongs to modules above this one, which say in database.h what is
- * theirs.  Here stands what even the lowest of them need: to find the record, to
- * count, and to ask for a worker.
+ * The record holds what the processes of the database share: sequence numbers,
+ * counters, and fields of higher modules, which database.h names.  This module
+ * provides what all of these modules need: finding the record, counting, and
+ * requesting a worker.
  *
- * One LWLock, the control lock, guards the directory of records and the worker's
- * slots in them (slot.c): a record may be freed only while its slot is empty and
- * wanted by nobody, so the two cannot have a lock each.  It is held for a few
- * instructions.  The other fields are atomic.
+ * One LWLock, the control lock, protects the directory of records and the
+ * worker slots in them (slot.c).  A record may be freed only while its slot is
+ * empty and no worker is wanted, so the two cannot have separate locks.  It is
+ * held for a few instructions.  The other fields are atomic.
  *
  *-------------------------------------------------------------------------
  */
@@ -26,7 +26,7 @@
 typedef struct PresenceDatabases
 {
 	uint64		epoch;			/* fixed at creation */
-	Latch	   *launcher;		/* lock; NULL: none runs */
+	Latch	   *launcher;		/* control lock; NULL: not running */
 	PresenceDatabase records[PRESENCE_MAX_DATABASES];
 } PresenceDatabases;
 
@@ -41,7 +41,7 @@ presence_database_shmem_size(void)
 	return sizeof(PresenceDatabases);
 }
 
-/* Empty a record and give it to a database. */
+/* Initialize a record for a database. */
 static void
 init_record(PresenceDatabase *record, Oid oid)
 {
@@ -54,7 +54,7 @@ init_record(PresenceDatabase *record, Oid oid)
 	record->recheck_extension = false;
 	record->failures = 0;
 	record->retry_at = 0;
-	pg_atomic_init_u64(&record->floor, 0);
+	pg_atomic_init_u64(&record->grace_start, 0);
 	pg_atomic_init_u64(&record->grace_start_announced, 0);
 	pg_atomic_init_u64(&record->next_wakeup, 0);
 	pg_atomic_init_u64(&record->wall_offset, (uint64) presence_clock_wall_offset());
@@ -70,7 +70,7 @@ init_record(PresenceDatabase *record, Oid oid)
 						(uint64) GetCurrentTimestamp());
 }
 
-/* Attach to the records, creating them when new. */
+/* Attach to the records, initializing them when new. */
 void
 presence_database_shmem_init(void *area, bool found)
 {
@@ -92,14 +92,14 @@ presence_database_lock(void)
 	return control_lock;
 }
 
-/* Number that marks this run of the server in events. */
+/* A number, carried by events, that identifies this run of the server. */
 uint64
 presence_database_epoch(void)
 {
 	return databases->epoch;
 }
 
-/* The record of a database, or NULL. */
+/* Find the record of a database, or NULL. */
 PresenceDatabase *
 presence_database_find(Oid oid)
 {
@@ -109,7 +109,7 @@ presence_database_find(Oid oid)
 	return NULL;
 }
 
-/* The same, taking a free one; NULL when all are taken.  The lock is held. */
+/* The same, taking a free record if there is none.  The lock is held. */
 static PresenceDatabase *
 find_or_take(Oid oid)
 {
@@ -124,7 +124,7 @@ find_or_take(Oid oid)
 	return record;
 }
 
-/* The record of a database, taking a free one; NULL when all are taken. */
+/* Find or make the record of a database; NULL if all are in use. */
 PresenceDatabase *
 presence_database_get(Oid oid)
 {
@@ -138,7 +138,7 @@ presence_database_get(Oid oid)
 	return record;
 }
 
-/* The record of this process's database; NULL without shared memory or record. */
+/* The record of this database; NULL without shared memory or a free record. */
 PresenceDatabase *
 presence_my_database(void)
 {
@@ -163,7 +163,7 @@ presence_database_index(const PresenceDatabase *database)
 	return database - databases->records;
 }
 
-/* Free the record of a database that is gone. */
+/* Free the record of a dropped database, unless it has a worker. */
 void
 presence_database_forget(Oid oid)
 {
@@ -176,7 +176,7 @@ presence_database_forget(Oid oid)
 	LWLockRelease(control_lock);
 }
 
-/* Free a record, unless somebody has come to want a worker there. */
+/* Free a record, unless its worker is running, wanted or blocked. */
 void
 presence_database_release(PresenceDatabase *database)
 {
@@ -187,7 +187,7 @@ presence_database_release(PresenceDatabase *database)
 	LWLockRelease(control_lock);
 }
 
-/* Count; a database without a record is not counted. */
+/* Add to a counter; nothing is counted for a database without a record. */
 void
 presence_database_add(PresenceDatabase *database, PresenceCounter counter,
 					  uint64 count)
@@ -196,7 +196,7 @@ presence_database_add(PresenceDatabase *database, PresenceCounter counter,
 		pg_atomic_fetch_add_u64(&database->counters[counter], count);
 }
 
-/* Set a figure that is not a count. */
+/* Set a value that is not a count. */
 void
 presence_database_set(PresenceDatabase *database, PresenceCounter counter,
 					  uint64 value)
@@ -222,7 +222,7 @@ presence_database_reset_counters(PresenceDatabase *database)
 						  (uint64) GetCurrentTimestamp());
 }
 
-/* Say where the launcher is to be woken; NULL when it ends. */
+/* Set the launcher's latch; NULL when it exits. */
 void
 presence_database_set_launcher(Latch *latch)
 {
@@ -231,7 +231,7 @@ presence_database_set_launcher(Latch *latch)
 	LWLockRelease(control_lock);
 }
 
-/* Wake the launcher, where one runs. */
+/* Wake the launcher, if it is running. */
 void
 presence_database_wake_launcher(void)
 {
@@ -241,7 +241,7 @@ presence_database_wake_launcher(void)
 		SetLatch(latch);
 }
 
-/* Wake the worker of a database, where one runs. */
+/* Wake the worker of a database, if it is running. */
 void
 presence_database_wake_worker(PresenceDatabase *database)
 {
@@ -252,8 +252,8 @@ presence_database_wake_worker(PresenceDatabase *database)
 }
 
 /*
- * Ask for a worker where none runs.  Neither allocates nor fails, so that it
- * may be called while a transaction commits.
+ * Request a worker if none is running.  Neither allocates memory nor fails, so
+ * it may be called while a transaction commits.
  */
 void
 presence_database_want_worker(PresenceDatabase *database)
@@ -269,8 +269,8 @@ presence_database_want_worker(PresenceDatabase *database)
 }
 
 /*
- * Have a worker look into a database of which nothing may be known yet; false:
- * all records are taken.  May be called while a transaction commits, too.
+ * Request a worker for a database that may have no record yet.  Returns false
+ * if all records are in use.  May be called while a transaction commits, too.
  */
 bool
 presence_database_want_look(Oid oid)

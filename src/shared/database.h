@@ -33,7 +33,7 @@ typedef enum PresenceCounter
 	PRESENCE_NCOUNTERS
 } PresenceCounter;
 
-/* The NOTIFY channels on which events are numbered, each on its own. */
+/* The NOTIFY channels; the events of each are numbered separately. */
 typedef enum PresenceNotifyStream
 {
 	PRESENCE_STREAM_CHANGED,
@@ -45,50 +45,52 @@ typedef enum PresenceNotifyStream
 typedef enum PresenceWorkerState
 {
 	PRESENCE_WORKER_NONE,
-	PRESENCE_WORKER_STARTING,	/* the launcher has asked for it */
+	PRESENCE_WORKER_STARTING,	/* the launcher has requested it */
 	PRESENCE_WORKER_RUNNING
 } PresenceWorkerState;
 
 /* Whether every channel with rows has an entry in the registry. */
 typedef enum PresenceLoad
 {
-	PRESENCE_LOAD_PARTIAL,		/* some may have none */
+	PRESENCE_LOAD_PARTIAL,		/* some channels may have none */
 	PRESENCE_LOAD_COMPLETE,
-	PRESENCE_LOAD_RUNNING		/* that is being brought about */
+	PRESENCE_LOAD_RUNNING		/* the worker is loading the missing ones */
 } PresenceLoad;
 
 /*
- * "lock" is the control lock of database.c.  What it guards may be read
- * without it where a moment's delay does no harm.
+ * Fields marked "lock" are protected by the control lock of database.c.  They
+ * may be read without it where a slightly stale value does no harm.
  */
 typedef struct PresenceDatabase
 {
 	Oid			oid;			/* lock; InvalidOid: the record is free */
 
-	/* The worker's slot; lock.  Set by slot.c, "wanted" by database.c, too. */
+	/* The worker's slot; lock.  Set by slot.c; "wanted" by database.c, too. */
 	PresenceWorkerState worker_state;
 	int			worker_pid;
-	Latch	   *worker_latch;	/* lies in a PGPROC, so it never dangles */
-	bool		wanted;
-	int			holds;			/* statements that keep the worker away */
-	bool		recheck_extension;		/* the extension may go; no lock */
-	int			failures;		/* ends of the worker by error in a row */
-	PresenceTime retry_at;		/* no start before */
+	Latch	   *worker_latch;	/* in a PGPROC, so it never dangles */
+	bool		wanted;			/* a worker is to be started */
+	int			holds;			/* statements that block the worker */
+	bool		recheck_extension;	/* it may be being dropped; no lock */
+	int			failures;		/* failures of the worker in a row */
+	PresenceTime retry_at;		/* do not start a worker before */
 
-	/* Since when silence counts; set by liveness.c. */
-	pg_atomic_uint64 floor;		/* PresenceTime; signs of life count from here */
-	pg_atomic_uint64 grace_start_announced;	/* for which listeners read again */
-	pg_atomic_uint64 next_wakeup;	/* when the worker will be heard of, by the
-								 * machine's clock; 0: nobody knows */
+	/* Grace period; set by liveness.c. */
+	pg_atomic_uint64 grace_start;	/* PresenceTime; max_age counts from it */
+	pg_atomic_uint64 grace_start_announced; /* the last one that made
+											 * listeners read again */
+	pg_atomic_uint64 next_wakeup;	/* when the worker is to wake up, by the
+									 * machine's clock; 0: unknown */
 	pg_atomic_uint64 wall_offset;	/* as last seen */
 
-	pg_atomic_uint32 loaded;	/* PresenceLoad: the worker raises it, whoever
-								 * finds the registry full lowers it */
-	pg_atomic_uint32 last_seen_rows; /* a user may have more than one */
-	pg_atomic_uint64 tickets;	/* drawn by transactions that are to be told */
-	pg_atomic_uint64 rules;		/* rises with bans and deleted rooms, once they
-								 * are committed; begins with 1 */
-	pg_atomic_uint64 seq[PRESENCE_NSTREAMS]; /* of the last events delivered */
+	pg_atomic_uint32 loaded;	/* PresenceLoad; raised by the worker, lowered
+								 * by a process that finds no space */
+	pg_atomic_uint32 last_seen_rows;	/* a user may have more than one */
+	pg_atomic_uint64 tickets;	/* last one drawn by a transaction with
+								 * changes to announce */
+	pg_atomic_uint64 rules;		/* incremented when a ban or the deletion of a
+								 * room has committed; starts at 1 */
+	pg_atomic_uint64 seq[PRESENCE_NSTREAMS];	/* of the last events sent */
 
 	pg_atomic_uint64 counters[PRESENCE_NCOUNTERS];
 } PresenceDatabase;
@@ -119,7 +121,7 @@ extern void presence_database_wake_worker(PresenceDatabase *database);
 extern void presence_database_want_worker(PresenceDatabase *database);
 extern bool presence_database_want_look(Oid oid);
 
-/* For slot.c, and for nobody else. */
+/* For slot.c only. */
 extern LWLock *presence_database_lock(void);
 
 #endif							/* PRESENCE_DATABASE_H */

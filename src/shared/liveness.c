@@ -1,29 +1,32 @@
 /*-------------------------------------------------------------------------
  *
  * liveness.c
- *		Decides from row, registry and floor who is alive.
+ *		Decides whether a channel is live.
  *
- * A channel's newest sign of life is what the registry says; where that has
- * no entry it is the row's last_seen.  Neither counts as older than the floor.
- * A channel is dead when that lies more than max_age back.
+ * A channel's newest sign of life is the one in its registry entry or, if it
+ * has none, last_seen of its row.  Neither counts as older than the start of
+ * the grace period.  A channel has expired when its newest sign of life is
+ * older than max_age.
  *
- * The floor is the time before which silence proves nothing.  For all databases
- * it is the creation of the shared memory, or the end of recovery.  For one of
- * them it rises, too, when
+ * Time before the grace period does not count toward max_age, because
+ * heartbeats may not have been received then.  For all databases grace starts
+ * when shared memory is created and when recovery ends.  For one database it
+ * starts anew when
  *
- *	- its worker is heard of much later than it promised: the server, or the
- *	  worker, was stopped.  Looked at when the worker makes its next promise, and
- *	  before anybody else pronounces a channel dead.
- *	- the wall clock has jumped, which the ages of rows are told by.
+ *	- its worker wakes up much later than scheduled, so the server or the
+ *	  worker was stopped.  This is checked whenever the worker sets its next
+ *	  wakeup time, and by others before they treat a channel as expired.
+ *	- the wall clock has jumped, because the ages of rows depend on it.
  *
- * Where the library is not preloaded the floor is read off the start times of
- * the server's own processes, which a crash or a promotion starts anew.
+ * If the library is not preloaded, the start of grace is derived from the
+ * start times of the server's own processes, which are restarted after a
+ * crash and at promotion.
  *
- * Heartbeats that find the registry full write to rows, but only once in a
- * quarter of max_age; so with shared memory a row without an entry is given
- * that quarter on top, and nobody dies who beat in time.
+ * A heartbeat that finds the registry full is written to the row, but at most
+ * once per max_age / 4.  So, with shared memory, a row without an entry gets
+ * that much longer before it expires.
  *
- * All that is shared here is atomic: no locks.
+ * All shared fields are atomic, so there are no locks.
  *
  *-------------------------------------------------------------------------
  */
@@ -38,23 +41,24 @@
 #include "shared/liveness.h"
 #include "utils/timestamp.h"
 
-/* What concerns all databases alike. */
+/* The start of grace for all databases. */
 typedef struct PresenceGrace
 {
-	pg_atomic_uint32 recovering;	/* until somebody sees recovery ended */
-	pg_atomic_uint64 floor;		/* PresenceTime */
+	pg_atomic_uint32 recovering;	/* 1 until a process notices that recovery
+									 * has ended */
+	pg_atomic_uint64 start;		/* PresenceTime */
 } PresenceGrace;
 
 static PresenceGrace *grace;
 
-/* Bytes of shared memory that the floor of all databases needs. */
+/* Bytes of shared memory that the start of grace needs. */
 Size
 presence_liveness_shmem_size(void)
 {
 	return sizeof(PresenceGrace);
 }
 
-/* Attach to the floor of all databases; when new, it is now. */
+/* Attach to the start of grace; when new, it is now. */
 void
 presence_liveness_shmem_init(void *area, bool found)
 {
@@ -62,10 +66,10 @@ presence_liveness_shmem_init(void *area, bool found)
 	if (found)
 		return;
 	pg_atomic_init_u32(&grace->recovering, 1);
-	pg_atomic_init_u64(&grace->floor, (uint64) presence_clock_now());
+	pg_atomic_init_u64(&grace->start, (uint64) presence_clock_now());
 }
 
-/* Let all presences live on for a full max_age once recovery has ended. */
+/* Recovery has ended: start grace for all databases, once. */
 void
 presence_liveness_end_recovery(void)
 {
@@ -73,23 +77,23 @@ presence_liveness_end_recovery(void)
 
 	if (pg_atomic_read_u32(&grace->recovering) == 0)
 		return;
-	pg_atomic_write_u64(&grace->floor, (uint64) presence_clock_now());
+	pg_atomic_write_u64(&grace->start, (uint64) presence_clock_now());
 	pg_atomic_compare_exchange_u32(&grace->recovering, &expected, 0);
 }
 
 /*
- * The floor without shared memory: the newest start of the processes that
- * the postmaster starts again after a crash or a promotion.
+ * The start of grace without shared memory: the newest start time of the
+ * processes that the postmaster restarts after a crash or at promotion.
  */
 static PresenceTime
 guess_grace_start(void)
 {
-	static PresenceTime floor = 0;
+	static PresenceTime start = 0;
 	TimestampTz newest = PgStartTime;
 	int			nbackends;
 
-	if (floor != 0)
-		return floor;
+	if (start != 0)
+		return start;
 	nbackends = pgstat_fetch_stat_numbackends();
 	for (int i = 1; i <= nbackends; i++)
 	{
@@ -101,16 +105,16 @@ guess_grace_start(void)
 			status->st_backendType == B_AUTOVAC_LAUNCHER)
 			newest = Max(newest, status->st_proc_start_timestamp);
 	}
-	floor = presence_clock_from_timestamp(newest);
-	return floor;
+	start = presence_clock_from_timestamp(newest);
+	return start;
 }
 
-/* Time before which silence proves nothing, for this process's database. */
+/* The start of grace for this process's database. */
 PresenceTime
 presence_liveness_grace_start(void)
 {
 	PresenceDatabase *database;
-	PresenceTime floor;
+	PresenceTime start;
 
 	if (RecoveryInProgress())
 		return presence_clock_now();
@@ -118,28 +122,28 @@ presence_liveness_grace_start(void)
 		return guess_grace_start();
 	if (unlikely(pg_atomic_read_u32(&grace->recovering)))
 		presence_liveness_end_recovery();
-	floor = (PresenceTime) pg_atomic_read_u64(&grace->floor);
+	start = (PresenceTime) pg_atomic_read_u64(&grace->start);
 	database = presence_my_database();
 	if (database == NULL)
-		return floor;
-	return Max(floor, (PresenceTime) pg_atomic_read_u64(&database->floor));
+		return start;
+	return Max(start, (PresenceTime) pg_atomic_read_u64(&database->grace_start));
 }
 
-/* Give every presence of a database a full max_age from now on. */
+/* Start grace for a database: all its presences get a full max_age. */
 static void
 raise_grace_start(PresenceDatabase *database)
 {
-	pg_atomic_write_u64(&database->floor, (uint64) presence_clock_now());
+	pg_atomic_write_u64(&database->grace_start, (uint64) presence_clock_now());
 }
 
-/* Whether the floor of a database has risen since this was last asked. */
+/* Whether grace has started anew for a database since the last call. */
 bool
 presence_liveness_grace_start_rose(PresenceDatabase *database)
 {
-	uint64		floor = pg_atomic_read_u64(&database->floor);
-	bool		rose = floor != pg_atomic_read_u64(&database->grace_start_announced);
+	uint64		start = pg_atomic_read_u64(&database->grace_start);
+	bool		rose = start != pg_atomic_read_u64(&database->grace_start_announced);
 
-	pg_atomic_write_u64(&database->grace_start_announced, floor);
+	pg_atomic_write_u64(&database->grace_start_announced, start);
 	return rose;
 }
 
@@ -152,7 +156,7 @@ presence_liveness_stall_limit(void)
 	return Min(Max(limit, 500 * 1000), 1000 * 1000);
 }
 
-/* Whether the worker is overdue: the server was stopped, or it is. */
+/* Whether the worker is overdue, so that it or the server was stopped. */
 static bool
 is_stalled(PresenceDatabase *database)
 {
@@ -165,7 +169,7 @@ is_stalled(PresenceDatabase *database)
 		presence_clock_machine() > due + presence_liveness_stall_limit();
 }
 
-/* Where the worker is overdue the server stood still, so nobody died. */
+/* If the worker is overdue, heartbeats may have been missed: start grace. */
 void
 presence_liveness_check_stall(PresenceDatabase *database)
 {
@@ -174,8 +178,8 @@ presence_liveness_check_stall(PresenceDatabase *database)
 }
 
 /*
- * The worker will be heard of again within a while.  May be called by a signal
- * handler.
+ * The worker will wake up within so many microseconds.  May be called from a
+ * signal handler.
  */
 void
 presence_liveness_arm_watchdog(PresenceDatabase *database, PresenceTime within)
@@ -185,7 +189,7 @@ presence_liveness_arm_watchdog(PresenceDatabase *database, PresenceTime within)
 						(uint64) (presence_clock_machine() + within));
 }
 
-/* Nobody knows when the worker will be heard of. */
+/* The next wakeup of the worker is unknown from now on. */
 void
 presence_liveness_disarm_watchdog(PresenceDatabase *database)
 {
@@ -193,8 +197,8 @@ presence_liveness_disarm_watchdog(PresenceDatabase *database)
 }
 
 /*
- * Notice a jump of the wall clock: ages of rows, told by the wall clock, mean
- * nothing across it, so every presence gets a full max_age.
+ * Start grace if the wall clock has jumped, because ages of rows, which depend
+ * on it, mean nothing then.
  */
 void
 presence_liveness_check_wall_clock(void)
@@ -219,8 +223,8 @@ presence_liveness_max_age(void)
 }
 
 /*
- * The time before which a last sign of life means death at an age: 0, before
- * all times, where the floor forbids to conclude that.
+ * The cutoff for an age: a channel with an older sign of life has expired.  It
+ * is 0, before all times, if grace started less than that age ago.
  */
 PresenceTime
 presence_liveness_cutoff(PresenceTime now, PresenceTime age)
@@ -230,14 +234,35 @@ presence_liveness_cutoff(PresenceTime now, PresenceTime age)
 	return presence_liveness_grace_start() >= cutoff ? 0 : cutoff;
 }
 
-/* How much older a row without an entry may be than a heartbeat. */
+/*
+ * The same for a caller about to treat channels as expired, who must check
+ * first that heartbeats were not missed.
+ */
+PresenceTime
+presence_liveness_checked_cutoff(PresenceTime age)
+{
+	presence_liveness_check_stall(presence_my_database());
+	presence_liveness_check_wall_clock();
+	return presence_liveness_cutoff(presence_clock_now(), age);
+}
+
+/* How much older than a registry entry a row without one may be. */
 PresenceTime
 presence_liveness_row_slack(void)
 {
 	return presence_shmem_ready() ? presence_liveness_max_age() / 4 : 0;
 }
 
-/* What the registry says of a channel; 0: nothing. */
+/* A cutoff as last_seen of rows without an entry; -infinity if it is 0. */
+TimestampTz
+presence_liveness_row_cutoff(PresenceTime cutoff)
+{
+	if (cutoff == 0)
+		return DT_NOBEGIN;
+	return presence_clock_to_timestamp(cutoff - presence_liveness_row_slack());
+}
+
+/* The sign of life of a channel in the registry; 0: none. */
 static PresenceTime
 registry_seen(const char *channel, int length)
 {
@@ -252,8 +277,8 @@ registry_seen(const char *channel, int length)
 }
 
 /*
- * The newest sign of life of the channel of a row; on a standby, which hears
- * none, what the row says.
+ * The newest sign of life of the channel of a row.  A standby receives no
+ * heartbeats, so there it is last_seen of the row.
  */
 PresenceTime
 presence_liveness_seen(const char *channel, int length,
@@ -266,7 +291,7 @@ presence_liveness_seen(const char *channel, int length,
 	return RecoveryInProgress() ? seen : Max(seen, presence_liveness_grace_start());
 }
 
-/* Whether the channel of a row gave a sign of life since "cutoff". */
+/* Whether the channel of a row has given a sign of life since "cutoff". */
 bool
 presence_liveness_is_live(const char *channel, int length,
 						  TimestampTz row_last_seen, PresenceTime cutoff)

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * liveness.h
- *		Who counts as alive.
+ *		Which channels are live.
  *
  *-------------------------------------------------------------------------
  */
@@ -24,13 +24,15 @@ extern PresenceTime presence_liveness_stall_limit(void);
 extern void presence_liveness_check_stall(PresenceDatabase *database);
 extern void presence_liveness_check_wall_clock(void);
 extern void presence_liveness_arm_watchdog(PresenceDatabase *database,
-									  PresenceTime within);
+										   PresenceTime within);
 extern void presence_liveness_disarm_watchdog(PresenceDatabase *database);
 
 extern PresenceTime presence_liveness_max_age(void);
 extern PresenceTime presence_liveness_cutoff(PresenceTime now,
 											 PresenceTime age);
+extern PresenceTime presence_liveness_checked_cutoff(PresenceTime age);
 extern PresenceTime presence_liveness_row_slack(void);
+extern TimestampTz presence_liveness_row_cutoff(PresenceTime cutoff);
 extern PresenceTime presence_liveness_seen(const char *channel, int length,
 										   TimestampTz row_last_seen);
 extern bool presence_liveness_is_live(const char *channel, int length,

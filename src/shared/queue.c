@@ -4,23 +4,23 @@
  *		Carries hints from committing transactions to the worker of their
  *		database.
  *
- * Memory of fixed size, presence.queue_size, cut into blocks.  A queue is a
- * list of blocks, one queue for each database slot: committing transactions
- * append to the last block, the worker reads from the first and gives blocks
- * back once what they told has been announced.
+ * The memory has a fixed size, presence.queue_size, and is divided into
+ * blocks. There is one queue for each database record.  A queue is a list of
+ * blocks: committing transactions append to the last one; the worker reads
+ * from the first one and frees blocks once their hints have been announced.
  *
- * Locking.  Each queue has an LWLock for its list and flags; the list of free
- * blocks has a spinlock, taken last.  Nobody holds the lock for longer than a
- * slice of hints or a block takes.  A transaction appends its hints by memcpy:
- * nothing there can fail.
+ * Locking.  Each queue has an LWLock for its list and flags.  The list of free
+ * blocks has a spinlock, taken last.  The LWLock is held no longer than it
+ * takes to process one slice of hints or one block.  A transaction appends its
+ * hints by memcpy, which cannot fail.
  *
- * When its database may take no more blocks (share.h) the queue is cut:
- * everything in it is thrown away and "resync" says so.  The worker announces
- * that rooms are to be read again, so nothing that was thrown away is missed.
- * The queues of other databases stay as they are.
+ * If its database may take no more blocks (share.h), the queue is discarded:
+ * all its hints are dropped and "resync" is set.  The worker then announces
+ * that rooms must be read again, so listeners miss nothing.  The queues of
+ * other databases are not affected.
  *
- * An open queue promises that a worker will read it.  The worker opens it
- * when ready and closes it when it leaves with nothing left; the launcher
+ * A queue is open while a worker is going to read it.  The worker opens it
+ * when ready, and closes it when it leaves with the queue empty; the launcher
  * closes it by force when it cannot start a worker.  While it is closed,
  * transactions announce their changes themselves.
  *
@@ -38,7 +38,7 @@
 #define BLOCK_SIZE PRESENCE_QUEUE_READ_SIZE
 #define BLOCK_DATA (BLOCK_SIZE - MAXALIGN(sizeof(QueueBlockHeader)))
 
-/* Hints appended or marked under one hold of the lock. */
+/* Maximum number of hints appended or marked while holding the lock. */
 #define SLICE 256
 
 typedef struct QueueBlockHeader
@@ -53,38 +53,38 @@ StaticAssertDecl(PRESENCE_HINT_MAX_SIZE <=
 
 typedef struct PresenceQueue
 {
-	LWLock		lock;			/* guards all below */
+	LWLock		lock;			/* protects all fields below */
 	bool		open;
-	bool		resync;			/* events were lost; not announced yet */
-	uint32		lost_count;			/* how often that happened */
-	uint32		cuts;			/* how often everything was thrown away */
+	bool		resync;			/* events were lost, not yet announced */
+	uint32		lost_count;		/* how often that happened */
+	uint32		cuts;			/* how often the queue was discarded */
 	uint32		first;			/* block + 1; 0: empty */
 	uint32		last;
-	uint32		held;			/* blocks */
-	uint32		start;			/* bytes of the first block already read */
-	uint64		bytes;			/* waiting */
+	uint32		held;			/* number of blocks */
+	uint32		start;			/* bytes of the first block already consumed */
+	uint64		bytes;			/* pending */
 	uint64		appended;		/* bytes, ever */
 } PresenceQueue;
 
 typedef struct PresenceQueues
 {
-	slock_t		mutex;			/* guards both */
+	slock_t		mutex;			/* protects the next two fields */
 	uint32		free;			/* block + 1; 0: none */
-	uint32		unused;			/* free blocks */
+	uint32		unused;			/* number of free blocks */
 	PresenceQueue queues[PRESENCE_MAX_DATABASES];
 } PresenceQueues;
 
 static PresenceQueues *queues;
 static char *blocks;
 
-/* How many blocks presence.queue_size makes. */
+/* Number of blocks in presence.queue_size. */
 static int
 count_blocks(void)
 {
 	return Max((Size) presence_queue_size * 1024 / BLOCK_SIZE, 4);
 }
 
-/* A block by its number, counted from 1. */
+/* The block with a number, counted from 1. */
 static QueueBlockHeader *
 get_block(uint32 number)
 {
@@ -106,7 +106,7 @@ presence_queue_shmem_size(void)
 					mul_size(count_blocks(), BLOCK_SIZE));
 }
 
-/* Attach to the queues, emptying them when new. */
+/* Attach to the queues, initializing them when new. */
 void
 presence_queue_shmem_init(void *area, bool found)
 {
@@ -137,7 +137,7 @@ get_queue(PresenceDatabase *database)
 	return &queues->queues[presence_database_index(database)];
 }
 
-/* Take a free block; 0: there is none for this queue.  The caller holds the lock. */
+/* Take a free block; 0 if it may have none.  The caller holds the lock. */
 static uint32
 take_block(PresenceQueue *queue)
 {
@@ -157,7 +157,7 @@ take_block(PresenceQueue *queue)
 	return number;
 }
 
-/* Give a list of so many blocks back.  The caller holds the lock. */
+/* Free a list of blocks.  The caller holds the lock. */
 static void
 give_blocks(PresenceQueue *queue, uint32 first, uint32 last, uint32 count)
 {
@@ -170,7 +170,7 @@ give_blocks(PresenceQueue *queue, uint32 first, uint32 last, uint32 count)
 	SpinLockRelease(&queues->mutex);
 }
 
-/* Throw everything away.  The caller holds the lock. */
+/* Drop all hints.  The caller holds the lock. */
 static void
 empty_queue(PresenceQueue *queue)
 {
@@ -181,9 +181,9 @@ empty_queue(PresenceQueue *queue)
 	queue->bytes = 0;
 }
 
-/* Throw everything away and owe a resync.  The caller holds the lock. */
+/* Drop all hints and set "resync".  The caller holds the lock. */
 static void
-cut_queue(PresenceQueue *queue)
+discard_queue(PresenceQueue *queue)
 {
 	empty_queue(queue);
 	queue->resync = true;
@@ -191,7 +191,7 @@ cut_queue(PresenceQueue *queue)
 	queue->cuts++;
 }
 
-/* Append a hint; false when there is no room.  The caller holds the lock. */
+/* Append a hint; false if there is no space.  The caller holds the lock. */
 static bool
 append_hint(PresenceQueue *queue, const PresenceHint *hint, TransactionId xid,
 			bool announced)
@@ -224,61 +224,62 @@ append_hint(PresenceQueue *queue, const PresenceHint *hint, TransactionId xid,
 	return true;
 }
 
-/* Append a slice of hints; false: nothing more is to be appended. */
+/* Append a slice of hints; false if no more are to be appended. */
 static bool
 push_slice(PresenceQueue *queue, PresenceHint *const *hints, int nhints,
-		   TransactionId xid, bool announced, bool *news)
+		   TransactionId xid, bool announced, bool *was_empty)
 {
 	if (announced && !queue->open)
 		return false;
-	*news |= queue->first == 0;
+	*was_empty |= queue->first == 0;
 	for (int i = 0; i < nhints; i++)
 	{
 		if (append_hint(queue, hints[i], xid, announced))
 			continue;
-		cut_queue(queue);
+		discard_queue(queue);
 		return false;
 	}
 	return true;
 }
 
 /*
- * Append the hints of a transaction that has just committed.  Cannot fail:
- * without room the queue is cut and a resync is owed.  Whether the worker has
- * to be told: it knows of a queue that was not empty.
+ * Append the hints of a transaction that has just committed.  Must not fail:
+ * if there is no space, the queue is discarded and "resync" is set.  Returns
+ * whether the worker must be woken, that is, whether the queue was empty.
  *
- * The lock is held for a slice at a time.  The worker waits for the last one,
- * for it waits for transactions that show themselves (backend.c).
+ * The lock is released between slices.  Still the worker does not miss the
+ * later ones, because it waits for transactions whose xid is advertised
+ * (backend.c).
  *
- * What the transaction has announced itself is worth telling to a worker that
- * counts who was announced, and to nobody else.
+ * Changes that the transaction has announced itself ("announced") are queued
+ * only for a worker, which keeps track of what has been announced.
  */
 bool
 presence_queue_push(PresenceDatabase *database, PresenceHint *const *hints,
 					int nhints, TransactionId xid, bool announced)
 {
 	PresenceQueue *queue = get_queue(database);
-	bool		news = false;
+	bool		was_empty = false;
 	bool		more = true;
 
 	for (int i = 0; i < nhints && more; i += SLICE)
 	{
 		LWLockAcquire(&queue->lock, LW_EXCLUSIVE);
 		more = push_slice(queue, hints + i, Min(SLICE, nhints - i), xid,
-						  announced, &news);
+						  announced, &was_empty);
 		LWLockRelease(&queue->lock);
 	}
-	return news;
+	return was_empty;
 }
 
-/* Whether a worker has promised to read the queue. */
+/* Whether a worker is going to read the queue. */
 bool
 presence_queue_is_open(PresenceDatabase *database)
 {
 	return get_queue(database)->open;
 }
 
-/* Promise to read the queue. */
+/* The calling worker is going to read the queue. */
 void
 presence_queue_open(PresenceDatabase *database)
 {
@@ -290,8 +291,8 @@ presence_queue_open(PresenceDatabase *database)
 }
 
 /*
- * Withdraw the promise.  With something left in the queue that is refused,
- * unless forced: then it is cut and a resync is owed.
+ * Close a queue.  Returns false, with the queue still open, if it is not
+ * empty, unless forced: then it is discarded and "resync" is set.
  */
 bool
 presence_queue_close(PresenceDatabase *database, bool force)
@@ -302,14 +303,14 @@ presence_queue_close(PresenceDatabase *database, bool force)
 	LWLockAcquire(&queue->lock, LW_EXCLUSIVE);
 	empty = queue->first == 0 && !queue->resync;
 	if (!empty && force)
-		cut_queue(queue);
+		discard_queue(queue);
 	if (empty || force)
 		queue->open = false;
 	LWLockRelease(&queue->lock);
 	return empty || force;
 }
 
-/* Whether nothing waits, not even a resync. */
+/* Whether nothing is pending, not even a resync. */
 bool
 presence_queue_is_empty(PresenceDatabase *database)
 {
@@ -318,7 +319,7 @@ presence_queue_is_empty(PresenceDatabase *database)
 	return queue->first == 0 && !queue->resync;
 }
 
-/* Changes were made that nobody announces: a resync is owed. */
+/* Changes were made that will not be announced: set "resync". */
 void
 presence_queue_set_resync_pending(PresenceDatabase *database)
 {
@@ -330,28 +331,28 @@ presence_queue_set_resync_pending(PresenceDatabase *database)
 	LWLockRelease(&queue->lock);
 }
 
-/* Whether events were lost and nobody has said so; after how many lost_count. */
+/* Whether a resync is to be announced, and the lost_count that it covers. */
 bool
 presence_queue_is_resync_pending(PresenceDatabase *database, uint32 *lost_count)
 {
 	PresenceQueue *queue = get_queue(database);
-	bool		owed;
+	bool		pending;
 
 	LWLockAcquire(&queue->lock, LW_SHARED);
-	owed = queue->resync;
+	pending = queue->resync;
 	*lost_count = queue->lost_count;
 	LWLockRelease(&queue->lock);
-	return owed;
+	return pending;
 }
 
-/* Bytes that wait. */
+/* Number of pending bytes. */
 uint64
 presence_queue_bytes(PresenceDatabase *database)
 {
 	return get_queue(database)->bytes;
 }
 
-/* How a queue stands. */
+/* Return the state of a queue. */
 PresenceQueueState
 presence_queue_look(PresenceDatabase *database)
 {
@@ -368,8 +369,9 @@ presence_queue_look(PresenceDatabase *database)
 }
 
 /*
- * Begin to read what waits.  A position is good until the queue is cut: the
- * one worker of the database reads on from it and gives back what it has told.
+ * Begin to read the pending hints.  The position is valid until the queue is
+ * discarded.  Only the worker of the database may read, because it frees what
+ * it has announced.
  */
 void
 presence_queue_begin(PresenceDatabase *database, PresenceQueuePosition *position)
@@ -385,9 +387,10 @@ presence_queue_begin(PresenceDatabase *database, PresenceQueuePosition *position
 }
 
 /*
- * Copy the next hints from a position on, what is left of one block of at most
- * PRESENCE_QUEUE_READ_SIZE bytes; how many bytes, 0: none.  "queued" gets where
- * they lie.  Nothing is copied once the queue was cut.
+ * Copy the hints at a position, as many as are left of one block, and advance
+ * the position.  Returns the number of bytes, at most
+ * PRESENCE_QUEUE_READ_SIZE; 0 if there are no more or if the queue was
+ * discarded.  "queued" is set to their address in the queue.
  */
 Size
 presence_queue_read(PresenceDatabase *database, PresenceQueuePosition *position,
@@ -423,12 +426,12 @@ presence_queue_read(PresenceDatabase *database, PresenceQueuePosition *position,
 	return size;
 }
 
-/* Drop so many bytes of hints.  The caller holds the lock. */
+/* Drop the first hints, so many bytes.  The caller holds the lock. */
 static void
 drop_hints(PresenceQueue *queue, PresenceQueuePosition *position, Size bytes)
 {
 	uint32		first = queue->first;
-	uint32		last = 0;		/* of the blocks that are done with */
+	uint32		last = 0;		/* of the blocks to be freed */
 	uint32		count = 0;
 
 	queue->bytes -= bytes;
@@ -446,7 +449,7 @@ drop_hints(PresenceQueue *queue, PresenceQueuePosition *position, Size bytes)
 		last = queue->first;
 		count++;
 		if (last == position->block)
-			position->block = 0;	/* all that was read is told */
+			position->block = 0;	/* all that was read is consumed */
 		queue->first = block->next;
 		queue->start = 0;
 	}
@@ -457,9 +460,9 @@ drop_hints(PresenceQueue *queue, PresenceQueuePosition *position, Size bytes)
 }
 
 /*
- * So many bytes of hints, the first ones that wait, have been announced: drop
- * them, unless the queue was cut meanwhile.  Called by the one worker of the
- * database only.
+ * The first pending hints, so many bytes, have been announced: drop them,
+ * unless the queue was discarded meanwhile.  Called only by the worker of the
+ * database.
  */
 void
 presence_queue_consume(PresenceDatabase *database,
@@ -474,8 +477,9 @@ presence_queue_consume(PresenceDatabase *database,
 }
 
 /*
- * Mark hints that wait, by where they lie, as covered, unless the queue was
- * cut meanwhile: for the worker that comes after this one.
+ * Mark pending hints, given by their addresses in the queue, as covered,
+ * unless the queue was discarded meanwhile.  This is for the next worker,
+ * which may have to read them again.
  */
 void
 presence_queue_cover(PresenceDatabase *database,
@@ -494,7 +498,7 @@ presence_queue_cover(PresenceDatabase *database,
 	}
 }
 
-/* The resync owed after so many lost_count has been announced. */
+/* A resync has been announced; it covers losses up to "lost_count". */
 void
 presence_queue_resynced(PresenceDatabase *database, uint32 lost_count)
 {
@@ -506,18 +510,18 @@ presence_queue_resynced(PresenceDatabase *database, uint32 lost_count)
 	LWLockRelease(&queue->lock);
 }
 
-/* What waits is not to be told any more: listeners read again instead. */
+/* Drop all pending hints; listeners will get a resync instead. */
 void
 presence_queue_discard_all(PresenceDatabase *database)
 {
 	PresenceQueue *queue = get_queue(database);
 
 	LWLockAcquire(&queue->lock, LW_EXCLUSIVE);
-	cut_queue(queue);
+	discard_queue(queue);
 	LWLockRelease(&queue->lock);
 }
 
-/* Close and empty the queue of a database that has no use for it any more. */
+/* Close and empty a queue whose database or its extension was dropped. */
 void
 presence_queue_reset(PresenceDatabase *database)
 {

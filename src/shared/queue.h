@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * queue.h
- *		The way of hints from committing transactions to the worker.
+ *		Queues of hints from committing transactions to the worker.
  *
  *-------------------------------------------------------------------------
  */
@@ -14,23 +14,23 @@
 #include "nodes/pg_list.h"
 #include "shared/database.h"
 
-/* Most bytes that are read at a time. */
+/* Maximum number of bytes that are read at a time. */
 #define PRESENCE_QUEUE_READ_SIZE (16 * 1024)
 
-/* How a queue stands. */
+/* State of a queue. */
 typedef struct PresenceQueueState
 {
-	bool		resync;			/* events were lost and nobody has said so */
-	uint32		lost_count;			/* tells whether more were lost since */
-	uint32		cuts;			/* tells whether the queue was cut since */
+	bool		resync;			/* events were lost, not yet announced */
+	uint32		lost_count;		/* changes when more events are lost */
+	uint32		cuts;			/* changes when the queue is discarded */
 	uint64		appended;		/* bytes, ever */
 } PresenceQueueState;
 
 /* How far the worker has read a queue. */
 typedef struct PresenceQueuePosition
 {
-	uint32		cuts;			/* of the queue when it began */
-	uint32		block;			/* 0: before all that waits */
+	uint32		cuts;			/* of the queue when reading began */
+	uint32		block;			/* 0: before the first pending hint */
 	uint32		offset;			/* bytes of the block already read */
 	uint64		read;			/* bytes, of those ever appended */
 } PresenceQueuePosition;
@@ -59,7 +59,7 @@ extern void presence_queue_cover(PresenceDatabase *database,
 extern void presence_queue_resynced(PresenceDatabase *database, uint32 lost_count);
 extern void presence_queue_set_resync_pending(PresenceDatabase *database);
 extern bool presence_queue_is_resync_pending(PresenceDatabase *database,
-									   uint32 *lost_count);
+											 uint32 *lost_count);
 extern void presence_queue_discard_all(PresenceDatabase *database);
 extern void presence_queue_reset(PresenceDatabase *database);
 extern uint64 presence_queue_bytes(PresenceDatabase *database);

@@ -1,38 +1,44 @@
 /*-------------------------------------------------------------------------
  *
  * registry.c
- *		Remembers the newest sign of life of each channel.
+ *		Keeps the newest sign of life of each channel.
  *
- * The life of an entry:
+ * States of an entry:
  *
- *	begin -> (pinned, unsure) -> end(commit) -> alive -> end(rows gone) -> free
- *	                          -> end(abort)  -> free, if it is known to have no rows
- *	alive -> mark -> release(free) -> free
- *	                 -> release       -> as before
+ *	begin -> pinned, unverified -> end(commit)    -> alive
+ *	                            -> end(abort)     -> free, if it has no rows
+ *	alive -> end(rows gone)                       -> free
+ *	alive -> mark_expiring      -> unmark(free)   -> free
+ *	                            -> unmark         -> as before
+ *	alive -> invalidate         -> unverified
  *
- * "pins" counts transactions under way that add the channel; an entry with
- * pins is never freed.  "rows" counts the committed rows of the channel where
- * that is known: every commit adds its difference, so the count does not
- * depend on the order in which commits come here, and may be negative between
- * two.  Where it is not known (the entry was made after its rows), a removal
- * leaves the entry unsure, and the next heartbeat or the worker looks at the
- * table.  Who only removes holds no pin, and between its commit and its count
- * the entry may be freed and made anew, without the rows that went: so it notes
- * the entry before it commits, and does not count on another one.
+ * "pins" counts the running transactions that add the channel; an entry with
+ * pins is never freed.  "rows" counts the committed rows of the channel, where
+ * that is known.  Every commit adds its difference, so the count does not
+ * depend on the order in which commits arrive here, and it may be negative
+ * temporarily.  If the count is not known, because the entry was made after
+ * the rows, a removal leaves the entry unverified; the next heartbeat or the
+ * worker then looks at the table.  A transaction that only removes rows holds
+ * no pin, so the entry may be freed and another one made, without the removed
+ * rows, between its commit and its count.  Therefore it notes the entry before
+ * it commits, and invalidates any other entry that it finds afterwards.
  *
- * A channel that may not have an entry is answered FULL, and rows take over.
+ * A channel that cannot have an entry is answered NO_SPACE; its heartbeats
+ * then go to its rows.
  *
- * A mark holds for one life: who marked a channel that was revived, and
- * marked again by somebody else, finds another last sign of life there.
+ * A process may clear only its own expire mark.  The channel may have been
+ * revived and marked again by another process since; the last sign of life,
+ * which the mark remembers, is different then.
  *
  * Locking.  Each function takes the lock of one partition (registry_mem.c):
  *
- *	- a heartbeat takes it shared and stores the time atomically;
- *	- whoever adds, removes or re-marks an entry takes it exclusively.
+ *	- shared for a heartbeat, which stores the time atomically;
+ *	- exclusive to add or remove an entry, or to change its flags or counts.
  *
- * So a worker that holds the lock exclusively and finds an entry silent knows
- * that no heartbeat is under way.  No process holds two partitions at a time,
- * and nothing under a lock allocates, waits or fails.
+ * So a process that holds the lock exclusively and finds that an entry has
+ * expired knows that no heartbeat for it is in progress.  No process holds two
+ * partition locks at a time, and nothing under a lock allocates memory, waits
+ * or raises an error.
  *
  *-------------------------------------------------------------------------
  */
@@ -43,14 +49,14 @@
 #include "shared/registry.h"
 #include "shared/registry_mem.h"
 
-/* Whether every channel of a database that has rows has an entry. */
+/* Whether every channel with rows in a database has an entry. */
 bool
 presence_registry_is_complete(PresenceDatabase *database)
 {
 	return database && pg_atomic_read_u32(&database->loaded) == PRESENCE_LOAD_COMPLETE;
 }
 
-/* An entry as others may remember it. */
+/* Make a reference to an entry. */
 static PresenceEntryRef
 ref_of(const RegistryEntry *entry)
 {
@@ -59,7 +65,7 @@ ref_of(const RegistryEntry *entry)
 	return ref;
 }
 
-/* Whether an entry is the one that is remembered. */
+/* Whether a reference still refers to this entry. */
 static bool
 is_meant(const RegistryEntry *entry, PresenceEntryRef ref)
 {
@@ -67,7 +73,7 @@ is_meant(const RegistryEntry *entry, PresenceEntryRef ref)
 		entry->generation == ref.generation;
 }
 
-/* No longer trust an entry's rows. */
+/* Forget what is known about the rows of an entry's channel. */
 static void
 invalidate_entry(RegistryEntry *entry)
 {
@@ -77,7 +83,7 @@ invalidate_entry(RegistryEntry *entry)
 		entry->flags |= ENTRY_INVALID;
 }
 
-/* What an entry tells of its channel. */
+/* The status of a channel, given its entry or NULL. */
 static PresenceEntryStatus
 entry_status(RegistryEntry *entry, PresenceTime cutoff)
 {
@@ -91,8 +97,8 @@ entry_status(RegistryEntry *entry, PresenceTime cutoff)
 }
 
 /*
- * A heartbeat: stores the time unless the channel is absent or dead, and tells
- * what it is.  Signs of life before "cutoff" count as none.
+ * Record a heartbeat, unless the channel is absent or expired.  Returns its
+ * status.  Signs of life before "cutoff" do not count.
  */
 PresenceEntryStatus
 presence_registry_touch(const PresenceName *name, PresenceTime now,
@@ -111,7 +117,7 @@ presence_registry_touch(const PresenceName *name, PresenceTime now,
 	return status;
 }
 
-/* What is known of a channel. */
+/* Look a channel up. */
 PresenceEntryView
 presence_registry_look(const PresenceName *name, PresenceTime cutoff)
 {
@@ -132,11 +138,14 @@ presence_registry_look(const PresenceName *name, PresenceTime cutoff)
 }
 
 /*
- * A transaction adds a channel whose old rows, if it was dead, are dealt with:
- * "pin", wanted at the first add, keeps its entry, made where there is none,
- * until presence_registry_end().  Tells what the channel was: ABSENT, and its
- * entry is new, DEAD, and it is revived, or FULL, and there is no entry.  One
- * that lives gets no sign of life: the add may still be refused.
+ * Note that a transaction adds a channel.  The entry is made if there is none;
+ * an expired one is revived, after the caller has removed its old rows.
+ * "pin", set at the transaction's first add, keeps the entry until
+ * presence_registry_end().
+ *
+ * Returns the status before: ABSENT if the entry is new, EXPIRED if it was
+ * revived, NO_SPACE if there is none.  A live entry gets no new sign of life,
+ * because the add may still be refused.
  */
 PresenceEntryStatus
 presence_registry_begin(const PresenceName *name, PresenceTime now,
@@ -176,8 +185,9 @@ presence_registry_begin(const PresenceName *name, PresenceTime now,
 }
 
 /*
- * The rows of an entry's channel have changed by so many.  Where they are not
- * counted a removal may be of rows whose own commit has yet to come here.
+ * Count the committed rows that an entry's channel gained or lost.  If they
+ * are not counted, a removal may concern rows whose commit has not arrived
+ * here yet.
  */
 static void
 count_rows(RegistryEntry *entry, int change)
@@ -196,11 +206,11 @@ count_rows(RegistryEntry *entry, int change)
 
 /* Apply the outcome of a transaction to an entry. */
 static void
-settle_cell(RegistryEntry *entry, const PresenceEntryDelta *delta, bool committed)
+settle_entry(RegistryEntry *entry, const PresenceEntryDelta *delta, bool committed)
 {
 	bool		joined = committed && delta->joined;
 
-	/* Nothing came of the revival, and nobody else gave life to the entry. */
+	/* The revival was rolled back, and no other transaction holds a pin. */
 	if ((entry->flags & ENTRY_REVIVED) && !joined && entry->pins == 0)
 		pg_atomic_write_u64(&entry->seen, 1);
 	if (committed && delta->changed)
@@ -211,7 +221,7 @@ settle_cell(RegistryEntry *entry, const PresenceEntryDelta *delta, bool committe
 		entry->flags &= ~ENTRY_INVALID;
 }
 
-/* Which entry a channel has; index 0: none. */
+/* Return a reference to a channel's entry; its index is 0 if there is none. */
 PresenceEntryRef
 presence_registry_find(const PresenceName *name)
 {
@@ -228,10 +238,9 @@ presence_registry_find(const PresenceName *name)
 }
 
 /*
- * A transaction that pinned or changed a channel has ended: takes its pin away,
- * counts by how many the channel's committed rows changed, if they changed at
- * all, and frees the entry when none is left.  Called while committing, so it
- * cannot fail.
+ * A transaction that pinned or changed a channel has ended: release its pin,
+ * count the rows it added and removed, and free the entry if the channel has
+ * no rows left.  Called while committing, so it must not fail.
  */
 void
 presence_registry_end(const PresenceName *name, const PresenceEntryDelta *delta,
@@ -249,7 +258,7 @@ presence_registry_end(const PresenceName *name, const PresenceEntryDelta *delta,
 		else if (committed && !is_meant(entry, delta->ref))
 			invalidate_entry(entry);
 		entry->changes++;
-		settle_cell(entry, delta, committed);
+		settle_entry(entry, delta, committed);
 		if (entry->pins == 0 && !(entry->flags & ENTRY_VERIFIED) && entry->rows == 0)
 			presence_registry_mem_delete(entry);
 	}
@@ -257,9 +266,10 @@ presence_registry_end(const PresenceName *name, const PresenceEntryDelta *delta,
 }
 
 /*
- * Make sure that a channel, whose rows the caller has seen or will look for,
- * has an entry; a new one is unsure.  Tells what is known of the channel
- * afterwards, FULL when there is no room, and how often it changed so far.
+ * Make sure that a channel has an entry; a new one is unverified.  The caller
+ * has seen the channel's rows or is about to look for them.  Returns its
+ * status, NO_SPACE if there is no entry, and sets "changes" for
+ * presence_registry_confirm() and presence_registry_forget().
  */
 PresenceEntryStatus
 presence_registry_load(const PresenceName *name, PresenceTime seen,
@@ -282,9 +292,9 @@ presence_registry_load(const PresenceName *name, PresenceTime seen,
 }
 
 /*
- * The table shows rows of a channel: its entry is sure from now on and has a
- * new sign of life, unless a transaction changed the channel since "changes"
- * was read: then what the table showed may be gone.  Whether it is sure.
+ * The caller has seen committed rows of a channel: mark its entry verified and
+ * store a sign of life.  Not done, and false, if a transaction changed the
+ * channel since "changes" was read, because the rows may be gone then.
  */
 bool
 presence_registry_confirm(const PresenceName *name, PresenceTime seen,
@@ -307,8 +317,8 @@ presence_registry_confirm(const PresenceName *name, PresenceTime seen,
 }
 
 /*
- * The table shows no rows of a channel: drop its entry, unless somebody adds
- * the channel or a transaction changed it since "changes" was read.
+ * The caller has seen that a channel has no rows: remove its entry, unless a
+ * transaction is adding the channel, or changed it since "changes" was read.
  */
 void
 presence_registry_forget(const PresenceName *name, uint32 changes)
@@ -325,8 +335,8 @@ presence_registry_forget(const PresenceName *name, uint32 changes)
 }
 
 /*
- * Lock the partition of a entry that may be changing owners; NULL (and no
- * lock) when its owner is not the one meant.
+ * Lock the partition of the entry that a reference refers to.  Returns NULL,
+ * with no lock held, if that entry is gone.
  */
 static RegistryEntry *
 lock_entry(PresenceEntryRef ref, LWLockMode mode)
@@ -341,7 +351,7 @@ lock_entry(PresenceEntryRef ref, LWLockMode mode)
 	return NULL;
 }
 
-/* Visit the entries of this database, without locks: what is seen may age. */
+/* Visit the entries of this database without locks: they may change. */
 void
 presence_registry_scan(PresenceScanFunc visit, void *arg)
 {
@@ -354,8 +364,8 @@ presence_registry_scan(PresenceScanFunc visit, void *arg)
 }
 
 /*
- * The name of an entry of this database, palloc'd, and its sign of status; NULL
- * when gone.
+ * Return the name of an entry of this database, palloc'd, and its newest sign
+ * of life; NULL if the entry is gone.
  */
 char *
 presence_registry_read(PresenceEntryRef ref, PresenceTime *seen)
@@ -366,7 +376,7 @@ presence_registry_read(PresenceEntryRef ref, PresenceTime *seen)
 
 	if (entry == NULL)
 		return NULL;
-	/* Who came to the reference without a lock may hold a stranger's. */
+	/* A reference made without a lock may be to another database's entry. */
 	if (entry->database == MyDatabaseId)
 	{
 		length = entry->length;
@@ -377,9 +387,9 @@ presence_registry_read(PresenceEntryRef ref, PresenceTime *seen)
 	return length > 0 ? pnstrdup(name, length) : NULL;
 }
 
-/* Do something to every entry of a database, exclusively locked. */
+/* Call a function for every entry of a database, locked exclusively. */
 static void
-walk_cells(Oid database, void (*change) (RegistryEntry *entry))
+walk_entries(Oid database, void (*change) (RegistryEntry *entry))
 {
 	uint32		index = 0;
 	RegistryEntry *entry;
@@ -388,51 +398,50 @@ walk_cells(Oid database, void (*change) (RegistryEntry *entry))
 	{
 		LWLock	   *lock;
 
-		entry = lock_entry(ref_of(entry),
-						 LW_EXCLUSIVE);
+		entry = lock_entry(ref_of(entry), LW_EXCLUSIVE);
 		if (entry == NULL)
 			continue;
 		lock = presence_registry_mem_partition(entry->hash);
-		/* Since the look without the lock it may have got another owner. */
+		/* The cell may have been reused before the lock was taken. */
 		if (entry->database == database)
 			change(entry);
 		LWLockRelease(lock);
 	}
 }
 
-/* Drop an entry that nobody is using. */
+/* Remove an entry, or invalidate it if it is pinned. */
 static void
-clear_cell(RegistryEntry *entry)
+clear_entry(RegistryEntry *entry)
 {
 	invalidate_entry(entry);
 	if (entry->pins == 0)
 		presence_registry_mem_delete(entry);
 }
 
-/* All rows of a database may have changed: look before trusting again. */
+/* Any row of a database may have changed: have all entries verified again. */
 void
 presence_registry_invalidate(Oid database)
 {
-	walk_cells(database, invalidate_entry);
+	walk_entries(database, invalidate_entry);
 }
 
-/* A database, or its extension, is gone: drop its entries. */
+/* A database, or its extension, was dropped: remove its entries. */
 void
 presence_registry_clear(Oid database)
 {
-	walk_cells(database, clear_cell);
+	walk_entries(database, clear_entry);
 }
 
 /*
- * Mark a channel dying if it was silent since before "cutoff" and nobody else
- * is adding it, whose pins would be more than the caller's own: from now on it
- * answers no heartbeat, until released.  "counted" tells whether its rows are
- * counted, so that their removal frees the entry.
+ * Mark a channel as expiring, if its last sign of life is before "cutoff" and
+ * no other transaction is adding it, that is, if all pins are the caller's.
+ * Until unmarked, its heartbeats are answered EXPIRED.  "counted" says whether
+ * its rows are counted, so that their removal frees the entry.
  */
 bool
 presence_registry_mark_expiring(const PresenceName *name, uint32 own_pins,
-						  PresenceTime cutoff, PresenceExpireMark *mark,
-						  bool *counted)
+								PresenceTime cutoff, PresenceExpireMark *mark,
+								bool *counted)
 {
 	LWLock	   *lock = presence_registry_mem_partition(name->hash);
 	RegistryEntry *entry;
@@ -454,7 +463,7 @@ presence_registry_mark_expiring(const PresenceName *name, uint32 own_pins,
 	return marked;
 }
 
-/* Whether an entry is dying by that mark, and not by another one. */
+/* Whether an entry has this expire mark, and not that of another process. */
 static bool
 has_mark(RegistryEntry *entry, const PresenceExpireMark *mark)
 {
@@ -462,7 +471,7 @@ has_mark(RegistryEntry *entry, const PresenceExpireMark *mark)
 		(PresenceTime) pg_atomic_read_u64(&entry->seen) == mark->seen;
 }
 
-/* Whether a marked channel still is: nobody has added it since. */
+/* Whether a mark still stands: no transaction has added the channel since. */
 bool
 presence_registry_is_marked(const PresenceExpireMark *mark)
 {
@@ -477,8 +486,8 @@ presence_registry_is_marked(const PresenceExpireMark *mark)
 }
 
 /*
- * The removal of a marked channel has ended: frees its entry when its rows
- * are gone ("free"), else makes it what it was before.  Cannot fail.
+ * The removal of a marked channel has ended: free its entry if its rows are
+ * gone ("free"), else clear the mark.  Must not fail.
  */
 void
 presence_registry_unmark(const PresenceExpireMark *mark, bool free)
@@ -498,7 +507,7 @@ presence_registry_unmark(const PresenceExpireMark *mark, bool free)
 	LWLockRelease(lock);
 }
 
-/* How many channels of a database have entries. */
+/* Number of channels of a database that have an entry. */
 uint64
 presence_registry_count(Oid database)
 {

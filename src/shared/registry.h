@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * registry.h
- *		Heartbeats of channels, in shared memory.
+ *		Last heartbeat per channel, in shared memory.
  *
  *-------------------------------------------------------------------------
  */
@@ -14,25 +14,25 @@
 #include "base/name.h"
 #include "shared/database.h"
 
-/* What the registry knows of a channel. */
+/* Status of a channel in the registry. */
 typedef enum PresenceEntryStatus
 {
-	PRESENCE_ENTRY_ABSENT,		/* nothing */
-	PRESENCE_ENTRY_NO_SPACE,			/* nothing, and it has no room */
-	PRESENCE_ENTRY_UNVERIFIED,		/* beats, but its rows are not known committed */
-	PRESENCE_ENTRY_ALIVE,		/* beats, and has committed rows */
-	PRESENCE_ENTRY_EXPIRED			/* silent for too long, or being removed */
+	PRESENCE_ENTRY_ABSENT,		/* it has no entry */
+	PRESENCE_ENTRY_NO_SPACE,	/* it has no entry and cannot have one */
+	PRESENCE_ENTRY_UNVERIFIED,	/* live, but maybe without committed rows */
+	PRESENCE_ENTRY_ALIVE,		/* live, with committed rows */
+	PRESENCE_ENTRY_EXPIRED		/* no recent sign of life, or being removed */
 } PresenceEntryStatus;
 
-/* What the registry knows of a channel at one moment. */
+/* An entry as it was at one moment. */
 typedef struct PresenceEntryView
 {
 	PresenceEntryStatus status;
-	PresenceTime seen;			/* newest sign of status; 0: none */
-	bool		revived;		/* from death, by a running transaction */
+	PresenceTime seen;			/* newest sign of life; 0: none */
+	bool		revived;		/* by a running transaction */
 } PresenceEntryView;
 
-/* An entry, and which of its successive owners is meant. */
+/* Reference to an entry: its first cell, and which use of that cell. */
 typedef struct PresenceEntryRef
 {
 	uint32		index;
@@ -43,13 +43,13 @@ typedef struct PresenceEntryRef
 typedef struct PresenceEntryDelta
 {
 	bool		pinned;			/* it holds a pin */
-	PresenceEntryRef ref;		/* without: the entry before the commit */
+	PresenceEntryRef ref;		/* if not pinned: the entry before commit */
 	bool		joined;			/* rows were added */
-	bool		changed;		/* or removed */
-	int			change;			/* rows added less rows removed */
+	bool		changed;		/* rows were added or removed */
+	int			change;			/* rows added minus rows removed */
 } PresenceEntryDelta;
 
-/* A sentence of death: on which entry, and its last sign of life. */
+/* An expire mark: the marked entry, and its last sign of life. */
 typedef struct PresenceExpireMark
 {
 	PresenceEntryRef ref;
@@ -61,19 +61,19 @@ typedef void (*PresenceScanFunc) (void *arg, PresenceEntryRef ref,
 
 extern bool presence_registry_is_complete(PresenceDatabase *database);
 extern PresenceEntryStatus presence_registry_touch(const PresenceName *name,
-											PresenceTime now,
-											PresenceTime cutoff);
+												   PresenceTime now,
+												   PresenceTime cutoff);
 extern PresenceEntryView presence_registry_look(const PresenceName *name,
 												PresenceTime cutoff);
 extern PresenceEntryStatus presence_registry_begin(const PresenceName *name,
-											PresenceTime now,
-											PresenceTime cutoff, bool pin);
+												   PresenceTime now,
+												   PresenceTime cutoff, bool pin);
 extern PresenceEntryRef presence_registry_find(const PresenceName *name);
 extern void presence_registry_end(const PresenceName *name,
 								  const PresenceEntryDelta *delta, bool committed);
 extern PresenceEntryStatus presence_registry_load(const PresenceName *name,
-										   PresenceTime seen,
-										   PresenceTime cutoff, uint32 *changes);
+												  PresenceTime seen,
+												  PresenceTime cutoff, uint32 *changes);
 extern bool presence_registry_confirm(const PresenceName *name,
 									  PresenceTime seen, uint32 changes);
 extern void presence_registry_forget(const PresenceName *name, uint32 changes);
@@ -81,8 +81,8 @@ extern void presence_registry_invalidate(Oid database);
 extern void presence_registry_clear(Oid database);
 
 extern bool presence_registry_mark_expiring(const PresenceName *name,
-									  uint32 own_pins, PresenceTime cutoff,
-									  PresenceExpireMark *mark, bool *counted);
+											uint32 own_pins, PresenceTime cutoff,
+											PresenceExpireMark *mark, bool *counted);
 extern bool presence_registry_is_marked(const PresenceExpireMark *mark);
 extern void presence_registry_unmark(const PresenceExpireMark *mark, bool free);
 

@@ -1,25 +1,27 @@
 /*-------------------------------------------------------------------------
  *
  * registry_mem.c
- *		Keeps the entries of the registry in shared memory.
+ *		Stores the entries of the registry in shared memory.
  *
- * A hash table of fixed size: an array of bucket heads, and an array of entries
- * chained from them.  A entry holds one channel; a name longer than the entry
- * spills into further entries.  Names are compared whole and belong to a
- * database, so two channels never share an entry.
+ * This is a hash table of fixed size: an array of bucket heads and an array of
+ * cells.  An entry stands for one channel.  It begins in one cell, which is
+ * chained from its bucket; if its name does not fit there, the rest of the
+ * name is in further cells, linked by "spill".  Names are compared in full,
+ * together with the database, so two channels never share an entry.
  *
- * Databases share the entries: the last ones are kept for those that hold few
- * (share.h).
+ * All databases share the cells; the last ones are reserved for databases that
+ * hold few (share.h).
  *
- * Only names of 1 to PRESENCE_MAX_NAME_BYTES bytes are kept.  Rows may have
- * others, for instance where triggers were disabled; they never get an entry.
+ * Only names of 1 to PRESENCE_MAX_NAME_BYTES bytes can have an entry.  Rows
+ * may have other names, for instance if they were written with triggers
+ * disabled; such channels never get an entry.
  *
- * Locking.  Bucket b, its chain and all that hangs on it belong to partition
- * b mod PRESENCE_REGISTRY_LOCKS, guarded by one LWLock each, which the caller
- * holds.  The free list, and the counts of entries, have a spinlock of their own,
- * taken last.  A walk over all entries looks at entries without a lock, and once
- * more with it before anything is done.  "warned" is only ever set, and may be
- * read too late.
+ * Locking.  Bucket b, its chain and the entries in it belong to partition b
+ * mod PRESENCE_REGISTRY_LOCKS.  Each partition has an LWLock, which the caller
+ * holds.  The free list and the counts of cells are protected by a spinlock,
+ * taken last.  A scan reads cells without a lock and rechecks under the lock
+ * before it changes anything.  "warned" is only ever set; reading it late does
+ * no harm.
  *
  *-------------------------------------------------------------------------
  */
@@ -35,30 +37,30 @@
 #include "storage/spin.h"
 
 /*
- * Counts of entries held by databases, told apart by their oids modulo this.  So
- * a count needs no beginning and no end, whatever becomes of the database; two
- * whose oids are that far apart share one.
+ * The number of counters of cells held per database, indexed by the database's
+ * oid modulo this.  That way a counter need not be created or dropped together
+ * with its database.  Databases whose oids collide share a counter.
  */
 #define OWNERS 4096
 
 typedef struct PresenceRegistry
 {
 	uint32		nbuckets;		/* power of two; fixed */
-	uint32		nentries;			/* fixed */
-	slock_t		mutex;			/* guards the next four */
+	uint32		ncells;			/* fixed */
+	slock_t		mutex;			/* protects the next four fields */
 	uint32		free;			/* first free entry; 0: none */
-	uint32		taken;			/* entries 1 to taken have been used */
-	uint32		used;			/* entries of entries, spills included */
-	uint32		held[OWNERS];	/* the same, of each database */
-	bool		warned;			/* told the log that it is full */
+	uint32		taken;			/* cells 1 to taken have been used */
+	uint32		used;			/* cells in use */
+	uint32		held[OWNERS];	/* the same, per database */
+	bool		warned;			/* logged that the registry is full */
 	uint32		heads[FLEXIBLE_ARRAY_MEMBER];
 } PresenceRegistry;
 
 static PresenceRegistry *registry;
-static RegistryEntry *entries;		/* entries[0] is never used */
+static RegistryEntry *cells;		/* cells[0] is never used */
 static LWLockPadded *partition_locks;
 
-/* How many buckets serve presence.max_channels. */
+/* Number of buckets for presence.max_channels. */
 static uint32
 count_buckets(void)
 {
@@ -66,14 +68,14 @@ count_buckets(void)
 			   PRESENCE_REGISTRY_LOCKS);
 }
 
-/* How many entries there are: presence.max_channels, and those that are kept. */
+/* Number of cells: presence.max_channels plus the reserve. */
 static uint32
-count_entries(void)
+count_cells(void)
 {
 	return presence_share_total(presence_max_channels);
 }
 
-/* Bytes before the entries. */
+/* Bytes before the cells. */
 static Size
 header_size(void)
 {
@@ -86,7 +88,7 @@ Size
 presence_registry_mem_shmem_size(void)
 {
 	return add_size(header_size(),
-					mul_size((Size) count_entries() + 1, sizeof(RegistryEntry)));
+					mul_size((Size) count_cells() + 1, sizeof(RegistryEntry)));
 }
 
 /* Attach to the registry, emptying it when new. */
@@ -94,12 +96,12 @@ void
 presence_registry_mem_shmem_init(void *area, bool found)
 {
 	registry = area;
-	entries = (RegistryEntry *) ((char *) area + header_size());
+	cells = (RegistryEntry *) ((char *) area + header_size());
 	partition_locks = GetNamedLWLockTranche("presence_registry");
 	if (found)
 		return;
 	registry->nbuckets = count_buckets();
-	registry->nentries = count_entries();
+	registry->ncells = count_cells();
 	SpinLockInit(&registry->mutex);
 	registry->free = 0;
 	registry->taken = 0;
@@ -107,7 +109,7 @@ presence_registry_mem_shmem_init(void *area, bool found)
 	memset(registry->held, 0, sizeof(registry->held));
 	registry->warned = false;
 	memset(registry->heads, 0, registry->nbuckets * sizeof(uint32));
-	memset(entries, 0, ((Size) registry->nentries + 1) * sizeof(RegistryEntry));
+	memset(cells, 0, ((Size) registry->ncells + 1) * sizeof(RegistryEntry));
 }
 
 /* The lock of the partition that a hash falls into. */
@@ -124,7 +126,7 @@ bucket_head(uint32 hash)
 	return &registry->heads[hash & (registry->nbuckets - 1)];
 }
 
-/* Whether a entry's entry has a name; the lengths are known to agree. */
+/* Whether an entry has this name; the caller has compared the lengths. */
 static bool
 same_name(const RegistryEntry *entry, const PresenceName *name)
 {
@@ -141,11 +143,11 @@ same_name(const RegistryEntry *entry, const PresenceName *name)
 		if (rest == 0)
 			return true;
 		data += part;
-		entry = &entries[entry->spill];
+		entry = &cells[entry->spill];
 	}
 }
 
-/* Whether a name may have an entry: entries and buffers are made for those. */
+/* Whether a name may have an entry: buffers are sized for such names. */
 static bool
 is_keepable(const PresenceName *name)
 {
@@ -156,9 +158,9 @@ is_keepable(const PresenceName *name)
 RegistryEntry *
 presence_registry_mem_find(const PresenceName *name)
 {
-	for (uint32 i = *bucket_head(name->hash); i != 0; i = entries[i].next)
+	for (uint32 i = *bucket_head(name->hash); i != 0; i = cells[i].next)
 	{
-		RegistryEntry *entry = &entries[i];
+		RegistryEntry *entry = &cells[i];
 
 		if (entry->hash == name->hash && entry->length == name->length &&
 			entry->database == MyDatabaseId && same_name(entry, name))
@@ -167,23 +169,23 @@ presence_registry_mem_find(const PresenceName *name)
 	return NULL;
 }
 
-/* How many entries a database holds. */
+/* The counter of cells held by a database. */
 static uint32 *
 held_by(Oid database)
 {
 	return &registry->held[database % OWNERS];
 }
 
-/* Put a chain of entries of a database, linked by "spill", on the free list. */
+/* Put the cells of an entry, linked by "spill", on the free list. */
 static void
 free_cells(uint32 first, Oid database)
 {
 	SpinLockAcquire(&registry->mutex);
 	while (first != 0)
 	{
-		uint32		spill = entries[first].spill;
+		uint32		spill = cells[first].spill;
 
-		entries[first].next = registry->free;
+		cells[first].next = registry->free;
 		registry->free = first;
 		registry->used--;
 		(*held_by(database))--;
@@ -192,14 +194,14 @@ free_cells(uint32 first, Oid database)
 	SpinLockRelease(&registry->mutex);
 }
 
-/* Take one of the unused entries.  The caller holds the spinlock. */
+/* Take an unused cell.  The caller holds the spinlock. */
 static uint32
 take_cell(void)
 {
 	uint32		index = registry->free;
 
 	if (index != 0)
-		registry->free = entries[index].next;
+		registry->free = cells[index].next;
 	else
 		index = ++registry->taken;
 	registry->used++;
@@ -208,8 +210,8 @@ take_cell(void)
 }
 
 /*
- * Take entries for a name of this process's database, linked by "spill"; 0 when
- * it may not have so many.
+ * Take cells for a name, linked by "spill".  Returns the first one, or 0 if
+ * this process's database may not have that many.
  */
 static uint32
 allocate_cells(int length)
@@ -218,20 +220,20 @@ allocate_cells(int length)
 	uint32		first = 0;
 
 	SpinLockAcquire(&registry->mutex);
-	if (presence_share_allows(registry->nentries, registry->nentries - registry->used,
+	if (presence_share_allows(registry->ncells, registry->ncells - registry->used,
 							  *held_by(MyDatabaseId), wanted))
 		for (uint32 i = 0; i < wanted; i++)
 		{
 			uint32		index = take_cell();
 
-			entries[index].spill = first;
+			cells[index].spill = first;
 			first = index;
 		}
 	SpinLockRelease(&registry->mutex);
 	return first;
 }
 
-/* Write a name into the entries of an entry. */
+/* Write a name into the cells of a new entry. */
 static void
 write_name(RegistryEntry *entry, const PresenceName *name)
 {
@@ -247,11 +249,11 @@ write_name(RegistryEntry *entry, const PresenceName *name)
 		if (rest == 0)
 			return;
 		data += part;
-		entry = &entries[entry->spill];
+		entry = &cells[entry->spill];
 	}
 }
 
-/* Tell the log once that a name has no entry because there is none for it. */
+/* Log, once, that a name got no entry because there is no space. */
 void
 presence_registry_mem_warn_full(const PresenceName *name)
 {
@@ -262,20 +264,20 @@ presence_registry_mem_warn_full(const PresenceName *name)
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 			 errmsg("presence keeps no heartbeats of further channels in memory"),
 			 errdetail("Database %u holds %u of all %u entries and may take no more; further channels keep their heartbeats in their rows, which is slower.",
-					   MyDatabaseId, *held_by(MyDatabaseId), registry->nentries),
+					   MyDatabaseId, *held_by(MyDatabaseId), registry->ncells),
 			 errhint("Raise presence.max_channels and restart the server.")));
 }
 
 /*
- * Add an entry; NULL when full, or when the name cannot have one.  The caller
- * holds its lock exclusively.
+ * Insert an entry.  Returns NULL if there is no space, or if the name cannot
+ * have one.  The caller holds the partition's lock exclusively.
  */
 RegistryEntry *
 presence_registry_mem_insert(const PresenceName *name, PresenceTime seen, int rows)
 {
 	uint32	   *head = bucket_head(name->hash);
 	uint32		index = is_keepable(name) ? allocate_cells(name->length) : 0;
-	RegistryEntry *entry = &entries[index];
+	RegistryEntry *entry = &cells[index];
 
 	if (index == 0)
 		return NULL;
@@ -294,40 +296,41 @@ presence_registry_mem_insert(const PresenceName *name, PresenceTime seen, int ro
 	return entry;
 }
 
-/* Remove an entry.  The caller holds its lock exclusively. */
+/* Remove an entry.  The caller holds the partition's lock exclusively. */
 void
 presence_registry_mem_delete(RegistryEntry *entry)
 {
-	uint32		index = entry - entries;
+	uint32		index = entry - cells;
 	uint32	   *link = bucket_head(entry->hash);
 	Oid			database = entry->database;
 
 	Assert(entry->pins == 0);
 	while (*link != index)
-		link = &entries[*link].next;
+		link = &cells[*link].next;
 	*link = entry->next;
 	entry->flags = 0;
 	entry->database = InvalidOid;
 	free_cells(index, database);
 }
 
-/* The entry of a number. */
+/* The entry that begins in a cell. */
 RegistryEntry *
 presence_registry_mem_entry(uint32 index)
 {
-	return &entries[index];
+	return &cells[index];
 }
 
-/* The number of a entry. */
+/* The number of an entry's first cell. */
 uint32
 presence_registry_mem_index(const RegistryEntry *entry)
 {
-	return entry - entries;
+	return entry - cells;
 }
 
 /*
- * The first entry of a database after entry "index", which becomes its number;
- * NULL: there are no more.  Takes no lock, so it may have another owner by now.
+ * Return the next entry of a database after cell "index", and set "index" to
+ * its first cell; NULL if there are no more.  Takes no lock, so the cell may
+ * have been freed or reused by the time the caller looks at it.
  */
 RegistryEntry *
 presence_registry_mem_next(Oid database, uint32 *index)
@@ -336,7 +339,7 @@ presence_registry_mem_next(Oid database, uint32 *index)
 
 	while (*index < taken)
 	{
-		RegistryEntry *entry = &entries[++*index];
+		RegistryEntry *entry = &cells[++*index];
 
 		if (entry->database == database && (entry->flags & ENTRY_USED))
 			return entry;
@@ -344,7 +347,7 @@ presence_registry_mem_next(Oid database, uint32 *index)
 	return NULL;
 }
 
-/* Copy the name of an entry out of its entries. */
+/* Copy the name of an entry; "target" has space for all of it. */
 void
 presence_registry_mem_read_name(const RegistryEntry *entry, char *target)
 {
@@ -359,6 +362,6 @@ presence_registry_mem_read_name(const RegistryEntry *entry, char *target)
 		if (rest == 0)
 			return;
 		target += part;
-		entry = &entries[entry->spill];
+		entry = &cells[entry->spill];
 	}
 }

@@ -1,10 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * registry_mem.h
- *		The entries of the registry, and the entries that they are kept in.
+ *		Entries of the registry and the cells that store them.
  *
- * For registry.c alone.  Whoever deals with an entry holds the lock of its
- * partition, exclusively to change anything but "seen".
+ * Private to registry.c.  Callers hold the lock of the entry's partition,
+ * exclusively to change anything but "seen".
  *
  *-------------------------------------------------------------------------
  */
@@ -22,27 +22,32 @@
 
 #define ENTRY_NAME_SIZE 68
 
-/* Flags of a entry. */
-#define ENTRY_USED		0x01	/* heads an entry; else free or a spill */
-#define ENTRY_VERIFIED	0x02	/* its rows are known to be committed */
-#define ENTRY_EXPIRING		0x04	/* somebody is removing its rows */
-#define ENTRY_REVIVED	0x08	/* came back to life in a running transaction */
-#define ENTRY_INVALID	0x10	/* what the pins' transactions added may be
-								 * gone */
+/* Flags of an entry, in its first cell. */
+#define ENTRY_USED		0x01	/* first cell; else free or a continuation */
+#define ENTRY_VERIFIED	0x02	/* the channel has committed rows */
+#define ENTRY_EXPIRING	0x04	/* a transaction is removing its rows */
+#define ENTRY_REVIVED	0x08	/* had expired; is being added again */
+#define ENTRY_INVALID	0x10	/* rows added by the transactions that hold
+								 * pins may be gone */
 
 #define ROWS_UNKNOWN PG_INT32_MIN
 
-/* A entry; the first one of an entry has all that is known of the channel. */
+/*
+ * One cell.  An entry takes one cell, or several if its name is long: the
+ * first one heads the entry and has all fields, the others hold the rest of
+ * the name and use only "spill" and "name".  A pointer to an entry is a
+ * pointer to its first cell.
+ */
 typedef struct RegistryEntry
 {
-	pg_atomic_uint64 seen;		/* PresenceTime; store: shared lock is enough */
-	uint32		next;			/* in the chain or free list; 0 ends it */
-	uint32		spill;			/* next entry of the name; 0: none */
+	pg_atomic_uint64 seen;		/* PresenceTime; storing needs shared lock */
+	uint32		next;			/* cell in the chain or free list; 0: none */
+	uint32		spill;			/* cell with more of the name; 0: none */
 	uint32		hash;
 	Oid			database;
-	uint32		generation;		/* counts the owners of this entry */
-	uint32		pins;			/* transactions that are adding the channel */
-	int32		rows;			/* committed rows as counted, or ROWS_UNKNOWN */
+	uint32		generation;		/* number of entries that began in this cell */
+	uint32		pins;			/* running transactions that add the channel */
+	int32		rows;			/* count of committed rows, or ROWS_UNKNOWN */
 	uint32		changes;		/* transactions that changed the channel */
 	uint16		length;			/* of the name, in bytes */
 	uint8		flags;
@@ -58,7 +63,7 @@ extern void presence_registry_mem_shmem_init(void *area, bool found);
 extern LWLock *presence_registry_mem_partition(uint32 hash);
 extern RegistryEntry *presence_registry_mem_find(const PresenceName *name);
 extern RegistryEntry *presence_registry_mem_insert(const PresenceName *name,
-												  PresenceTime seen, int rows);
+												   PresenceTime seen, int rows);
 extern void presence_registry_mem_delete(RegistryEntry *entry);
 extern void presence_registry_mem_read_name(const RegistryEntry *entry,
 											char *target);

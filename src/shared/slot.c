@@ -1,43 +1,47 @@
 /*-------------------------------------------------------------------------
  *
  * slot.c
- *		Says which worker a database has, and when it may have another.
+ *		Controls which worker a database has, and when the next may start.
  *
  * Each database has one slot, in its record, for one worker:
  *
  *	          start                    claim
  *	NONE ──────────────► STARTING ──────────────► RUNNING
  *	  ▲                      │                       │
- *	  ├── abandon, turn away ┘                       │
+ *	  ├── abandon, reject ───┘                       │
  *	  └── leave, fail ───────────────────────────────┘
  *
- *	start      the launcher asks for a worker: one is wanted, nobody holds it
- *	           off, the pause is over
- *	claim      the worker has come; also from NONE, where it was abandoned before
- *	turn away  it has come, but is held off by now: still wanted, no failure
- *	abandon    none came: still wanted, after a pause; the queue is closed, so
- *	           transactions announce their changes themselves
- *	leave      it ends by its own will: not wanted, past failures are forgotten
- *	fail       it ends by an error: wanted again, after a pause
+ *	start      the launcher requests a worker, if one is wanted, workers are
+ *	           not blocked and the back-off delay is over
+ *	claim      the worker has started; also from NONE, if it was abandoned
+ *	reject     the worker has started, but workers are blocked by now: it is
+ *	           still wanted, and this is no failure
+ *	abandon    no worker started: it is still wanted, after a delay; the queue
+ *	           is closed, so transactions announce their changes themselves
+ *	leave      the worker exits normally: not wanted, failures set to 0
+ *	fail       the worker exits by an error: wanted again, after a delay
  *
- * A pause doubles with each failure, up to a limit.  Beside the state stand
- * what others ask for:
+ * The delay doubles with each failure, up to a limit.  Besides the state there
+ * are requests of other processes:
  *
- *	wanted     a worker is to be started.  Asked for by whoever finds none
- *	           (presence_database_want_worker(), in database.c, where modules
- *	           below this one can reach it); a worker that comes answers it
- *	holds      how many statements need the database for themselves: the worker
- *	           leaves, and none is started
- *	recheck_extension   the extension may go: the worker is to look for it
+ *	wanted     a worker is to be started.  Set by any process that finds none
+ *	           running (presence_database_want_worker(), which is in database.c
+ *	           so that modules below this one can call it), cleared by the
+ *	           worker that claims the slot
+ *	holds      number of statements that need exclusive use of the database:
+ *	           the worker leaves, and none is started
+ *	recheck_extension
+ *	           the extension may be being dropped: the worker has to check
  *
- * Locking.  All that is changed here is changed under the control lock, which
- * this module shares with the directory of databases (database.c) alone: a
- * record may be freed only while its slot is NONE and nobody wants a worker or
- * holds one off.  It is held for a few instructions.  Two fields need no lock:
- * "recheck_extension", and "failures" while the worker that sets it to zero is RUNNING.
+ * Locking.  Everything here is changed under the control lock, which only
+ * this module and the directory of databases (database.c) use: a record may
+ * be freed only while its slot is NONE and no worker is wanted or blocked.
+ * It is held for a few instructions.  Two fields need no lock:
+ * "recheck_extension", and "failures" when the RUNNING worker sets it to
+ * zero.
  *
- * Without shared memory there are no slots.  A user lock, held for the session,
- * stands for one; nobody starts a worker again there.
+ * Without shared memory there are no slots.  A user lock, held for the
+ * session, takes their place; a worker is not restarted then.
  *
  *-------------------------------------------------------------------------
  */
@@ -55,8 +59,8 @@
 #include "storage/lock.h"
 #include "storage/lwlock.h"
 
-/* Pause before a worker is tried again, which doubles; microseconds. */
-#define FIRST_PAUSE (100 * 1000)
+/* Delay before the next attempt, doubled per failure; microseconds. */
+#define FIRST_DELAY (100 * 1000)
 #define MAX_DOUBLINGS 8
 
 /* Take the control lock. */
@@ -73,17 +77,17 @@ unlock_slots(void)
 	LWLockRelease(presence_database_lock());
 }
 
-/* A worker is to be tried again, but not at once.  The lock is held. */
+/* Want a worker again, after a delay.  The caller holds the lock. */
 static void
 back_off(PresenceDatabase *database)
 {
 	database->wanted = true;
 	database->failures++;
 	database->retry_at = presence_clock_now() +
-		((PresenceTime) FIRST_PAUSE << Min(database->failures, MAX_DOUBLINGS));
+		((PresenceTime) FIRST_DELAY << Min(database->failures, MAX_DOUBLINGS));
 }
 
-/* NONE -> STARTING, if that is due; whoever called is to ask for a worker. */
+/* NONE -> STARTING, if that is due: the caller must start a worker then. */
 bool
 presence_slot_start(PresenceDatabase *database)
 {
@@ -99,7 +103,7 @@ presence_slot_start(PresenceDatabase *database)
 	return due;
 }
 
-/* STARTING -> NONE: no worker came, unless one did a moment ago. */
+/* STARTING -> NONE: no worker started, unless one did a moment ago. */
 void
 presence_slot_abandon(PresenceDatabase *database)
 {
@@ -123,7 +127,7 @@ presence_slot_unwant(PresenceDatabase *database)
 	unlock_slots();
 }
 
-/* Empty the slot of this process.  The lock is held. */
+/* Empty the slot of this process.  The caller holds the lock. */
 static void
 vacate(PresenceDatabase *database)
 {
@@ -136,9 +140,9 @@ vacate(PresenceDatabase *database)
 }
 
 /*
- * RUNNING -> NONE, by the worker's own will.  Whether another one is needed the
- * caller asks afterwards: a transaction that commits at this moment wants a
- * worker only once it finds none; before, what it leaves to do is there already.
+ * RUNNING -> NONE, normal exit.  The caller checks afterwards whether another
+ * worker is needed: a transaction that commits at this moment requests one if
+ * it finds none, and otherwise its hints are queued already.
  */
 void
 presence_slot_leave(PresenceDatabase *database)
@@ -152,7 +156,7 @@ presence_slot_leave(PresenceDatabase *database)
 	presence_database_wake_launcher();
 }
 
-/* RUNNING -> NONE, by an error: the process ends without having left. */
+/* RUNNING -> NONE, by an error: the process exits without having left. */
 static void
 fail(int code, Datum arg)
 {
@@ -167,7 +171,7 @@ fail(int code, Datum arg)
 	presence_database_wake_launcher();
 }
 
-/* NONE or STARTING -> RUNNING.  The lock is held. */
+/* NONE or STARTING -> RUNNING.  The caller holds the lock. */
 static void
 occupy(PresenceDatabase *database)
 {
@@ -178,9 +182,9 @@ occupy(PresenceDatabase *database)
 	database->wanted = false;
 }
 
-/* STARTING -> NONE: held off by now, and wanted after that.  The lock is held. */
+/* STARTING -> NONE: blocked, but still wanted.  The caller holds the lock. */
 static void
-turn_away(PresenceDatabase *database)
+reject(PresenceDatabase *database)
 {
 	Assert(database->worker_state == PRESENCE_WORKER_STARTING);
 	Assert(database->holds > 0);
@@ -188,7 +192,7 @@ turn_away(PresenceDatabase *database)
 	database->wanted = true;
 }
 
-/* Make this process the worker; false: another one is, or it is held off. */
+/* Make this process the worker; false if there is one, or it is blocked. */
 bool
 presence_slot_claim(PresenceDatabase *database)
 {
@@ -199,14 +203,14 @@ presence_slot_claim(PresenceDatabase *database)
 	if (claimed)
 		occupy(database);
 	else if (database->worker_state == PRESENCE_WORKER_STARTING)
-		turn_away(database);
+		reject(database);
 	unlock_slots();
 	if (claimed)
 		before_shmem_exit(fail, PointerGetDatum(database));
 	return claimed;
 }
 
-/* The worker has done what it is for: earlier failures do not count any more. */
+/* The worker has done a round of work: forget earlier failures. */
 void
 presence_slot_note_success(PresenceDatabase *database)
 {
@@ -215,8 +219,8 @@ presence_slot_note_success(PresenceDatabase *database)
 }
 
 /*
- * Keep workers away from a database, and ask the one that runs to leave; which
- * database that was, for presence_slot_unblock_worker().
+ * Block workers of a database and make the running one leave.  Returns the
+ * oid of the database, for presence_slot_unblock_worker().
  */
 Oid
 presence_slot_block_worker(PresenceDatabase *database)
@@ -231,7 +235,7 @@ presence_slot_block_worker(PresenceDatabase *database)
 	return oid;
 }
 
-/* Let a worker come back, unless the database is gone, and its slot another's. */
+/* Unblock workers, unless the record has passed to another database. */
 void
 presence_slot_unblock_worker(PresenceDatabase *database, Oid oid)
 {
@@ -245,7 +249,7 @@ presence_slot_unblock_worker(PresenceDatabase *database, Oid oid)
 	presence_database_wake_launcher();
 }
 
-/* Somebody is dropping the extension: have the worker look for it. */
+/* A session is dropping the extension: have the worker check. */
 void
 presence_slot_recheck_extension(PresenceDatabase *database)
 {
@@ -253,7 +257,7 @@ presence_slot_recheck_extension(PresenceDatabase *database)
 	presence_database_wake_worker(database);
 }
 
-/* The worker is about to look; whether there is need. */
+/* Return and clear the request to check for the extension. */
 bool
 presence_slot_extension_rechecked(PresenceDatabase *database)
 {
@@ -273,8 +277,9 @@ presence_slot_is_empty(PresenceDatabase *database)
 }
 
 /*
- * Forget all that they hold, for the database or its extension is gone, and the
- * record as well, unless it has a worker.  Somebody else may have done so before.
+ * The database or its extension was dropped: free all of its shared memory
+ * and, unless it has a worker, its record.  Another process may have done so
+ * before.
  */
 void
 presence_slot_forget(PresenceDatabase *database, Oid oid)
@@ -289,9 +294,9 @@ presence_slot_forget(PresenceDatabase *database, Oid oid)
 }
 
 /*
- * The lock that the only worker of a database holds for its session where there
- * is no shared memory.  It is a user lock because those alone are released when
- * an idle process is terminated.
+ * The lock that the only worker of a database holds for its session if there
+ * is no shared memory.  It is a user lock because only those are released
+ * when an idle process is terminated.
  */
 static LOCKTAG
 lock_of_worker(Oid extension)
@@ -303,7 +308,7 @@ lock_of_worker(Oid extension)
 	return tag;
 }
 
-/* Whether a worker has it; those who ask do not see each other. */
+/* Whether a worker holds it; processes that test do not conflict. */
 static bool
 is_locked_out(const LOCKTAG *tag)
 {
@@ -314,8 +319,8 @@ is_locked_out(const LOCKTAG *tag)
 }
 
 /*
- * Make this process the worker of a database without shared memory, past those
- * who only ask; false: another one is.
+ * Make this process the worker of a database without shared memory; false if
+ * there is one.  Retries while other processes only test the lock.
  */
 bool
 presence_slot_claim_alone(Oid extension)
@@ -332,7 +337,7 @@ presence_slot_claim_alone(Oid extension)
 	return true;
 }
 
-/* Whether a worker runs in this database, without shared memory. */
+/* Whether a worker is running in this database, without shared memory. */
 bool
 presence_slot_is_claimed_alone(void)
 {

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * slot.h
- *		The place of a database's worker.
+ *		The worker slot of a database.
  *
  *-------------------------------------------------------------------------
  */
@@ -23,12 +23,12 @@ extern void presence_slot_leave(PresenceDatabase *database);
 extern void presence_slot_note_success(PresenceDatabase *database);
 extern bool presence_slot_extension_rechecked(PresenceDatabase *database);
 
-/* For those who need the database alone, or drop the extension. */
+/* For statements that need the database alone, or drop the extension. */
 extern Oid	presence_slot_block_worker(PresenceDatabase *database);
 extern void presence_slot_unblock_worker(PresenceDatabase *database, Oid oid);
 extern void presence_slot_recheck_extension(PresenceDatabase *database);
 
-/* What there is to do for a worker. */
+/* Whether there is work for a worker, and cleaning up after a drop. */
 extern bool presence_slot_is_empty(PresenceDatabase *database);
 extern void presence_slot_forget(PresenceDatabase *database, Oid oid);
 

@@ -1,15 +1,15 @@
 /*-------------------------------------------------------------------------
  *
  * state.c
- *		Keeps short-lived values of rooms in shared memory.
+ *		Keeps short-lived state of rooms in shared memory.
  *
- * Whoever sets or removes a value does so under one hold of the lock of
- * state_entry.c.  Rooms are read in pieces, with others let in between.  So are the
- * changes that the worker announces; what others change meanwhile waits for the
- * next round, if it has been taken already.
+ * Locking.  All functions use the lock of state_entry.c.  A value is set or
+ * removed while holding it once.  Reading a room and taking the changes to be
+ * announced are done in pieces, and the lock is released in between.  An entry
+ * that changes after the worker has taken it is announced in the next round.
  *
- * Scans for expired entries, and for those of a database that is gone, look
- * at cells without the lock, and once more with it before they act.
+ * Scans for expired entries, and for those of a dropped database, read cells
+ * without the lock and recheck under the lock before they change anything.
  *
  *-------------------------------------------------------------------------
  */
@@ -22,41 +22,41 @@
 #include "shared/state.h"
 #include "shared/state_entry.h"
 
-/* Entries or rooms looked at under one hold of the lock. */
+/* Maximum number of entries or rooms visited while holding the lock. */
 #define HOLD_LIMIT 16
 
 /*
- * Scans for expired entries are at least this far apart, and so many times as
- * far as the last one took; microseconds.
+ * Minimum time between two scans for expired entries: this many microseconds,
+ * and this many times the duration of the last scan.
  */
 #define SCAN_PAUSE (20 * 1000)
 #define SCAN_SHARE 20
 
 #define ROUND_BUFFER (2 * PRESENCE_STATE_MAX_COPY)
 
-/* The worker's next scan; not before. */
+/* The worker's next scan is not before this. */
 static PresenceTime next_scan;
 
-/* Whether this process has ever looked at all entries. */
+/* Whether this process has ever scanned all entries. */
 static bool scanned;
 
-/* A walk through the entries of a room, in pieces. */
+/* Reading of the entries of a room, in pieces. */
 typedef struct Reading
 {
 	PresenceName room;
 	const char *prefix;			/* of the keys to be read */
 	int			prefix_length;
-	uint32		last;			/* the entry looked at last */
-	uint64		serial;			/* its number; 0: none yet */
-	uint64		until;			/* that of the last one to look at */
+	uint32		last;			/* the entry visited last */
+	uint64		serial;			/* its serial number; 0: none yet */
+	uint64		until;			/* serial number of the last one to visit */
 	char	   *buffer;
 } Reading;
 
-/* Name a key, after a prefix, in a room of this process's database. */
+/* Make the name of a key, with a prefix, in a room of this database. */
 void
 presence_state_name(PresenceStateName *name, const char *room,
-						int room_length, const char *prefix,
-						const char *key, int key_length)
+					int room_length, const char *prefix,
+					const char *key, int key_length)
 {
 	int			prefix_length = strlen(prefix);
 
@@ -73,12 +73,12 @@ presence_state_name(PresenceStateName *name, const char *room,
 }
 
 /*
- * Set a key to a value, JSON text of 1 to PRESENCE_MAX_STATE_BYTES bytes, for
- * so many microseconds.
+ * Set a key to a value, JSON text of 1 to PRESENCE_MAX_STATE_BYTES bytes,
+ * which expires after "ttl" microseconds.
  */
 void
 presence_state_set(const PresenceStateName *name, const char *value,
-					   int length, PresenceTime ttl)
+				   int length, PresenceTime ttl)
 {
 	PresenceStateDatabase *database;
 	bool		done;
@@ -89,7 +89,7 @@ presence_state_set(const PresenceStateName *name, const char *value,
 	database = presence_state_entry_my_database();
 	done = database &&
 		presence_state_entry_reserve(database, presence_state_mem_for(name->room.length) +
-							   presence_state_mem_for(name->key_length + length));
+									 presence_state_mem_for(name->key_length + length));
 	if (done)
 		presence_state_entry_set(database, name, value, length, presence_state_entry_now() + ttl);
 	presence_state_entry_unlock();
@@ -101,14 +101,17 @@ presence_state_set(const PresenceStateName *name, const char *value,
 				 errhint("Keep the state of fewer databases on one server.")));
 }
 
-/* Find a live entry that may be expired; 0: none.  The caller holds the lock. */
+/*
+ * Find an entry that is not a tombstone, but may have expired; 0: none.  The
+ * caller holds the lock.
+ */
 static uint32
 find_entry(const PresenceStateName *name)
 {
 	uint32		room = presence_state_entry_find_room(&name->room);
 	uint32		index = room == 0 ? 0 : presence_state_entry_find(room, name);
 
-	if (index == 0 || (presence_state_mem_node(index)->flags & PRESENCE_NODE_TOMB))
+	if (index == 0 || (presence_state_mem_node(index)->flags & PRESENCE_NODE_TOMBSTONE))
 		return 0;
 	return index;
 }
@@ -131,14 +134,14 @@ presence_state_remove(const PresenceStateName *name)
 	return removed;
 }
 
-/* What shows a user in a room. */
+/* Prefixes of the keys that show a user in a room. */
 static const char *const user_prefixes[] = {
 	PRESENCE_CURSOR_PREFIX, PRESENCE_TYPING_PREFIX
 };
 
 /*
- * Name what shows a user in a room by one of the prefixes; false: with names
- * of such lengths there is nothing.
+ * Make the name of the key that shows a user in a room, with one of the
+ * prefixes.  Returns false if no key can have it, because it is too long.
  */
 static bool
 name_user(PresenceStateName *name, const char *room, const char *prefix,
@@ -153,7 +156,7 @@ name_user(PresenceStateName *name, const char *room, const char *prefix,
 	return true;
 }
 
-/* Whether anything shows a user in a room. */
+/* Whether any state shows a user in a room. */
 bool
 presence_state_shows_user(const char *room, const char *user)
 {
@@ -173,8 +176,8 @@ presence_state_shows_user(const char *room, const char *user)
 }
 
 /*
- * A user's last connection has left a room: remove what showed it there.  What
- * was set after the leave is of another connection, which stays or has come.
+ * A user's last connection has left a room: remove the state that shows the
+ * user there.  State set after the leave belongs to another connection.
  */
 void
 presence_state_user_left(const char *room, const char *user, PresenceTime when)
@@ -194,7 +197,7 @@ presence_state_user_left(const char *room, const char *user, PresenceTime when)
 	}
 }
 
-/* Make a list of PresenceState of a buffer of copies. */
+/* Turn a buffer of copies into a list of PresenceState. */
 static List *
 unpack(const char *buffer, Size size)
 {
@@ -226,8 +229,8 @@ next_entry(const PresenceNode *room, uint32 index)
 }
 
 /*
- * Where to go on reading; 0: nowhere.  Where the entry looked at last has gone
- * its number tells how far the reader was.
+ * The entry to continue reading at; 0: none.  If the last entry visited is
+ * gone, its serial number says where to continue.
  */
 static uint32
 go_on(const Reading *reading, uint32 room)
@@ -249,15 +252,15 @@ go_on(const Reading *reading, uint32 room)
 static bool
 is_wanted(const Reading *reading, PresenceNode *entry)
 {
-	return !(entry->flags & PRESENCE_NODE_TOMB) &&
+	return !(entry->flags & PRESENCE_NODE_TOMBSTONE) &&
 		entry->expires > presence_state_entry_now() &&
 		entry->key_length >= reading->prefix_length &&
 		presence_state_mem_match(entry, 0, reading->prefix, reading->prefix_length);
 }
 
 /*
- * Copy what can be read of the next entries, as many as one hold of the lock
- * should; "size" gets how many bytes.  Whether there are more.
+ * Copy the next readable entries, as many as may be visited while holding the
+ * lock; "size" is set to the number of bytes.  Returns whether there are more.
  */
 static bool
 read_piece(Reading *reading, Size *size)
@@ -287,7 +290,7 @@ read_piece(Reading *reading, Size *size)
 	return false;
 }
 
-/* Order states by key. */
+/* Compare states by key. */
 static int
 compare_states(const ListCell *a, const ListCell *b)
 {
@@ -296,14 +299,14 @@ compare_states(const ListCell *a, const ListCell *b)
 }
 
 /*
- * The states of a room whose keys begin with a prefix, in the order of their
- * keys: a list of PresenceState in the current memory context.  Others may
- * change them in between; entries made since the beginning are left out, so
- * that no key comes twice, and there is an end.
+ * Return the states of a room whose keys begin with a prefix, ordered by key,
+ * as a list of PresenceState in the current memory context.  They may change
+ * while they are read.  Entries made meanwhile are left out, so that no key
+ * occurs twice and the reading ends.
  */
 List *
 presence_state_read(const char *room, int room_length, const char *prefix,
-						int prefix_length)
+					int prefix_length)
 {
 	Reading		reading = {presence_name_make(room, room_length)};
 	List	   *states = NIL;
@@ -329,7 +332,7 @@ presence_state_read(const char *room, int room_length, const char *prefix,
 	return states;
 }
 
-/* A database, or its extension, is gone: drop its states. */
+/* A database, or its extension, was dropped: remove its states. */
 void
 presence_state_clear(Oid oid)
 {
@@ -366,8 +369,8 @@ presence_state_clear(Oid oid)
 }
 
 /*
- * When the next room of this database is to be announced; at once where an
- * earlier worker ended while it did.
+ * When the next room of this database is to be announced: at once if an
+ * earlier worker exited while announcing.
  */
 PresenceTime
 presence_state_next_due(void)
@@ -381,8 +384,8 @@ presence_state_next_due(void)
 }
 
 /*
- * When to look for expired entries of this database.  A new worker looks at
- * once: an earlier one may have ended while it did.
+ * When to scan for expired entries of this database.  A new worker scans at
+ * once, because an earlier one may have exited during a scan.
  */
 PresenceTime
 presence_state_next_expiry(void)
@@ -395,7 +398,7 @@ presence_state_next_expiry(void)
 		Max((PresenceTime) pg_atomic_read_u64(&database->next_expiry), next_scan);
 }
 
-/* A node that seemed to have expired: end it if it has. */
+/* A node seemed to have expired: recheck, then free it or make a tombstone. */
 static void
 expire_node(uint32 index, PresenceTime now)
 {
@@ -406,13 +409,13 @@ expire_node(uint32 index, PresenceTime now)
 	{
 		if (node->flags & PRESENCE_NODE_VACANT)
 			presence_state_entry_drop_room(index);
-		else if (!(node->flags & (PRESENCE_NODE_ROOM | PRESENCE_NODE_TOMB)))
+		else if (!(node->flags & (PRESENCE_NODE_ROOM | PRESENCE_NODE_TOMBSTONE)))
 			presence_state_entry_make_tombstone(index);
 	}
 	presence_state_entry_unlock();
 }
 
-/* Look at all nodes of this database; when the next one expires. */
+/* Scan all nodes of this database; returns when the next one expires. */
 static PresenceTime
 scan_nodes(PresenceTime now)
 {
@@ -426,7 +429,7 @@ scan_nodes(PresenceTime now)
 		PresenceTime expires = node->expires;
 
 		CHECK_FOR_INTERRUPTS();
-		if (node->database != MyDatabaseId || (flags & PRESENCE_NODE_TOMB) ||
+		if (node->database != MyDatabaseId || (flags & PRESENCE_NODE_TOMBSTONE) ||
 			(flags & (PRESENCE_NODE_ROOM | PRESENCE_NODE_VACANT)) == PRESENCE_NODE_ROOM)
 			continue;
 		if (expires <= now)
@@ -438,8 +441,9 @@ scan_nodes(PresenceTime now)
 }
 
 /*
- * Bury what has expired, if it is time to look.  Whoever sets something that
- * expires earlier while the scan runs lowers the time of the next one.
+ * Scan for expired entries, if that is due.  A process that sets a value
+ * during the scan lowers the time of the next one if the value expires
+ * earlier.
  */
 void
 presence_state_expire(PresenceTime now)
@@ -464,8 +468,8 @@ presence_state_expire(PresenceTime now)
 }
 
 /*
- * Begin to take what is to be announced.  Where an earlier worker ended while
- * it told what it had taken, that counts as lost.
+ * Begin to take the changes to be announced.  If an earlier worker exited
+ * before it announced what it had taken, those changes count as lost.
  */
 PresenceStateRound *
 presence_state_begin_round(PresenceTime now)
@@ -490,20 +494,20 @@ presence_state_begin_round(PresenceTime now)
 	return round;
 }
 
-/* The first dirty room has to wait for its time: make it the last one. */
+/* The first dirty room is not due yet: make it the last one. */
 static void
-put_off(uint32 index)
+postpone(uint32 index)
 {
 	PresenceStateDatabase *database = presence_state_entry_database(MyDatabaseId);
 
 	presence_state_entry_lower(database, &database->next_due,
-						 presence_state_mem_node(index)->updated + presence_state_entry_interval());
+							   presence_state_mem_node(index)->updated + presence_state_entry_interval());
 	presence_state_mem_ring_rotate(&database->dirty, PRESENCE_RING_PEERS);
 }
 
 /*
- * Copy dirty entries of the first dirty room, as many as one hold of the lock
- * should; how many bytes.
+ * Copy dirty entries of the first dirty room, as many as may be visited while
+ * holding the lock.  Returns the number of bytes.
  */
 static Size
 take_entries(uint32 index, PresenceStateRound *round)
@@ -526,7 +530,7 @@ take_entries(uint32 index, PresenceStateRound *round)
 			return size;
 		size += presence_state_entry_copy(entry, round->buffer + size);
 		presence_state_entry_clean(first);
-		if ((entry->flags & PRESENCE_NODE_TOMB) && !presence_state_entry_drop(first))
+		if ((entry->flags & PRESENCE_NODE_TOMBSTONE) && !presence_state_entry_drop(first))
 		{
 			round->rooms--;
 			return size;
@@ -535,12 +539,12 @@ take_entries(uint32 index, PresenceStateRound *round)
 	if (room->dirty == 0)
 		presence_state_entry_clean_room(index);
 	else
-		put_off(index);
+		postpone(index);
 	round->rooms--;
 	return size;
 }
 
-/* Whether a room may be announced in the round of a moment. */
+/* Whether a room may be announced in the round that began at "now". */
 static bool
 is_due(const PresenceNode *room, PresenceTime now)
 {
@@ -548,8 +552,9 @@ is_due(const PresenceNode *room, PresenceTime now)
 }
 
 /*
- * Take the next changes to be announced, all of one room: "states" gets a
- * list of PresenceState, which may be empty.  false: there are no more.
+ * Take the next changes to be announced, all of one room: "states" is set to a
+ * list of PresenceState, which may be empty.  Returns false if there are no
+ * more.
  */
 bool
 presence_state_take(PresenceStateRound *round, List **states)
@@ -572,7 +577,7 @@ presence_state_take(PresenceStateRound *round, List **states)
 			size = take_entries(index, round);
 		else
 		{
-			put_off(index);
+			postpone(index);
 			round->rooms--;
 		}
 	}
@@ -582,7 +587,7 @@ presence_state_take(PresenceStateRound *round, List **states)
 	return true;
 }
 
-/* What was taken has been announced. */
+/* The changes taken in a round have been announced. */
 void
 presence_state_end_round(void)
 {
@@ -595,7 +600,7 @@ presence_state_end_round(void)
 	presence_state_entry_unlock();
 }
 
-/* Whether a database has no states, nor changes to tell. */
+/* Whether a database has neither states nor changes to announce. */
 bool
 presence_state_is_empty(Oid oid)
 {
@@ -605,7 +610,7 @@ presence_state_is_empty(Oid oid)
 								database->ndirty == 0 && !database->lost);
 }
 
-/* What the states of a database take. */
+/* Memory usage of the states of a database. */
 PresenceStateUsage
 presence_state_usage(Oid oid)
 {
@@ -624,7 +629,7 @@ presence_state_usage(Oid oid)
 	return usage;
 }
 
-/* Count evictions from zero. */
+/* Set the count of evictions to zero. */
 void
 presence_state_reset_evictions(Oid oid)
 {

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * state.h
- *		Short-lived values of rooms, in shared memory.
+ *		Short-lived state of rooms, in shared memory.
  *
  *-------------------------------------------------------------------------
  */
@@ -18,18 +18,18 @@
 typedef struct PresenceState
 {
 	char	   *key;
-	char	   *value;			/* JSON text; NULL: gone */
+	char	   *value;			/* JSON text; NULL: removed */
 	PresenceTime updated;
 	PresenceTime expires;
 } PresenceState;
 
-/* One walk of the worker through the rooms with changes to tell. */
+/* One pass of the worker over the rooms with changes to announce. */
 typedef struct PresenceStateRound
 {
 	PresenceTime now;
-	uint32		rooms;			/* still to look at */
-	uint32		entries;		/* still to take of the first of them */
-	bool		lost;			/* changes were forgotten untold */
+	uint32		rooms;			/* rooms left to look at */
+	uint32		entries;		/* entries left to take from the first one */
+	bool		lost;			/* changes were dropped without announcement */
 	char	   *room;			/* whose states were taken last */
 	char	   *buffer;
 } PresenceStateRound;
@@ -42,17 +42,17 @@ typedef struct PresenceStateUsage
 } PresenceStateUsage;
 
 extern void presence_state_name(PresenceStateName *name, const char *room,
-									int room_length, const char *prefix,
-									const char *key, int key_length);
+								int room_length, const char *prefix,
+								const char *key, int key_length);
 extern void presence_state_set(const PresenceStateName *name,
-								   const char *value, int length,
-								   PresenceTime ttl);
+							   const char *value, int length,
+							   PresenceTime ttl);
 extern bool presence_state_remove(const PresenceStateName *name);
 extern List *presence_state_read(const char *room, int room_length,
-									 const char *prefix, int prefix_length);
+								 const char *prefix, int prefix_length);
 extern bool presence_state_shows_user(const char *room, const char *user);
 extern void presence_state_user_left(const char *room, const char *user,
-										 PresenceTime when);
+									 PresenceTime when);
 extern void presence_state_clear(Oid database);
 
 extern PresenceTime presence_state_next_due(void);

@@ -1,38 +1,41 @@
 /*-------------------------------------------------------------------------
  *
  * state_entry.c
- *		Leads rooms and their short-lived entries through their lives.
+ *		Implements the life cycle of rooms and their short-lived entries.
  *
- * Rooms are known by database and name, entries by room and key, both compared
- * whole.  Their nodes (state_mem.c) form rings:
+ * Rooms are identified by database and name, entries by room and key, both
+ * compared in full.  Their nodes (state_mem.c) form rings:
  *
- *	peers	the dirty rooms of a database, the dirty entries of a room; each
- *			first come first
- *	members	the entries of a room, by their serial numbers
- *	age		live entries, tombstones, vacant rooms of a database; each the
+ *	peers	the dirty rooms of a database, the dirty entries of a room; each in
+ *			the order in which they became dirty
+ *	members	the entries of a room, by serial number
+ *	age		live entries, tombstones, vacant rooms of a database; each with the
  *			oldest first
  *
- * An entry is dirty when listeners have not been told of its newest value, a
- * room when one of its entries is.  A removed, expired or evicted entry stays
- * as a tombstone, without a value, until listeners have been told.  A room without
- * entries stays, vacant, until it may be announced again, so that coming and
- * going does not outrun presence.state_interval.
+ * An entry is dirty while its newest value has not been announced; a room is
+ * dirty while one of its entries is.  A removed, expired or evicted entry
+ * stays as a tombstone, without a value, until that has been announced.  A
+ * room without entries stays, vacant, until it may be announced again;
+ * otherwise removing and adding entries could circumvent
+ * presence.state_interval.
  *
- *	set -> live, dirty -> (told) -> live -> (removed) -> tombstone, dirty -> (told) -> free
+ *	set -> live, dirty -> (announced) -> live
+ *		-> (removed) -> tombstone, dirty -> (announced) -> free
  *
- * Live entries and their rooms may fill all but a part of the memory; past
- * that the least recently updated entry of the database that holds most is
- * evicted: so none can take from another that has less than itself.  The rest
- * belongs to tombstones and vacant rooms.  When it is used up the oldest tombstone of the
- * database that has most of them goes untold, and that database is marked
- * "lost": its listeners are to read again.
+ * Live entries and their rooms may use all but a part of the memory.  Beyond
+ * that, the least recently updated entry of the database that holds the most
+ * memory is evicted, so no database can take memory from one that holds less.
+ * The rest is for tombstones and vacant rooms.  When it is used up, the
+ * database that has the most of them loses a vacant room or else its oldest
+ * tombstone.  If that was not announced, the database is marked "lost", and
+ * its listeners have to read again.
  *
- * Locking.  One LWLock guards everything, cells included.  It is held for a
- * few memcpys, by readers shared; nothing under it allocates, waits or fails.
- * Who walks through a room or through all of them does so in pieces.
- * Workers that have something to do sooner than they know are woken once it
- * is released.  The times of their next duty are atomic, so that they may be
- * read without it.
+ * Locking.  One LWLock protects everything, including the cells.  It is held
+ * for a few memcpys, in shared mode by readers; nothing under it allocates
+ * memory, waits or fails.  Loops over the entries of a room, or over all
+ * nodes, release it between pieces.  Workers that must act earlier than they
+ * expect are woken after it is released.  The times of their next actions are
+ * atomic, so that they can be read without it.
  *
  *-------------------------------------------------------------------------
  */
@@ -44,13 +47,13 @@
 #include "shared/database.h"
 #include "shared/state_entry.h"
 
-/* The part of the cells that is kept for tombstones and vacant rooms: one in ... */
+/* One in so many cells is reserved for tombstones and vacant rooms. */
 #define SPARE_SHARE 8
 
 typedef struct StateStore
 {
 	uint32		nspare;			/* cells of tombstones and vacant rooms */
-	int			nrecords;		/* of the records, have been used */
+	int			nrecords;		/* records that have ever been used */
 	uint64		serial;			/* of the entry made last */
 	PresenceStateDatabase databases[PRESENCE_MAX_DATABASES];
 } StateStore;
@@ -58,7 +61,10 @@ typedef struct StateStore
 static StateStore *store;
 static LWLock *store_lock;
 
-/* When the lock was asked for, and whom to wake once it is released. */
+/*
+ * When the lock was requested, and the databases whose workers must be woken
+ * once it is released.
+ */
 static PresenceTime store_now;
 static Oid	to_wake[PRESENCE_MAX_DATABASES];
 static int	nto_wake;
@@ -70,7 +76,7 @@ presence_state_entry_shmem_size(void)
 	return sizeof(StateStore);
 }
 
-/* Make a record that of a database. */
+/* Initialize a record for a database. */
 void
 presence_state_entry_init_database(PresenceStateDatabase *database, Oid oid)
 {
@@ -89,7 +95,7 @@ presence_state_entry_init_database(PresenceStateDatabase *database, Oid oid)
 	pg_atomic_init_u64(&database->next_expiry, PRESENCE_STATE_NEVER);
 }
 
-/* Attach to the store, emptying it when new. */
+/* Attach to the store, initializing it when new. */
 void
 presence_state_entry_shmem_init(void *area, bool found)
 {
@@ -113,21 +119,21 @@ presence_state_entry_lock(LWLockMode mode)
 	LWLockAcquire(store_lock, mode);
 }
 
-/* The moment of the operation. */
+/* The time of the operation. */
 PresenceTime
 presence_state_entry_now(void)
 {
 	return store_now;
 }
 
-/* The worker itself is at work: it need not be woken. */
+/* The caller is the worker, or has no work for it: wake no worker. */
 void
 presence_state_entry_wake_nobody(void)
 {
 	nto_wake = 0;
 }
 
-/* Have a worker for a database, and have it look. */
+/* Wake the worker of a database, or request one. */
 static void
 wake_worker(Oid oid)
 {
@@ -140,7 +146,7 @@ wake_worker(Oid oid)
 	presence_database_wake_worker(database);
 }
 
-/* Release the lock, and wake who has something to do now. */
+/* Release the lock and wake the workers that must act now. */
 void
 presence_state_entry_unlock(void)
 {
@@ -149,7 +155,7 @@ presence_state_entry_unlock(void)
 		wake_worker(to_wake[--nto_wake]);
 }
 
-/* The worker of a database has to know before it wakes by itself. */
+/* The worker of a database must be woken when the lock is released. */
 static void
 note_wake(Oid oid)
 {
@@ -160,7 +166,7 @@ note_wake(Oid oid)
 	to_wake[nto_wake++] = oid;
 }
 
-/* The record of a database, or NULL. */
+/* Find the record of a database, or NULL. */
 PresenceStateDatabase *
 presence_state_entry_database(Oid oid)
 {
@@ -174,7 +180,7 @@ presence_state_entry_database(Oid oid)
 	return NULL;
 }
 
-/* The record of this database; NULL when all are in use by others. */
+/* Find or make the record of this database; NULL if all are in use. */
 PresenceStateDatabase *
 presence_state_entry_my_database(void)
 {
@@ -195,10 +201,10 @@ presence_state_entry_my_database(void)
 	return database;
 }
 
-/* Let a time of the worker's next duty be no later than this one. */
+/* Lower a time of the worker's next action to this one, if it is later. */
 void
 presence_state_entry_lower(PresenceStateDatabase *database, pg_atomic_uint64 * next,
-					 PresenceTime time)
+						   PresenceTime time)
 {
 	if (time >= (PresenceTime) pg_atomic_read_u64(next))
 		return;
@@ -213,7 +219,7 @@ record_of(const PresenceNode *room)
 	return &store->databases[room->record];
 }
 
-/* A node of a database becomes a tombstone or a vacant room ("sign" 1), or ends it (-1). */
+/* Count a tombstone or vacant room in ("sign" 1) or out (-1). */
 static void
 count_spare(PresenceStateDatabase *database, const PresenceNode *node, int sign)
 {
@@ -221,7 +227,7 @@ count_spare(PresenceStateDatabase *database, const PresenceNode *node, int sign)
 	store->nspare += sign * node->cells;
 }
 
-/* Find a room of this database; 0: none. */
+/* Find a room of this database by name; 0: none. */
 uint32
 presence_state_entry_find_room(const PresenceName *name)
 {
@@ -238,7 +244,7 @@ presence_state_entry_find_room(const PresenceName *name)
 	return 0;
 }
 
-/* Find an entry of a room; 0: none. */
+/* Find an entry of a room by key; 0: none. */
 uint32
 presence_state_entry_find(uint32 room, const PresenceStateName *name)
 {
@@ -277,7 +283,7 @@ announces(void)
 	return presence_notify != PRESENCE_NOTIFY_OFF;
 }
 
-/* The number of the entry made last. */
+/* The serial number of the entry made last. */
 uint64
 presence_state_entry_serial(void)
 {
@@ -291,7 +297,7 @@ presence_state_entry_interval(void)
 	return (PresenceTime) presence_state_interval * 1000;
 }
 
-/* Free a room without entries, in no ring any more. */
+/* Free a room that has no entries and is in no ring. */
 static void
 free_room(uint32 index)
 {
@@ -314,7 +320,7 @@ presence_state_entry_drop_room(uint32 index)
 
 /* vacant -> in use */
 static void
-move_in(uint32 index)
+reuse_room(uint32 index)
 {
 	PresenceNode *room = presence_state_mem_node(index);
 	PresenceStateDatabase *database = record_of(room);
@@ -325,7 +331,7 @@ move_in(uint32 index)
 	room->flags &= ~PRESENCE_NODE_VACANT;
 }
 
-/* A room has nothing to tell any more. */
+/* A room has no more changes to announce. */
 void
 presence_state_entry_clean_room(uint32 index)
 {
@@ -337,9 +343,9 @@ presence_state_entry_clean_room(uint32 index)
 	database->ndirty--;
 }
 
-/* The last entry of a room has gone: in use -> vacant or free. */
+/* The last entry of a room was removed: in use -> vacant or free. */
 static void
-move_out(uint32 index)
+release_room(uint32 index)
 {
 	PresenceNode *room = presence_state_mem_node(index);
 	PresenceStateDatabase *database = record_of(room);
@@ -359,7 +365,7 @@ move_out(uint32 index)
 	presence_state_entry_lower(database, &database->next_expiry, room->expires);
 }
 
-/* dirty -> clean, which the caller tells listeners of. */
+/* dirty -> clean, when the caller announces the change. */
 void
 presence_state_entry_clean(uint32 index)
 {
@@ -371,7 +377,7 @@ presence_state_entry_clean(uint32 index)
 	entry->flags &= ~PRESENCE_NODE_DIRTY;
 }
 
-/* Listeners are to be told of an entry. */
+/* clean -> dirty: a change of an entry must be announced. */
 static void
 mark_dirty(uint32 index)
 {
@@ -391,10 +397,10 @@ mark_dirty(uint32 index)
 	{
 		room->flags |= PRESENCE_NODE_DIRTY;
 		presence_state_mem_ring_append(&database->dirty, PRESENCE_RING_PEERS,
-								   entry->room);
+									   entry->room);
 		database->ndirty++;
 		presence_state_entry_lower(database, &database->next_due,
-							 Max(store_now, room->updated + presence_state_entry_interval()));
+								   Max(store_now, room->updated + presence_state_entry_interval()));
 	}
 }
 
@@ -417,7 +423,7 @@ count_entry(const PresenceNode *entry, int sign)
 	database->bytes += sign * (int64) bytes;
 }
 
-/* live or tombstone -> free; whether its room remains. */
+/* live or tombstone -> free; returns whether its room remains in use. */
 bool
 presence_state_entry_drop(uint32 index)
 {
@@ -425,7 +431,7 @@ presence_state_entry_drop(uint32 index)
 	uint32		room = entry->room;
 	PresenceStateDatabase *database = record_of(presence_state_mem_node(room));
 
-	if (entry->flags & PRESENCE_NODE_TOMB)
+	if (entry->flags & PRESENCE_NODE_TOMBSTONE)
 	{
 		count_spare(database, entry, -1);
 		presence_state_mem_ring_remove(&database->tombstones, PRESENCE_RING_AGE, index);
@@ -443,22 +449,22 @@ presence_state_entry_drop(uint32 index)
 	if (entry->flags & PRESENCE_NODE_DIRTY)
 		presence_state_entry_clean(index);
 	presence_state_mem_ring_remove(&presence_state_mem_node(room)->entries,
-							   PRESENCE_RING_MEMBERS, index);
+								   PRESENCE_RING_MEMBERS, index);
 	presence_state_mem_free(index);
 	if (--presence_state_mem_node(room)->count > 0)
 		return true;
-	move_out(room);
+	release_room(room);
 	return false;
 }
 
-/* live -> tombstone, or free where nobody is told. */
+/* live -> tombstone, or free if changes are not announced. */
 void
 presence_state_entry_make_tombstone(uint32 index)
 {
 	PresenceNode *entry = presence_state_mem_node(index);
 	PresenceStateDatabase *database = record_of_entry(entry);
 
-	Assert(!(entry->flags & PRESENCE_NODE_TOMB));
+	Assert(!(entry->flags & PRESENCE_NODE_TOMBSTONE));
 	if (!announces())
 	{
 		(void) presence_state_entry_drop(index);
@@ -468,13 +474,13 @@ presence_state_entry_make_tombstone(uint32 index)
 	presence_state_mem_ring_remove(&database->live, PRESENCE_RING_AGE, index);
 	entry->value_length = 0;
 	presence_state_mem_resize(entry, entry->key_length);
-	entry->flags |= PRESENCE_NODE_TOMB;
+	entry->flags |= PRESENCE_NODE_TOMBSTONE;
 	count_spare(database, entry, 1);
 	presence_state_mem_ring_append(&database->tombstones, PRESENCE_RING_AGE, index);
 	mark_dirty(index);
 }
 
-/* The oldest live entry of a database gives way to others. */
+/* Evict the oldest live entry of a database. */
 static void
 evict(PresenceStateDatabase *database)
 {
@@ -482,7 +488,7 @@ evict(PresenceStateDatabase *database)
 	presence_state_entry_make_tombstone(database->live);
 }
 
-/* How many cells live entries and their rooms take. */
+/* Number of cells of live entries and their rooms. */
 static uint32
 count_held(void)
 {
@@ -490,8 +496,8 @@ count_held(void)
 }
 
 /*
- * Of the databases with live entries the one that holds most, of several this
- * one; NULL: none has any.
+ * The database with live entries that holds the most cells, this one if
+ * several do; NULL: none has live entries.
  */
 static PresenceStateDatabase *
 most_held(PresenceStateDatabase *database)
@@ -505,7 +511,7 @@ most_held(PresenceStateDatabase *database)
 	return most;
 }
 
-/* The database with most cells of tombstones and vacant rooms; NULL: none has any. */
+/* The database with the most cells of tombstones and vacant rooms, or NULL. */
 static PresenceStateDatabase *
 most_spare(void)
 {
@@ -517,52 +523,53 @@ most_spare(void)
 	return most;
 }
 
-/* Keep live entries within a limit when a database gets so many cells more. */
+/* Evict live entries so that a database may take more cells within a limit. */
 static void
-make_way(PresenceStateDatabase *database, uint32 wanted, uint32 limit)
+evict_entries(PresenceStateDatabase *database, uint32 wanted, uint32 limit)
 {
 	while (count_held() + wanted > limit)
 	{
-		PresenceStateDatabase *payer = most_held(database);
+		PresenceStateDatabase *victim = most_held(database);
 
-		if (payer == NULL)
+		if (victim == NULL)
 			return;
-		evict(payer);
+		evict(victim);
 	}
 }
 
-/* Free a room or a tombstone of the database that has most of them; false: none has. */
+/* Free a vacant room or tombstone of the database with the most, if any. */
 static bool
 drop_spare(void)
 {
-	PresenceStateDatabase *payer = most_spare();
+	PresenceStateDatabase *victim = most_spare();
 
-	if (payer == NULL)
+	if (victim == NULL)
 		return false;
-	if (payer->vacant != 0)
-		presence_state_entry_drop_room(payer->vacant);
+	if (victim->vacant != 0)
+		presence_state_entry_drop_room(victim->vacant);
 	else
-		(void) presence_state_entry_drop(payer->tombstones);
+		(void) presence_state_entry_drop(victim->tombstones);
 	return true;
 }
 
 /*
- * Have so many cells free, as one entry and its room need.  Whatever entry the
- * caller has found before may be gone then.  Whoever gives way frees a cell at
- * least, or becomes a tombstone that does: so it takes no more than two steps a cell.
+ * Make sure that so many cells are free, enough for one entry and its room.
+ * This may evict any entry that the caller has looked up before.  Each evicted
+ * entry frees at least one cell, or becomes a tombstone that frees one when
+ * dropped, so there are at most two steps per cell.
  */
 bool
 presence_state_entry_reserve(PresenceStateDatabase *database, uint32 wanted)
 {
-	make_way(database, wanted,
-			 presence_state_mem_count() - presence_state_mem_count() / SPARE_SHARE);
+	evict_entries(database, wanted,
+				  presence_state_mem_count() - presence_state_mem_count() / SPARE_SHARE);
 	while (presence_state_mem_unused() < wanted)
 		if (!drop_spare())
 			return false;
 	return true;
 }
 
-/* The room of a name, made where there is none. */
+/* Find or make the room with a name. */
 static uint32
 enter_room(PresenceStateDatabase *database, const PresenceName *name)
 {
@@ -571,11 +578,11 @@ enter_room(PresenceStateDatabase *database, const PresenceName *name)
 	if (room == 0)
 		return make_room(database, name);
 	if (presence_state_mem_node(room)->flags & PRESENCE_NODE_VACANT)
-		move_in(room);
+		reuse_room(room);
 	return room;
 }
 
-/* Make an entry, in no ring by age yet. */
+/* Make an entry, which is in no ring by age yet. */
 static uint32
 make_entry(uint32 room, const PresenceStateName *name)
 {
@@ -586,20 +593,20 @@ make_entry(uint32 room, const PresenceStateName *name)
 	presence_state_mem_node(index)->key_length = name->key_length;
 	presence_state_mem_node(room)->count++;
 	presence_state_mem_ring_append(&presence_state_mem_node(room)->entries,
-							   PRESENCE_RING_MEMBERS, index);
+								   PRESENCE_RING_MEMBERS, index);
 	return index;
 }
 
-/* Take an entry that gets a new value out of its ring by age. */
+/* Remove an entry that gets a new value from its ring by age. */
 static void
-lift_entry(uint32 index)
+unlink_entry(uint32 index)
 {
 	PresenceNode *entry = presence_state_mem_node(index);
 	PresenceStateDatabase *database = record_of_entry(entry);
 
-	if (entry->flags & PRESENCE_NODE_TOMB)
+	if (entry->flags & PRESENCE_NODE_TOMBSTONE)
 	{
-		entry->flags &= ~PRESENCE_NODE_TOMB;
+		entry->flags &= ~PRESENCE_NODE_TOMBSTONE;
 		count_spare(database, entry, -1);
 		presence_state_mem_ring_remove(&database->tombstones, PRESENCE_RING_AGE, index);
 		return;
@@ -608,29 +615,29 @@ lift_entry(uint32 index)
 	presence_state_mem_ring_remove(&database->live, PRESENCE_RING_AGE, index);
 }
 
-/* Whether an entry can be read and has this value. */
+/* Whether an entry is live and has this value. */
 static bool
-shows(uint32 index, const char *value, int length)
+has_value(uint32 index, const char *value, int length)
 {
 	PresenceNode *entry = presence_state_mem_node(index);
 
-	return !(entry->flags & PRESENCE_NODE_TOMB) && entry->expires > store_now &&
+	return !(entry->flags & PRESENCE_NODE_TOMBSTONE) && entry->expires > store_now &&
 		entry->value_length == length &&
 		presence_state_mem_match(entry, entry->key_length, value, length);
 }
 
-/* Give an entry a value; the cells it needs are reserved. */
+/* Set an entry to a value; the caller has reserved the cells. */
 void
 presence_state_entry_set(PresenceStateDatabase *database, const PresenceStateName *name,
-				   const char *value, int length, PresenceTime expires)
+						 const char *value, int length, PresenceTime expires)
 {
 	uint32		room = enter_room(database, &name->room);
 	uint32		index = presence_state_entry_find(room, name);
-	bool		changed = index == 0 || !shows(index, value, length);
+	bool		changed = index == 0 || !has_value(index, value, length);
 	PresenceNode *entry;
 
 	if (index != 0)
-		lift_entry(index);
+		unlink_entry(index);
 	else
 		index = make_entry(room, name);
 	entry = presence_state_mem_node(index);
@@ -649,7 +656,7 @@ presence_state_entry_set(PresenceStateDatabase *database, const PresenceStateNam
 		mark_dirty(index);
 }
 
-/* Copy an entry; how many bytes of the target it takes. */
+/* Copy an entry; returns the number of bytes written to the target. */
 Size
 presence_state_entry_copy(PresenceNode *entry, char *target)
 {
@@ -660,7 +667,7 @@ presence_state_entry_copy(PresenceNode *entry, char *target)
 	copy->expires = entry->expires;
 	copy->key_length = entry->key_length;
 	copy->value_length = entry->value_length;
-	copy->gone = (entry->flags & PRESENCE_NODE_TOMB) != 0;
+	copy->gone = (entry->flags & PRESENCE_NODE_TOMBSTONE) != 0;
 	presence_state_mem_read(entry, 0, copy->data, bytes);
 	return PRESENCE_STATE_COPY_SIZE(bytes);
 }

@@ -1,16 +1,17 @@
 /*-------------------------------------------------------------------------
  *
  * state_mem.c
- *		Cuts shared memory into cells, of which nodes of any length are made.
+ *		Stores variable-length nodes in fixed-size cells of shared memory.
  *
- * Memory of fixed size, presence.state_memory.  A node begins in one cell,
- * with a header, and goes on in others where its bytes are longer.  Nodes are
- * found through a hash table; chains of it, the free list and the cells of a
- * node are linked by numbers of cells, so the memory may lie anywhere.
+ * The memory has a fixed size, presence.state_memory.  A node begins in one
+ * cell, with a header, and continues in others if its data does not fit there.
+ * Nodes are found through a hash table.  Its chains, the free list and the
+ * cells of a node are linked by cell numbers, so the memory may be mapped at
+ * any address.
  *
- * Links join nodes to rings, which have no ends, only a first node.
+ * Links join nodes to rings, that is, circular lists with a first node.
  *
- * Nothing here takes a lock: whoever calls holds that of state_entry.c.
+ * Nothing here takes a lock: callers hold the lock of state_entry.c.
  *
  *-------------------------------------------------------------------------
  */
@@ -25,7 +26,7 @@
 #define MORE_BYTES (PRESENCE_CELL_SIZE - (int) offsetof(MoreCell, data))
 #define HEAD_BYTES (PRESENCE_CELL_SIZE - (int) offsetof(PresenceNode, data))
 
-/* A cell where the bytes of a node go on. */
+/* A cell in which the data of a node continues. */
 typedef struct MoreCell
 {
 	uint32		more;
@@ -34,7 +35,7 @@ typedef struct MoreCell
 } MoreCell;
 
 StaticAssertDecl(offsetof(MoreCell, database) == offsetof(PresenceNode, database),
-				 "scans must tell the middle of a node from a node");
+				 "scans must distinguish first cells from others");
 
 typedef struct Arena
 {
@@ -42,7 +43,7 @@ typedef struct Arena
 	uint32		nbuckets;		/* power of two; fixed */
 	uint32		free;			/* first free cell; 0: none */
 	uint32		taken;			/* cells 1 to taken have been used */
-	uint32		nfree;			/* free cells, those never used included */
+	uint32		nfree;			/* free cells, including those never used */
 	uint32		heads[FLEXIBLE_ARRAY_MEMBER];
 } Arena;
 
@@ -50,7 +51,7 @@ static Arena *arena;
 
 char	   *presence_state_mem_base;	/* the first cell is never used */
 
-/* How many cells presence.state_memory makes, with their share of buckets. */
+/* Number of cells in presence.state_memory, less the memory of the buckets. */
 static uint32
 count_cells(void)
 {
@@ -74,7 +75,7 @@ presence_state_mem_shmem_size(void)
 	return add_size(header_size(), mul_size(count_cells() + 1, PRESENCE_CELL_SIZE));
 }
 
-/* Attach to the cells, freeing them all when new. */
+/* Attach to the cells, initializing them when new. */
 void
 presence_state_mem_shmem_init(void *area, bool found)
 {
@@ -87,14 +88,14 @@ presence_state_mem_shmem_init(void *area, bool found)
 	arena->nbuckets = pg_nextpower2_32(arena->ncells);
 }
 
-/* How many cells there are. */
+/* Number of cells. */
 uint32
 presence_state_mem_count(void)
 {
 	return arena->ncells;
 }
 
-/* How many cells are free. */
+/* Number of free cells. */
 uint32
 presence_state_mem_unused(void)
 {
@@ -108,7 +109,7 @@ presence_state_mem_taken(void)
 	return arena->taken;
 }
 
-/* Put a node in front of the first one: at the end of its ring. */
+/* Insert a node before the first one, that is, at the end of the ring. */
 void
 presence_state_mem_ring_append(uint32 *first, PresenceRing ring, uint32 node)
 {
@@ -127,7 +128,7 @@ presence_state_mem_ring_append(uint32 *first, PresenceRing ring, uint32 node)
 	next->prev = node;
 }
 
-/* Take a node out of its ring. */
+/* Remove a node from a ring. */
 void
 presence_state_mem_ring_remove(uint32 *first, PresenceRing ring, uint32 node)
 {
@@ -151,7 +152,7 @@ presence_state_mem_ring_rotate(uint32 *first, PresenceRing ring)
 	*first = presence_state_mem_node(*first)->links[ring].next;
 }
 
-/* How many cells a node with so many bytes takes. */
+/* Number of cells of a node with so many bytes. */
 uint32
 presence_state_mem_for(int bytes)
 {
@@ -176,7 +177,7 @@ take_cell(void)
 	return cell;
 }
 
-/* Give cells back, linked by "more". */
+/* Free a list of cells, linked by "more". */
 static void
 give_cells(uint32 first)
 {
@@ -193,7 +194,7 @@ give_cells(uint32 first)
 	}
 }
 
-/* Give a node as many cells as so many bytes need; the first ones remain. */
+/* Resize a node to so many bytes; data in the remaining cells is kept. */
 void
 presence_state_mem_resize(PresenceNode *node, int bytes)
 {
@@ -212,15 +213,15 @@ presence_state_mem_resize(PresenceNode *node, int bytes)
 	give_cells(surplus);
 }
 
-/* A run of bytes of a node that lie in one cell. */
+/* A run of bytes of a node, all in one cell. */
 typedef struct Run
 {
 	char	   *data;
 	int			length;
-	uint32		more;			/* the cell after it */
+	uint32		more;			/* the next cell */
 } Run;
 
-/* The run that begins so many bytes into a node. */
+/* The run that begins at an offset of a node. */
 static Run
 first_run(PresenceNode *node, int offset)
 {
@@ -240,7 +241,7 @@ first_run(PresenceNode *node, int offset)
 	return run;
 }
 
-/* The run after a run. */
+/* The next run. */
 static Run
 next_run(Run run)
 {
@@ -284,7 +285,7 @@ presence_state_mem_read(PresenceNode *node, int offset, char *target, int length
 	}
 }
 
-/* Whether a node has these bytes, which are no more than it has. */
+/* Whether a node, known to be long enough, has these bytes at an offset. */
 bool
 presence_state_mem_match(PresenceNode *node, int offset, const char *bytes, int length)
 {
@@ -308,7 +309,7 @@ bucket_head(uint32 hash)
 	return &arena->heads[hash & (arena->nbuckets - 1)];
 }
 
-/* Make a node of this process's database, in no ring yet. */
+/* Make a node of this process's database, which is in no ring yet. */
 uint32
 presence_state_mem_make(uint32 hash, const char *bytes, int length)
 {
@@ -333,7 +334,7 @@ presence_state_mem_first(uint32 hash)
 	return *bucket_head(hash);
 }
 
-/* Free a node, in no ring any more. */
+/* Free a node, which is in no ring any more. */
 void
 presence_state_mem_free(uint32 index)
 {

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * state_mem.h
- *		Nodes of any length, in cells of shared memory.
+ *		Variable-length nodes in cells of shared memory.
  *
  *-------------------------------------------------------------------------
  */
@@ -16,8 +16,8 @@
 
 /* Flags of a node. */
 #define PRESENCE_NODE_ROOM		0x01	/* else an entry */
-#define PRESENCE_NODE_DIRTY		0x02	/* listeners are to be told */
-#define PRESENCE_NODE_TOMB		0x04	/* an entry that is gone */
+#define PRESENCE_NODE_DIRTY		0x02	/* a change is to be announced */
+#define PRESENCE_NODE_TOMBSTONE	0x04	/* tombstone of an entry */
 #define PRESENCE_NODE_VACANT	0x08	/* a room without entries */
 
 /* Each node may be in one ring of each kind. */
@@ -37,17 +37,17 @@ typedef struct PresenceLinks
 } PresenceLinks;
 
 /*
- * A node is known by the number of its first cell; 0 is none.  The fields up
- * to "cells" are the business of state_mem.c, the rest that of state_entry.c.
+ * A node is identified by the number of its first cell; 0 is none.  The fields
+ * up to "cells" belong to state_mem.c, the rest to state_entry.c.
  */
 typedef struct PresenceNode
 {
-	uint32		more;			/* next cell of its bytes, or free cell */
-	Oid			database;		/* InvalidOid: free, or the middle of a node */
+	uint32		more;			/* next cell of the node or of the free list */
+	Oid			database;		/* InvalidOid: free, or not a first cell */
 	uint32		hash;
-	uint32		chain;			/* next in its bucket */
+	uint32		chain;			/* next node in the bucket */
 	PresenceLinks links[PRESENCE_NRINGS];
-	uint16		cells;			/* how many it takes */
+	uint16		cells;			/* number of cells */
 
 	uint16		record;			/* of a room: index of its database's record */
 	uint32		flags;
@@ -60,7 +60,7 @@ typedef struct PresenceNode
 	uint16		value_length;
 	PresenceTime updated;		/* or when a room was last announced */
 	PresenceTime expires;		/* or when a vacant room may go */
-	uint64		serial;			/* of an entry: its number, no other has it */
+	uint64		serial;			/* of an entry: its unique serial number */
 	char		data[FLEXIBLE_ARRAY_MEMBER];
 } PresenceNode;
 
@@ -87,16 +87,16 @@ extern void presence_state_mem_free(uint32 index);
 extern uint32 presence_state_mem_first(uint32 hash);
 
 extern void presence_state_mem_write(PresenceNode *node, int offset,
-								 const char *source, int length);
+									 const char *source, int length);
 extern void presence_state_mem_read(PresenceNode *node, int offset, char *target,
-								int length);
+									int length);
 extern bool presence_state_mem_match(PresenceNode *node, int offset,
-								 const char *bytes, int length);
+									 const char *bytes, int length);
 
 extern void presence_state_mem_ring_append(uint32 *first, PresenceRing ring,
-									   uint32 node);
+										   uint32 node);
 extern void presence_state_mem_ring_remove(uint32 *first, PresenceRing ring,
-									   uint32 node);
+										   uint32 node);
 extern void presence_state_mem_ring_rotate(uint32 *first, PresenceRing ring);
 
 #endif							/* PRESENCE_STATE_MEM_H */

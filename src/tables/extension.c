@@ -120,11 +120,11 @@ presence_extension_try_lock(const char *name, LOCKMODE mode, int *wait)
 	}
 }
 
-/* How many blocks a table has. */
+/* How many blocks a table has; locks it until the end of the transaction. */
 BlockNumber
-presence_extension_blocks(const char *name)
+presence_extension_blocks(const char *name, LOCKMODE mode)
 {
-	Relation	relation = table_open(presence_extension_table(name), AccessShareLock);
+	Relation	relation = table_open(presence_extension_table(name), mode);
 	BlockNumber blocks = RelationGetNumberOfBlocks(relation);
 
 	table_close(relation, NoLock);

@@ -28,7 +28,8 @@ extern void presence_extension_become_caller(PresenceSession session);
 extern Oid	presence_extension_table(const char *name);
 extern bool presence_extension_try_lock(const char *name, LOCKMODE mode,
 										int *wait);
-extern BlockNumber presence_extension_blocks(const char *name);
+extern BlockNumber presence_extension_blocks(const char *name,
+											 LOCKMODE mode);
 extern char *presence_extension_suppressor(const char *name, bool insert);
 
 #endif							/* PRESENCE_EXTENSION_H */

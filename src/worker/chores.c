@@ -120,9 +120,9 @@ put_off_chore(void)
 
 /* A chore could not be done; it is left until the next time. */
 static void
-rescue_chore(const ErrorData *error)
+handle_chore_error(const ErrorData *error)
 {
-	if (presence_worker_xact_is_passing(error))
+	if (presence_worker_xact_is_transient(error))
 	{
 		put_off_chore();
 		return;
@@ -156,9 +156,9 @@ leave_room(const ErrorData *error)
  * are tried, until one stands alone.
  */
 static void
-rescue_rooms(const ErrorData *error)
+handle_rooms_error(const ErrorData *error)
 {
-	if (presence_worker_xact_is_passing(error))
+	if (presence_worker_xact_is_transient(error))
 	{
 		chores.pause = Min(Max(chores.pause * 2, USECS_PER_SEC), 60 * USECS_PER_SEC);
 		chores.next = presence_clock_now() + chores.pause;
@@ -166,7 +166,7 @@ rescue_rooms(const ErrorData *error)
 				(errmsg_internal("empty rooms are not removed now: %s", error->message)));
 	}
 	else if (chores.reached[0] == '\0')
-		rescue_chore(error);
+		handle_chore_error(error);
 	else if (chores.nrooms > 1)
 		chores.nrooms /= 2;
 	else
@@ -185,7 +185,7 @@ prune_some_rooms(PresenceTime now)
 
 	chores.reached[0] = '\0';
 	if (!presence_worker_xact_begin_on("removing empty rooms", emptied_tables,
-									   rescue_rooms))
+									   handle_rooms_error))
 	{
 		put_off_chore();
 		return;
@@ -214,7 +214,7 @@ prune_some_rooms(PresenceTime now)
 static void
 forget_some(PresencePast past, PresenceTime now)
 {
-	if (!presence_worker_xact_begin_on("removing old rows", past_tables, rescue_chore))
+	if (!presence_worker_xact_begin_on("removing old rows", past_tables, handle_chore_error))
 	{
 		put_off_chore();
 		return;

@@ -394,7 +394,7 @@ deliver(PresenceDatabase *database)
 	presence_database_set(database, PRESENCE_LAST_DRAIN,
 						  (uint64) GetCurrentTimestamp());
 	presence_slot_note_success(database);
-	presence_worker_xact_rest();
+	presence_worker_xact_cleanup();
 	presence_roster_trim(delivery.roster, (Size) presence_roster_memory * 1024);
 	return true;
 }

@@ -173,12 +173,12 @@ forget_wanted(void)
 
 /* Rules could not be applied: say so once, and try again later. */
 static void
-rescue_rules(const ErrorData *error)
+handle_rules_error(const ErrorData *error)
 {
 	PresenceTime now = presence_clock_now();
 
 	next_try = now + PRESENCE_WORKER_RETRY_DELAY;
-	if (presence_worker_xact_is_passing(error))
+	if (presence_worker_xact_is_transient(error))
 		return;
 	if (error_pause == 0)
 		ereport(LOG,
@@ -198,7 +198,7 @@ begin(PresenceTime now)
 {
 	next_try = now + PRESENCE_WORKER_RETRY_DELAY;
 	if (!presence_worker_xact_begin_on("applying changed rules of rooms",
-									   ruled_tables, rescue_rules))
+									   ruled_tables, handle_rules_error))
 		return false;
 	presence_worker_xact_limit_lock_waits();
 	presence_store_connect();

@@ -95,8 +95,7 @@ typedef struct LateName
 #define SH_KEY_TYPE PresenceName
 #define SH_KEY name
 #define SH_HASH_KEY(tb, key) (key).hash
-#define SH_EQUAL(tb, a, b) ((a).hash == (b).hash && (a).length == (b).length && \
-							memcmp((a).data, (b).data, (a).length) == 0)
+#define SH_EQUAL(tb, a, b) presence_name_equal(&(a), &(b))
 #define SH_SCOPE static inline
 #define SH_DEFINE
 #define SH_DECLARE

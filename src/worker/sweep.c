@@ -110,9 +110,9 @@ complain(const char *channel, PresenceTime pause, const ErrorData *error)
  * others did at the same time, it may be tried again soon.
  */
 static void
-rescue_expiry(const ErrorData *error)
+handle_expiry_error(const ErrorData *error)
 {
-	bool		again = presence_worker_xact_is_passing(error);
+	bool		again = presence_worker_xact_is_transient(error);
 	PresenceTime pause;
 	const char *channel = presence_expiry_fail(sweep.expiry, presence_clock_now(),
 											   again, &pause);
@@ -140,7 +140,7 @@ remove_channels(ArrayType *channels, PresenceTime now, PresenceTime lag)
 	uint64		removed;
 
 	if (!presence_worker_xact_begin_on("removing expired presences", written_tables,
-									   rescue_expiry))
+									   handle_expiry_error))
 	{
 		sweep.next_expiry = now + PRESENCE_WORKER_RETRY_DELAY;
 		return;
@@ -155,7 +155,7 @@ remove_channels(ArrayType *channels, PresenceTime now, PresenceTime lag)
 		presence_database_set(presence_my_database(), PRESENCE_LAST_EXPIRY_LAG,
 							  (uint64) lag);
 	presence_expiry_settle(sweep.expiry, now, left);
-	presence_worker_xact_rest();
+	presence_worker_xact_cleanup();
 }
 
 /* Remove the channels that are due. */
@@ -226,7 +226,7 @@ offer_channel(void *arg, const char *channel, int length, TimestampTz last_seen)
 
 /* Rows of the future could not be corrected; the others do not wait for them. */
 static void
-rescue_future(const ErrorData *error)
+handle_future_error(const ErrorData *error)
 {
 	sweep.next_future = presence_clock_now() + AUDIT_INTERVAL;
 	ereport(LOG,
@@ -245,7 +245,7 @@ correct_future(PresenceTime now)
 		return;
 	sweep.next_future = now + PRESENCE_WORKER_RETRY_DELAY;
 	if (!presence_worker_xact_begin_on("correcting presences of the future",
-									   written_tables, rescue_future))
+									   written_tables, handle_future_error))
 		return;
 	sweep.next_future = now + presence_liveness_max_age() / 4;
 	presence_store_connect();

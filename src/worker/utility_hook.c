@@ -34,12 +34,12 @@
 #include "catalog/pg_extension.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
-#include "commands/extension.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "shared/database.h"
 #include "shared/slot.h"
 #include "storage/ipc.h"
+#include "tables/extension.h"
 #include "tcop/utility.h"
 #include "utils/syscache.h"
 #include "worker/utility_hook.h"
@@ -265,7 +265,7 @@ object_access(ObjectAccessType access, Oid class, Oid object, int column,
 	if (access == OAT_POST_CREATE && class == DatabaseRelationId)
 		created = object;
 	if (access != OAT_DROP || class != ExtensionRelationId ||
-		get_extension_oid("presence", true) != object)
+		presence_extension_oid() != object)
 		return;
 	if (presence_my_database())
 		presence_slot_recheck_extension(presence_my_database());

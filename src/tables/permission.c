@@ -7,15 +7,15 @@
  * A heartbeat stands for an update of the channel's rows, so it requires the
  * same privileges.  Without row-level security the privilege to update the
  * table is enough; the result is cached in the session until the catalogs
- * change.  With it, the policies for UPDATE decide row by row, and may depend on
- * anything, so each heartbeat probes the table.  The probe is an UPDATE whose
- * last condition, presence.note_touchable(), notes that a row has passed the
- * policies and returns false, so that nothing is written.
+ * change.  With it, the policies for UPDATE decide row by row, and may depend
+ * on anything, so each heartbeat probes the table.  The probe is an UPDATE
+ * whose last condition, presence.note_touchable(), notes that a row has passed
+ * the policies and returns false, so that nothing is written.
  *
  * State and broadcasts belong to a room, but are in no table.  If row-level
  * security on presence.rooms applies to the current user, it must show the
- * room's row to that user.  Otherwise the privilege to execute the functions is
- * enough.
+ * room's row to that user.  Otherwise the privilege to execute the functions
+ * is enough.
  *
  *-------------------------------------------------------------------------
  */

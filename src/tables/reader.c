@@ -11,9 +11,9 @@
  * session, with generic plans.  OFFSET 0 keeps an outer ORDER BY from making a
  * full scan of another index attractive.
  *
- * The planner settings are changed while a plan is made, and restored before it
- * runs, so that functions called by policies are planned with the settings of
- * the session.
+ * The planner settings are changed while a plan is made, and restored before
+ * it runs, so that functions called by policies are planned with the settings
+ * of the session.
  *
  * The statements run as the caller, in the snapshot of the calling statement,
  * as STABLE SQL functions do.

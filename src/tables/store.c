@@ -12,8 +12,8 @@
  * after an invalidation, so the plan is checked before each execution.
  *
  * The functions here and in store_*.c return their results in the memory
- * context that is current when they are called, and leave it current.  A result
- * in SPI_tuptable is freed by the function that reads it last.
+ * context that is current when they are called, and leave it current.  A
+ * result in SPI_tuptable is freed by the function that reads it last.
  *
  *-------------------------------------------------------------------------
  */
@@ -80,8 +80,9 @@ typedef struct PlannerSwitches
 } PlannerSwitches;
 
 /*
- * Settings that disable sequential scans.  JIT is off because before PostgreSQL
- * 18 a disabled node looks so expensive that compiling it seems worthwhile.
+ * Settings that disable sequential scans.  JIT is off because before
+ * PostgreSQL 18 a disabled node looks so expensive that compiling it seems
+ * worthwhile.
  */
 static const PlannerSwitches index_switches = {
 	.indexscan = true,
@@ -146,9 +147,9 @@ prepare(PresenceStatement *statement)
 }
 
 /*
- * Whether the saved plan of a statement was made by make_plan() and will be used
- * without replanning.  These are the checks of GetCachedPlan(), but cheaper,
- * because they are made at each execution.
+ * Whether the saved plan of a statement was made by make_plan() and will be
+ * used without replanning.  These are the checks of GetCachedPlan(), but
+ * cheaper, because they are made at each execution.
  */
 static bool
 has_plan(const PresenceStatement *statement)
@@ -168,13 +169,13 @@ has_plan(const PresenceStatement *statement)
 
 /*
  * Plan a statement with sequential scans disabled, unless it reads a whole
- * table, regardless of the session's settings.  Otherwise a plan made while the
- * table was empty would use a sequential scan, and keep it however large the
- * table becomes.
+ * table, regardless of the session's settings.  Otherwise a plan made while
+ * the table was empty would use a sequential scan, and keep it however large
+ * the table becomes.
  *
  * The plan is executed under the session's own settings, because triggers that
- * it fires plan, and save, queries of their own.  The locks taken here are kept,
- * so the plan cannot be invalidated before it runs.
+ * it fires plan, and save, queries of their own.  The locks taken here are
+ * kept, so the plan cannot be invalidated before it runs.
  */
 static void
 make_plan(PresenceStatement *statement)
@@ -215,8 +216,8 @@ presence_store_plan(PresenceStatement *statement)
 
 /*
  * Run a statement in a snapshot (InvalidSnapshot: that of the transaction),
- * until it has found "limit" rows (0: all); returns the number of rows found or
- * changed.
+ * until it has found "limit" rows (0: all); returns the number of rows found
+ * or changed.
  */
 uint64
 presence_store_run_at(PresenceStatement *statement, Datum *values,

@@ -186,8 +186,8 @@ look_up_room(Oid table, Datum room, PresenceRoomRules *rules)
 }
 
 /*
- * Find a room and its rules; false if there is no such room.  The lock keeps it
- * from being removed as empty until the transaction ends.  Needs no SPI.
+ * Find a room and its rules; false if there is no such room.  The lock keeps
+ * it from being removed as empty until the transaction ends.  Needs no SPI.
  */
 bool
 presence_store_find_room(Datum room, PresenceRoomRules *rules)

@@ -5,8 +5,8 @@
  *
  * A delivery is one transaction.  It takes a snapshot, waits until every
  * transaction that the snapshot shows as ended has queued its hints
- * (backend.c), reads what is new in the queue into its backlog (backlog.c), and
- * announces, in order, the hints whose transactions the snapshot shows.
+ * (backend.c), reads what is new in the queue into its backlog (backlog.c),
+ * and announces, in order, the hints whose transactions the snapshot shows.
  *
  * The announced hints are dropped from the queue, and the number of the last
  * event is published, only once the NOTIFY has committed.  Nothing in between
@@ -282,10 +282,10 @@ log_last_seen_failure(const ErrorData *error)
 
 /*
  * Store when users who went offline were last seen, so that a listener that
- * reads on receipt of the event finds it.  This is done in the transaction that
- * sends the event, which commits asynchronously: a crash of the server may lose
- * it.  A user's trigger or constraint on that table may fail; then this is
- * rolled back alone, and the events are sent.
+ * reads on receipt of the event finds it.  This is done in the transaction
+ * that sends the event, which commits asynchronously: a crash of the server
+ * may lose it.  A user's trigger or constraint on that table may fail; then
+ * this is rolled back alone, and the events are sent.
  */
 static void
 store_last_seen(List *gone)
@@ -344,8 +344,8 @@ announce_turn(Snapshot snapshot, Delivery *turn)
 }
 
 /*
- * Announce what the snapshot shows.  If hints were lost, or have not arrived in
- * time, announce a resync instead.
+ * Announce what the snapshot shows.  If hints were lost, or have not arrived
+ * in time, announce a resync instead.
  */
 static void
 announce(PresenceDatabase *database, Snapshot snapshot, bool open, Delivery *turn)

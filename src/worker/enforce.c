@@ -6,11 +6,11 @@
  * A ban and an add that commit concurrently do not see each other, and neither
  * do the deletion of a room and an add.  The worker gets hints of both.  It
  * calls presence_enforce_note() for each hint that it announces, and later
- * presence_enforce_apply(), which checks, in the newest snapshot, the presences
- * of the users and rooms that these hints name.  At the second of the two hints
- * both transactions have committed, so this check sees both.  It may fail
- * because of concurrent locks or a user's triggers; then it is retried, less
- * and less often.
+ * presence_enforce_apply(), which checks, in the newest snapshot, the
+ * presences of the users and rooms that these hints name.  At the second of
+ * the two hints both transactions have committed, so this check sees both.  It
+ * may fail because of concurrent locks or a user's triggers; then it is
+ * retried, less and less often.
  *
  * The hint of an add is noted only if the rules have changed since the add was
  * admitted (see "rules" in database.h), so this costs nothing while nobody is
@@ -215,9 +215,9 @@ end(void)
 }
 
 /*
- * Apply rules that changed while presences were added.  Either of the two steps
- * may fail, so each has its own transaction: an error in the second must not
- * roll back the first.
+ * Apply rules that changed while presences were added.  Either of the two
+ * steps may fail, so each has its own transaction: an error in the second must
+ * not roll back the first.
  */
 void
 presence_enforce_apply(PresenceTime now)

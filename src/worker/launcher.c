@@ -11,9 +11,9 @@
  *
  * slot.c has the states of a worker, and decides when one may be started.  If
  * a worker could not be started because max_worker_processes is exhausted, or
- * exited before it claimed its slot, the launcher abandons it.  If workers fail
- * to start in a database that has never been used, the launcher stops trying.
- * It also frees the slot of a database that turns out not to have the
+ * exited before it claimed its slot, the launcher abandons it.  If workers
+ * fail to start in a database that has never been used, the launcher stops
+ * trying.  It also frees the slot of a database that turns out not to have the
  * extension.
  *
  * The launcher is connected to no database and holds no lock while it waits.

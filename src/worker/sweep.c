@@ -3,9 +3,9 @@
  * sweep.c
  *		Removes expired channels.
  *
- * Channels that have an entry in the registry are found there when they are due
- * (expiry.c), and their rows are removed in batches.  Rows without an entry
- * would never expire that way:
+ * Channels that have an entry in the registry are found there when they are
+ * due (expiry.c), and their rows are removed in batches.  Rows without an
+ * entry would never expire that way:
  *
  *	- While the registry is not complete, because the worker has just started or
  *	  the registry was found full, the table is searched for rows that are
@@ -46,8 +46,9 @@
 #define BATCH_DELAY (20 * 1000)
 
 /*
- * How often a complete registry is loaded again, in case there are rows without
- * entries, which would never expire; there should be none; microseconds.
+ * How often a complete registry is loaded again, in case there are rows
+ * without entries, which would never expire; there should be none;
+ * microseconds.
  */
 #define AUDIT_INTERVAL (INT64CONST(3600) * USECS_PER_SEC)
 

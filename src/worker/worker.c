@@ -15,8 +15,8 @@
  * local state can be rebuilt: the roster from the tables, the deadlines from
  * the registry.
  *
- * While the worker is busy, a timer re-arms its watchdog, so that a busy server
- * is not mistaken for one that was stopped (liveness.c).
+ * While the worker is busy, a timer re-arms its watchdog, so that a busy
+ * server is not mistaken for one that was stopped (liveness.c).
  *
  * Without shared memory there is no queue and no registry.  Then the worker
  * only removes channels that are expired by their rows.

@@ -150,8 +150,8 @@ exit_without_extension(void)
 
 /*
  * The extension was dropped and created again, or may have been while no
- * worker ran.  Nothing in shared memory can be relied on, and listeners have to
- * read all rooms again.
+ * worker ran.  Nothing in shared memory can be relied on, and listeners have
+ * to read all rooms again.
  */
 static void
 adopt_extension(PresenceDatabase *database)
@@ -223,8 +223,8 @@ lock_tables(const PresenceWorkerTable *tables)
 }
 
 /*
- * A commit switches to TopMemoryContext.  Go back to the scratch context, which
- * what follows in this round belongs to.
+ * A commit switches to TopMemoryContext.  Go back to the scratch context,
+ * which what follows in this round belongs to.
  */
 static void
 commit_transaction(void)

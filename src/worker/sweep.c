@@ -115,12 +115,12 @@ log_failure(const char *channel, PresenceTime pause, const ErrorData *error)
 static void
 handle_expiry_error(const ErrorData *error)
 {
-	bool		again = presence_worker_xact_is_transient(error);
+	bool		transient = presence_worker_xact_is_transient(error);
 	PresenceTime pause;
 	const char *channel = presence_expiry_fail(sweep.expiry, presence_clock_now(),
-											   again, &pause);
+											   transient, &pause);
 
-	if (channel && !again)
+	if (channel && !transient)
 		log_failure(channel, pause, error);
 }
 

@@ -42,10 +42,10 @@ typedef struct Writer
 static Datum
 power_of_ten(const char *sign, int exponent)
 {
-	char		text[32];
+	char		number[32];
 
-	snprintf(text, sizeof(text), "%s1e%d", sign, exponent);
-	return DirectFunctionCall3(numeric_in, CStringGetDatum(text),
+	snprintf(number, sizeof(number), "%s1e%d", sign, exponent);
+	return DirectFunctionCall3(numeric_in, CStringGetDatum(number),
 							   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
 }
 
@@ -86,6 +86,7 @@ append_number(Writer *writer, Numeric number)
 	if (!is_short(writer, number))
 		return false;
 	text = DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(number)));
+
 	appendStringInfoString(writer->buf, text);
 	pfree(text);
 	return true;
@@ -100,6 +101,7 @@ append_string(Writer *writer, const JsonbValue *string)
 	if (string->val.string.len > writer->limit - writer->buf->len)
 		return false;
 	text = pnstrdup(string->val.string.val, string->val.string.len);
+
 	escape_json(writer->buf, text);
 	pfree(text);
 	return true;

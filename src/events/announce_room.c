@@ -30,7 +30,7 @@
  */
 static void
 announce_leave(PresenceTurn *turn, PresenceTurnRoom *room, PresenceRosterMember *member,
-		   const PresenceWaiting *waiting)
+			   const PresenceWaiting *waiting)
 {
 	const PresenceHint *hint = waiting->hint;
 	PresenceSubject *subject = waiting->subject;
@@ -194,7 +194,7 @@ announce_join(PresenceTurn *turn, PresenceTurnRoom *room, const PresenceWaiting 
 /* The user or meta of a member has changed. */
 static void
 announce_update(PresenceTurn *turn, PresenceTurnRoom *room, PresenceRosterMember *member,
-			const PresenceWaiting *waiting)
+				const PresenceWaiting *waiting)
 {
 	const PresenceHint *hint = waiting->hint;
 	PresenceSubject *subject = waiting->subject;

@@ -75,8 +75,8 @@ typedef struct PresenceTurn
 	PresenceRoster *roster;
 	PresenceBacklog *backlog;
 	Snapshot	snapshot;
-	PresenceTime cutoff;		/* presences last seen before it are
-								 * expired; 0: count all */
+	PresenceTime cutoff;		/* presences last seen before it are expired;
+								 * 0: count all */
 	turnrooms_hash *rooms;
 	turnusers_hash *users;
 	List	   *named;			/* names of users, in the order of hints */
@@ -115,7 +115,7 @@ extern void presence_turn_note_gone(PresenceTurn *turn);
 
 /* announce_room.c: events of rooms */
 extern void presence_turn_announce_hints(PresenceTurn *turn,
-									 PresenceWaiting *const *now, int nhints);
+										 PresenceWaiting *const *now, int nhints);
 
 /* announce_status.c: events of users */
 extern List *presence_turn_collect_statuses(PresenceTurn *turn, List **gone);

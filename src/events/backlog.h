@@ -65,7 +65,7 @@ struct PresenceSubject
 		bool		updated;	/* announced with its current row */
 		bool		over;		/* nothing of it is left to announce */
 		bool		brief;		/* joined and left between two turns */
-		struct PresenceEvent *join_event; /* its join in this turn, or NULL */
+		struct PresenceEvent *join_event;	/* its join in this turn, or NULL */
 		PresenceRow *row;		/* as the table shows it, or as it left, or
 								 * NULL */
 	}			turn;

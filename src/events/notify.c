@@ -391,7 +391,7 @@ forget_states(const PresenceEvent *event)
 		forget_states(lfirst(lc));
 	if (event->user_left && !event->user_back)
 		presence_state_user_left(event->room, presence_event_leaver(event),
-									 event->left_at);
+								 event->left_at);
 }
 
 /* Send events, numbering them from the stamp on. */

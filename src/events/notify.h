@@ -18,7 +18,7 @@ typedef struct PresenceStamp
 {
 	bool		numbered;		/* else payloads have null epoch and seq */
 	uint64		epoch;
-	uint64		seq[PRESENCE_NSTREAMS];	/* of the last event sent */
+	uint64		seq[PRESENCE_NSTREAMS]; /* of the last event sent */
 } PresenceStamp;
 
 extern void presence_notify_events(List *events, PresenceStamp *stamp);

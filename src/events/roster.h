@@ -46,7 +46,7 @@ extern PresenceRosterMember *presence_roster_member(PresenceRosterRoom *room,
 extern bool presence_roster_join(PresenceRosterRoom *room, const char *channel,
 								 int64 id, const char *user, bool expired);
 extern PresenceRosterMember *presence_roster_next_expired(PresenceRosterRoom *room,
-													   const char *user);
+														  const char *user);
 extern bool presence_roster_leave(PresenceRosterRoom *room,
 								  PresenceRosterMember *member);
 extern void presence_roster_set_user(PresenceRosterRoom *room,

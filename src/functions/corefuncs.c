@@ -1,10 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * corefuncs.c
- *		The SQL functions by which channels enter, beat and leave.
+ *		SQL functions for entering and leaving rooms, heartbeats, and pruning.
  *
- * They check their arguments and delegate: membership.c lets in, heartbeat.c
- * keeps alive, removal.c and cleanup.c take away.
+ * They check their arguments and delegate: membership.c adds and updates
+ * presences, heartbeat.c handles heartbeats, removal.c removes presences, and
+ * cleanup.c removes empty rooms.
  *
  *-------------------------------------------------------------------------
  */
@@ -52,7 +53,7 @@ text_or_null(const char *string, bool *isnull)
 	return string ? CStringGetTextDatum(string) : (Datum) 0;
 }
 
-/* Make a presence.added of a row. */
+/* Make a presence.added from a row. */
 static Datum
 added_of_row(FunctionCallInfo fcinfo, const PresenceRow *row, bool created)
 {
@@ -79,7 +80,7 @@ added_of_row(FunctionCallInfo fcinfo, const PresenceRow *row, bool created)
  * presence_add(room text, channel_name text, user_id text, meta jsonb)
  *		returns presence.added
  *
- * The presence as it stands after the call, and whether that made it.
+ * Returns the presence as of after the call, and whether the call created it.
  */
 Datum
 presence_add(PG_FUNCTION_ARGS)
@@ -99,7 +100,7 @@ presence_add(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(added_of_row(fcinfo, &row, created));
 }
 
-/* One of the many that are added in one call. */
+/* One of the channels of a presence_add_many() call. */
 typedef struct ManyEntrant
 {
 	PresenceEntrant entrant;
@@ -121,7 +122,7 @@ compare_channels(const ManyEntrant *a, const ManyEntrant *b)
 	return (llen > rlen) - (llen < rlen);
 }
 
-/* Order entrants by channel, the same for all who add many, then as given. */
+/* Order by channel, so that concurrent calls cannot deadlock, then as given. */
 static int
 compare_entrants(const void *a, const void *b)
 {
@@ -147,7 +148,7 @@ check_length(int count, int expected, const char *argument)
 				 errhint("Pass one element for each channel, NULL where there is nothing to say.")));
 }
 
-/* Put users into entrants, where there are any. */
+/* Set the users of entrants, if given. */
 static void
 take_users(FunctionCallInfo fcinfo, ManyEntrant *entrants, int count)
 {
@@ -162,7 +163,7 @@ take_users(FunctionCallInfo fcinfo, ManyEntrant *entrants, int count)
 			entrants[i].entrant.user = DatumGetTextPP(users.datums[i]);
 }
 
-/* Put metas into entrants, where there are any. */
+/* Set the metas of entrants, if given. */
 static void
 take_metas(FunctionCallInfo fcinfo, ManyEntrant *entrants, int count)
 {
@@ -186,8 +187,8 @@ take_metas(FunctionCallInfo fcinfo, ManyEntrant *entrants, int count)
 }
 
 /*
- * Add entrants that are in order; how many were new.  Of equal channels the
- * last one given counts.  What one leaves in memory goes with it.
+ * Add sorted entrants; returns the number of new ones.  Of equal channels, the
+ * last one given is used.  Memory is reset after each.
  */
 static int64
 add_in_order(const ManyEntrant *entrants, int count)
@@ -218,7 +219,7 @@ add_in_order(const ManyEntrant *entrants, int count)
  * presence_add_many(room text, channel_names text[], user_ids text[],
  *					 metas jsonb[]) returns bigint
  *
- * How many of the channels were new in the room.
+ * Returns how many of the channels were new in the room.
  */
 Datum
 presence_add_many(PG_FUNCTION_ARGS)
@@ -248,7 +249,7 @@ presence_add_many(PG_FUNCTION_ARGS)
 /*
  * presence_update(room text, channel_name text, meta jsonb) returns boolean
  *
- * Whether there is such a presence.
+ * Returns whether there is such a presence.
  */
 Datum
 presence_update(PG_FUNCTION_ARGS)
@@ -268,7 +269,7 @@ presence_update(PG_FUNCTION_ARGS)
 /*
  * presence_remove(room text, channel_name text) returns boolean
  *
- * Whether there was such a presence.
+ * Returns whether there was such a presence.
  */
 Datum
 presence_remove(PG_FUNCTION_ARGS)
@@ -287,7 +288,7 @@ presence_remove(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(removed > 0);
 }
 
-/* A heartbeat that has to look at the table; SPI is connected. */
+/* A heartbeat that may have to access the table; SPI is connected. */
 static bool
 touch_in_store(text *channel)
 {
@@ -298,7 +299,7 @@ touch_in_store(text *channel)
 	return presence_heartbeat_touch_slowpath(channel);
 }
 
-/* A heartbeat of a channel; whether it is present. */
+/* A heartbeat of a channel; returns whether it is present. */
 static bool
 touch(text *channel)
 {
@@ -317,7 +318,7 @@ touch(text *channel)
 /*
  * presence_touch(channel_name text) returns boolean
  *
- * Whether the channel is present somewhere.
+ * Returns whether the channel is present in any room.
  */
 Datum
 presence_touch(PG_FUNCTION_ARGS)
@@ -331,7 +332,7 @@ presence_touch(PG_FUNCTION_ARGS)
 /*
  * presence_touch_many(channel_names text[]) returns text[]
  *
- * The channels that are not present.
+ * Returns the channels that are not present.
  */
 Datum
 presence_touch_many(PG_FUNCTION_ARGS)
@@ -372,7 +373,7 @@ presence_touch_many(PG_FUNCTION_ARGS)
 /*
  * presence_receive(channel_name text, message text) returns boolean
  *
- * Whether the message needs more than the heartbeat that it is.
+ * Counts as a heartbeat; returns whether the message is anything else, too.
  */
 Datum
 presence_receive(PG_FUNCTION_ARGS)
@@ -390,7 +391,7 @@ presence_receive(PG_FUNCTION_ARGS)
 				   memcmp(VARDATA_ANY(message), heartbeat, sizeof(heartbeat) - 1) != 0);
 }
 
-/* Remove channels from every room; how many presences went. */
+/* Remove channels from all rooms; returns the number of presences removed. */
 static int64
 leave_all(Datum *channels, int count)
 {
@@ -410,7 +411,7 @@ leave_all(Datum *channels, int count)
 /*
  * presence_leave_all(channel_name text) returns bigint
  *
- * How many rooms the channel was in.
+ * Returns the number of rooms that the channel was removed from.
  */
 Datum
 presence_leave_all(PG_FUNCTION_ARGS)
@@ -423,7 +424,7 @@ presence_leave_all(PG_FUNCTION_ARGS)
 /*
  * presence_leave_all_many(channel_names text[]) returns bigint
  *
- * How many presences went.
+ * Returns the number of presences removed.
  */
 Datum
 presence_leave_all_many(PG_FUNCTION_ARGS)
@@ -436,7 +437,7 @@ presence_leave_all_many(PG_FUNCTION_ARGS)
 /*
  * prune_presences(age_in_seconds double precision) returns bigint
  *
- * How many presences went.
+ * Returns the number of presences removed.
  */
 Datum
 prune_presences(PG_FUNCTION_ARGS)
@@ -466,7 +467,7 @@ prune_presences(PG_FUNCTION_ARGS)
 /*
  * prune_rooms() returns bigint
  *
- * How many rooms went.
+ * Returns the number of rooms removed.
  */
 Datum
 prune_rooms(PG_FUNCTION_ARGS)

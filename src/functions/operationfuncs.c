@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * operationfuncs.c
- *		The SQL functions for those who operate presence.
+ *		SQL functions for administration and monitoring.
  *
  *-------------------------------------------------------------------------
  */
@@ -39,7 +39,7 @@ PG_FUNCTION_INFO_V1(presence_unschedule_pruning);
 PG_FUNCTION_INFO_V1(presence_stat_row);
 PG_FUNCTION_INFO_V1(presence_reset_stats);
 
-/* Levels of access; each has what those before it have. */
+/* Levels of access; each includes those before it. */
 typedef enum Level
 {
 	LEVEL_READER,
@@ -48,8 +48,9 @@ typedef enum Level
 } Level;
 
 /*
- * What a level adds: a privilege, or a list of them, on objects, in the words
- * of GRANT; where these are functions, their names, apart by spaces.
+ * Privileges that a level adds: "privileges ON objects" as GRANT has it.  If
+ * the objects are functions, their names are in "functions", separated by
+ * spaces.
  */
 typedef struct Privilege
 {
@@ -62,7 +63,7 @@ static const Privilege privileges[] = {
 	{LEVEL_READER, "USAGE ON SCHEMA presence"},
 	{LEVEL_READER, NULL},		/* stands for USAGE on the functions' schema */
 	{LEVEL_READER, "USAGE ON TYPE presence.member, presence.added,"
-		" presence.person, presence.room"},
+	" presence.person, presence.room"},
 	{LEVEL_READER, "SELECT ON presence.presences, presence.rooms, presence.people,"
 	" presence.user_last_seen, presence.members, presence.room_list, presence.stats"},
 	{LEVEL_READER, "EXECUTE ON FUNCTION", "is_live is_older effective_last_seen check_name"
@@ -92,7 +93,7 @@ static const Privilege privileges[] = {
 	" presence_unschedule_pruning presence_reset_stats"},
 };
 
-/* The level that a word names. */
+/* Parse the name of a level. */
 static Level
 parse_level(const char *word)
 {
@@ -108,7 +109,7 @@ parse_level(const char *word)
 			 errhint("A reader reads, a member also enters and leaves, an admin also prunes and moderates.")));
 }
 
-/* The role in argument 0, as GRANT writes it. */
+/* The role in argument 0, quoted for GRANT. */
 static const char *
 role_argument(FunctionCallInfo fcinfo)
 {
@@ -117,7 +118,7 @@ role_argument(FunctionCallInfo fcinfo)
 	return quote_identifier(GetUserNameFromId(PG_GETARG_OID(0), false));
 }
 
-/* The schema of the function that is running, quoted. */
+/* The schema of the called function, quoted. */
 static const char *
 my_schema(FunctionCallInfo fcinfo)
 {
@@ -125,8 +126,9 @@ my_schema(FunctionCallInfo fcinfo)
 }
 
 /*
- * The signatures of the extension's own functions of some names, as GRANT
- * takes them; anybody else may have functions of the same names beside them.
+ * The signatures of the extension's functions with some names, for GRANT.
+ * Only members of the extension, because others may have functions of the
+ * same names in that schema.
  */
 static char *
 signatures(const char *names)
@@ -149,7 +151,7 @@ signatures(const char *names)
 	return SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 }
 
-/* A privilege on its objects; "schema" is that of the functions. */
+/* The "privileges ON objects" of a GRANT; "schema" is that of the functions. */
 static char *
 privilege_clause(const Privilege *privilege, const char *schema)
 {
@@ -160,7 +162,7 @@ privilege_clause(const Privilege *privilege, const char *schema)
 	return pstrdup(privilege->clause);
 }
 
-/* Run "verb <clause> preposition role" for the levels up to one. */
+/* Run "verb <clause> preposition role" for the levels up to "level". */
 static void
 change_privileges(FunctionCallInfo fcinfo, const char *verb,
 				  const char *preposition, Level level)
@@ -210,7 +212,7 @@ presence_revoke(PG_FUNCTION_ARGS)
 /*
  * presence_start_worker() returns boolean
  *
- * Whether one had to be started.
+ * Returns whether a worker had to be started.
  */
 Datum
 presence_start_worker(PG_FUNCTION_ARGS)
@@ -218,7 +220,7 @@ presence_start_worker(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(presence_launcher_start_worker());
 }
 
-/* Raise an error unless pg_cron can be called from here. */
+/* Raise an error unless pg_cron is installed in this database. */
 static void
 check_pg_cron(void)
 {
@@ -231,14 +233,14 @@ check_pg_cron(void)
 				 errhint("Install pg_cron and run CREATE EXTENSION pg_cron, or preload presence, whose worker needs no schedule.")));
 }
 
-/* The name of one of our two jobs in this database. */
+/* Name of the pg_cron job that calls a function in this database. */
 static char *
 job_name(const char *function)
 {
 	return psprintf("presence %s %s", function, get_database_name(MyDatabaseId));
 }
 
-/* Run a statement of two texts and a command. */
+/* Run a statement with up to three text arguments; returns the row count. */
 static uint64
 call_cron(const char *sql, int nargs, const char *a, const char *b, const char *c)
 {
@@ -279,7 +281,7 @@ presence_schedule_pruning(PG_FUNCTION_ARGS)
 /*
  * presence_unschedule_pruning() returns boolean
  *
- * Whether there were jobs.
+ * Returns whether there were jobs.
  */
 Datum
 presence_unschedule_pruning(PG_FUNCTION_ARGS)
@@ -296,7 +298,7 @@ presence_unschedule_pruning(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(found > 0);
 }
 
-/* How events reach listeners, in a word. */
+/* Name of the mode in which events are announced. */
 static const char *
 mode_name(PresenceDatabase *database)
 {
@@ -308,7 +310,7 @@ mode_name(PresenceDatabase *database)
 	return "transaction";
 }
 
-/* Fill in what shared memory knows. */
+/* Fill in the statistics from shared memory. */
 static void
 fill_shared_stats(PresenceDatabase *database, Datum *values, bool *nulls)
 {
@@ -344,7 +346,7 @@ fill_shared_stats(PresenceDatabase *database, Datum *values, bool *nulls)
 /*
  * presence.stat_row() returns record
  *
- * Without shared memory only the mode is known.
+ * Without shared memory all columns but the mode are NULL.
  */
 Datum
 presence_stat_row(PG_FUNCTION_ARGS)

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * peoplefuncs.c
- *		The SQL functions of users' statuses.
+ *		SQL functions for the statuses of users.
  *
  *-------------------------------------------------------------------------
  */
@@ -58,7 +58,7 @@ presence_check_status(PG_FUNCTION_ARGS)
 /*
  * presence_statuses(user_ids text[]) returns setof presence.person
  *
- * One row for each id asked for, in that order.
+ * Returns one row for each given ID, in that order.
  */
 Datum
 presence_statuses(PG_FUNCTION_ARGS)

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * readfuncs.c
- *		The SQL functions that read.
+ *		SQL functions that read presences.
  *
  *-------------------------------------------------------------------------
  */
@@ -38,7 +38,7 @@ PG_FUNCTION_INFO_V1(presence_is_online);
 PG_FUNCTION_INFO_V1(presence_online);
 PG_FUNCTION_INFO_V1(presence_snapshot);
 
-/* Whether a row's presence gave a sign of life within an age. */
+/* Whether the last heartbeat of a row's channel is within an age. */
 static bool
 is_live(text *channel, TimestampTz last_seen, PresenceTime age)
 {
@@ -92,7 +92,7 @@ presence_effective_last_seen(PG_FUNCTION_ARGS)
 																			 PG_GETARG_TIMESTAMPTZ(1))));
 }
 
-/* The second argument: what the first is called. */
+/* The second argument: the name of the first one, for error messages. */
 static char *
 argument_name(FunctionCallInfo fcinfo)
 {
@@ -110,7 +110,7 @@ presence_check_name(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(presence_args_name(fcinfo, 0, argument_name(fcinfo)));
 }
 
-/* Return the only value, of a fixed size, of an answer. */
+/* Return the only value, pass-by-value, of a result. */
 static Datum
 return_value(PresenceRead what, Datum argument, Oid type)
 {
@@ -121,14 +121,14 @@ return_value(PresenceRead what, Datum argument, Oid type)
 	return heap_getattr(presence_reader_row(what, argument), 1, desc, &isnull);
 }
 
-/* The name in the only argument. */
+/* The only argument, a name. */
 static Datum
 name_argument(FunctionCallInfo fcinfo, const char *argument)
 {
 	return PointerGetDatum(presence_args_name(fcinfo, 0, argument));
 }
 
-/* The array of names in the only argument. */
+/* The only argument, an array of names. */
 static Datum
 names_argument(FunctionCallInfo fcinfo, const char *argument)
 {
@@ -139,7 +139,7 @@ names_argument(FunctionCallInfo fcinfo, const char *argument)
 /*
  * presence_list(room text) returns setof presence.member
  *
- * By joined_at and id.
+ * Ordered by joined_at and id.
  */
 Datum
 presence_list(PG_FUNCTION_ARGS)
@@ -151,7 +151,7 @@ presence_list(PG_FUNCTION_ARGS)
  * presence_users(room text)
  *		returns table (user_id, connections, joined_at, last_seen, meta)
  *
- * By joined_at and user; the meta is that of the newest connection.
+ * Ordered by joined_at and user.  The meta is that of the newest connection.
  */
 Datum
 presence_users(PG_FUNCTION_ARGS)
@@ -228,9 +228,10 @@ presence_online(PG_FUNCTION_ARGS)
 /*
  * presence_snapshot(room text) returns jsonb
  *
- * The number of the last event is read before the room: every event up to it
- * shows in the room.  A transaction with an older snapshot cannot say so, and
- * without a worker there are no numbers.
+ * The number of the last event is read before the room, so the room shows all
+ * events up to that number.  It is null in a transaction that keeps an older
+ * snapshot, where this would not hold, and without a worker, which numbers the
+ * events.
  */
 Datum
 presence_snapshot(PG_FUNCTION_ARGS)

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * roomsfuncs.c
- *		The SQL functions of admission, moderation and broadcast.
+ *		SQL functions for admission, moderation and broadcasts.
  *
  *-------------------------------------------------------------------------
  */
@@ -13,7 +13,6 @@
 #include "base/json.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
-#include "lib/stringinfo.h"
 #include "lib/stringinfo.h"
 #include "members/admission.h"
 #include "members/removal.h"
@@ -38,7 +37,7 @@ PG_FUNCTION_INFO_V1(presence_unban);
 PG_FUNCTION_INFO_V1(presence_room_deleted);
 PG_FUNCTION_INFO_V1(presence_broadcast);
 
-/* Bytes that a notification may have, less its epoch and number. */
+/* Limit of a broadcast: a payload without space for its epoch and number. */
 #define MAX_BROADCAST (PRESENCE_MAX_PAYLOAD - 64)
 
 /*
@@ -61,7 +60,7 @@ presence_check_room_settings(PG_FUNCTION_ARGS)
 /*
  * presence_invite(room text, user_id text) returns boolean
  *
- * Whether the user was not invited yet.
+ * Returns whether the user was not invited yet.
  */
 Datum
 presence_invite(PG_FUNCTION_ARGS)
@@ -80,7 +79,7 @@ presence_invite(PG_FUNCTION_ARGS)
 /*
  * presence_uninvite(room text, user_id text) returns boolean
  *
- * Whether the user was invited.
+ * Returns whether the user was invited.
  */
 Datum
 presence_uninvite(PG_FUNCTION_ARGS)
@@ -99,7 +98,7 @@ presence_uninvite(PG_FUNCTION_ARGS)
 /*
  * presence_kick(room text, user_id text, channel_name text) returns bigint
  *
- * How many presences went.
+ * Returns the number of presences removed.
  */
 Datum
 presence_kick(PG_FUNCTION_ARGS)
@@ -125,7 +124,7 @@ presence_kick(PG_FUNCTION_ARGS)
  * presence_ban(room text, user_id text, until timestamptz, reason text)
  *		returns bigint
  *
- * How many presences went.
+ * Returns the number of presences removed.
  */
 Datum
 presence_ban(PG_FUNCTION_ARGS)
@@ -155,7 +154,7 @@ presence_ban(PG_FUNCTION_ARGS)
 /*
  * presence_unban(room text, user_id text) returns boolean
  *
- * Whether there was a ban.
+ * Returns whether there was a ban.
  */
 Datum
 presence_unban(PG_FUNCTION_ARGS)
@@ -175,8 +174,8 @@ presence_unban(PG_FUNCTION_ARGS)
 /*
  * presence.room_deleted() returns trigger
  *
- * Removes the presences of a room that was deleted, also those that the caller
- * does not see: nobody stays in a room that is gone.
+ * Removes all presences of a deleted room, as the owner of the extension, so
+ * including those that policies hide from the caller.
  */
 Datum
 presence_room_deleted(PG_FUNCTION_ARGS)
@@ -206,7 +205,7 @@ presence_room_deleted(PG_FUNCTION_ARGS)
 	return PointerGetDatum(NULL);
 }
 
-/* Append a member of a JSON object whose value is a text, or null. */
+/* Append a member of a JSON object with a text value, or null. */
 static void
 append_member(StringInfo buf, const char *name, text *value)
 {
@@ -217,7 +216,7 @@ append_member(StringInfo buf, const char *name, text *value)
 		appendStringInfoString(buf, "null");
 }
 
-/* Write all of a broadcast but its epoch and number; false: it does not fit. */
+/* Write a broadcast without its epoch and number; false if it is too large. */
 static bool
 write_broadcast(StringInfo buf, text *room, text *event, Jsonb *payload,
 				text *sender)

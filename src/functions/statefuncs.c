@@ -1,14 +1,14 @@
 /*-------------------------------------------------------------------------
  *
  * statefuncs.c
- *		The SQL functions of short-lived state: cursors, typing and what else
- *		an application keeps for seconds.
+ *		SQL functions for short-lived state: cursors, typing, and keys of
+ *		applications.
  *
- * They check their arguments and delegate to state.c.  A cursor is a
- * state with the key cursor:<user> and the value {"x", "y", "meta"}; a user
- * who types is a state with the key typing:<user> and the value true.
+ * They check their arguments and delegate to state.c.  A cursor is a state
+ * with the key cursor:<user> and the value {"x", "y", "meta"}.  A typing user
+ * is a state with the key typing:<user> and the value true.
  *
- * State belongs to its room: permission.c says who may deal with it.
+ * State belongs to a room; permission.c checks access to it.
  *
  *-------------------------------------------------------------------------
  */
@@ -48,10 +48,10 @@ PG_FUNCTION_INFO_V1(presence_typing_users);
 /* The longest time to live, 30 days; seconds. */
 #define MAX_TTL (30 * 24 * 3600)
 
-/* How long somebody types who does not say so again; microseconds. */
+/* How long a call of presence_typing() is valid; microseconds. */
 #define TYPING_TTL (6 * 1000 * 1000)
 
-/* Raise an error unless there is shared memory to keep state in. */
+/* Raise an error without shared memory, which state is stored in. */
 static void
 require_shmem(void)
 {
@@ -63,7 +63,7 @@ require_shmem(void)
 				 errhint("Add presence to shared_preload_libraries and restart the server.")));
 }
 
-/* The same for a function that changes state, which a standby does not. */
+/* The same for a function that changes state; not allowed on a standby. */
 static void
 begin_change(const char *function)
 {
@@ -71,16 +71,16 @@ begin_change(const char *function)
 	PreventCommandDuringRecovery(function);
 }
 
-/* Name a key, after a prefix, in a room that the caller may deal with. */
+/* Make the name of a state from room, prefix and key; checks permission. */
 static void
 name_state(PresenceStateName *name, text *room, const char *prefix, text *key)
 {
 	presence_permission_check_room(room);
 	presence_state_name(name, VARDATA_ANY(room), VARSIZE_ANY_EXHDR(room), prefix,
-							VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
+						VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
 }
 
-/* Raise an error for a state that would be larger than it may be. */
+/* Raise an error for a state that is too large. */
 static void
 reject_size(const char *argument)
 {
@@ -104,7 +104,7 @@ set_state(const PresenceStateName *name, const char *value, int length,
 	presence_state_set(name, value, length, ttl);
 }
 
-/* Whether a jsonb is null, not an object that may hold one. */
+/* Whether a jsonb is a JSON null. */
 static bool
 is_json_null(Jsonb *value)
 {
@@ -114,7 +114,7 @@ is_json_null(Jsonb *value)
 		JsonbExtractScalar(&value->root, &scalar) && scalar.type == jbvNull;
 }
 
-/* The value to set in argument number n. */
+/* The value in argument number n, not null. */
 static Jsonb *
 value_argument(FunctionCallInfo fcinfo, int n)
 {
@@ -132,7 +132,7 @@ value_argument(FunctionCallInfo fcinfo, int n)
 	return value;
 }
 
-/* The time to live in argument number n, in seconds; as microseconds. */
+/* The time to live in argument number n, converted to microseconds. */
 static PresenceTime
 ttl_argument(FunctionCallInfo fcinfo, int n)
 {
@@ -179,8 +179,8 @@ presence_set_state(PG_FUNCTION_ARGS)
 }
 
 /*
- * What to add to a monotonic reading for the wall time of the same moment, so
- * that all rows of one result agree.
+ * Convert a monotonic time to wall-clock time, by an offset that is the same
+ * for all rows of a result.
  */
 static TimestampTz
 wall_time(PresenceTime time, int64 offset)
@@ -196,7 +196,7 @@ read_states(FunctionCallInfo fcinfo, const char *prefix, int prefix_length)
 
 	presence_permission_check_room(room);
 	return presence_state_read(VARDATA_ANY(room), VARSIZE_ANY_EXHDR(room),
-								   prefix, prefix_length);
+							   prefix, prefix_length);
 }
 
 /* JSON text as jsonb. */
@@ -244,7 +244,7 @@ presence_get_state(PG_FUNCTION_ARGS)
 /*
  * presence_clear_state(room text, key text) returns boolean
  *
- * Whether there was such a state.
+ * Returns whether there was such a state.
  */
 Datum
 presence_clear_state(PG_FUNCTION_ARGS)
@@ -290,7 +290,7 @@ coordinate(FunctionCallInfo fcinfo, int n, const char *argument)
 	return value;
 }
 
-/* Append a number as JSON, with as few digits as bring it back. */
+/* Append a number as JSON, in shortest-precise form. */
 static void
 append_number(StringInfo buf, const char *member, double value)
 {
@@ -337,7 +337,7 @@ get_member(Jsonb *object, const char *key, enum jbvType type, JsonbValue *member
 								  JsonContainerIsObject(member->val.binary.data)));
 }
 
-/* Get a member that double precision can hold. */
+/* Get a numeric member that fits into double precision. */
 static bool
 get_coordinate(Jsonb *object, const char *key, Datum *result)
 {
@@ -352,8 +352,8 @@ get_coordinate(Jsonb *object, const char *key, Datum *result)
 }
 
 /*
- * Read the cursor in a state; false: it is none, for anybody may set a state
- * with such a key.
+ * Read the cursor in a state; false if it is none, as presence_set_state() may
+ * set any value for such a key.
  */
 static bool
 read_cursor(const char *value, Datum *x, Datum *y, Datum *meta)
@@ -402,7 +402,7 @@ presence_cursors(PG_FUNCTION_ARGS)
 /*
  * presence_cursor_remove(room text, user_id text) returns boolean
  *
- * Whether there was a cursor.
+ * Returns whether there was a cursor.
  */
 Datum
 presence_cursor_remove(PG_FUNCTION_ARGS)

@@ -160,7 +160,7 @@ mark_channels(Datum *channels, int nchannels, PresenceTime cutoff)
 		text	   *channel = DatumGetTextPP(channels[i]);
 		PresenceName name = presence_name_of_text(channel);
 		PresenceExpireMark mark;
-		Marked  *entry;
+		Marked	   *entry;
 		bool		counted;
 		bool		found;
 		int			expiry;
@@ -193,7 +193,7 @@ marked_rows(List *rows, marked_hash *table, PresenceTime cutoff)
 		PresenceRow *row = lfirst(lc);
 		PresenceName name = presence_name_make(row->channel,
 											   strlen(row->channel));
-		Marked  *entry = marked_lookup(table, name);
+		Marked	   *entry = marked_lookup(table, name);
 
 		CHECK_FOR_INTERRUPTS();
 		if (entry)
@@ -212,7 +212,7 @@ static bool
 has_uncounted(marked_hash *table)
 {
 	marked_iterator iterator;
-	Marked  *entry;
+	Marked	   *entry;
 	bool		found = false;
 
 	marked_start_iterate(table, &iterator);
@@ -234,7 +234,7 @@ free_rowless_entries(marked_hash *table, ArrayType *channels)
 {
 	ArrayType  *left = presence_store_remaining(PointerGetDatum(channels));
 	marked_iterator iterator;
-	Marked  *entry;
+	Marked	   *entry;
 	Datum	   *datums;
 	int			count = 0;
 

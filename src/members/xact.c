@@ -367,7 +367,7 @@ settle_registry(bool committed)
 	presence_pins_settle(committed);
 	for (int i = 0; i < pending.nexpiries; i++)
 		presence_registry_unmark(&pending.expiries[i].mark,
-								  committed && pending.expiries[i].rowless);
+								 committed && pending.expiries[i].rowless);
 	if (committed && pending.truncated && presence_shmem_ready())
 		presence_registry_invalidate(MyDatabaseId);
 }
@@ -477,7 +477,7 @@ drop_since(const PendingSubxact *subxact)
 		pfree(pending.hints[--pending.nhints]);
 	while (pending.nexpiries > subxact->nexpiries)
 		presence_registry_unmark(&pending.expiries[--pending.nexpiries].mark,
-								  false);
+								 false);
 	pending.nsubxacts--;
 }
 

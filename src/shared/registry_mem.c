@@ -57,7 +57,7 @@ typedef struct PresenceRegistry
 } PresenceRegistry;
 
 static PresenceRegistry *registry;
-static RegistryEntry *cells;		/* cells[0] is never used */
+static RegistryEntry *cells;	/* cells[0] is never used */
 static LWLockPadded *partition_locks;
 
 /* Number of buckets for presence.max_channels. */

@@ -203,7 +203,7 @@ presence_state_entry_my_database(void)
 
 /* Lower a time of the worker's next action to this one, if it is later. */
 void
-presence_state_entry_lower(PresenceStateDatabase *database, pg_atomic_uint64 * next,
+presence_state_entry_lower(PresenceStateDatabase *database, pg_atomic_uint64 *next,
 						   PresenceTime time)
 {
 	if (time >= (PresenceTime) pg_atomic_read_u64(next))

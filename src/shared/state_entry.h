@@ -90,7 +90,7 @@ extern PresenceStateDatabase *presence_state_entry_database(Oid oid);
 extern PresenceStateDatabase *presence_state_entry_my_database(void);
 extern void presence_state_entry_init_database(PresenceStateDatabase *database, Oid oid);
 extern void presence_state_entry_lower(PresenceStateDatabase *database,
-									   pg_atomic_uint64 * next, PresenceTime time);
+									   pg_atomic_uint64 *next, PresenceTime time);
 
 extern uint32 presence_state_entry_find_room(const PresenceName *name);
 extern uint32 presence_state_entry_find(uint32 room, const PresenceStateName *name);

@@ -1,17 +1,17 @@
 /*-------------------------------------------------------------------------
  *
  * extension.c
- *		Knows the extension by the catalogs: its owner and its tables.
+ *		Looks up the extension in the catalogs: its owner and its tables.
  *
- * What must be the same for everybody is asked as the owner of the extension,
- * between presence_extension_become_owner() and
- * presence_extension_become_caller(): past row-level security, and without a
- * way to SET ROLE.  An error in between needs no care, since the end of the
- * (sub)transaction makes the process the caller again.
+ * Statements whose result must not depend on the caller run as the owner of
+ * the extension, between presence_extension_become_owner() and
+ * presence_extension_become_caller().  They bypass row-level security, and
+ * cannot SET ROLE.  No cleanup is needed if an error is raised in between: the
+ * abort of the (sub)transaction restores the caller.
  *
- * Locks of tables are those of PostgreSQL, and stay until the transaction ends.
- * Nothing is remembered from one call to the next, for the extension may be
- * dropped and made anew.
+ * Table locks are ordinary heavyweight locks, held until the transaction ends.
+ * Nothing is cached between calls, because the extension may be dropped and
+ * created again.
  *
  *-------------------------------------------------------------------------
  */
@@ -33,14 +33,21 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
-/* Whether the extension is there, as the running transaction sees it. */
+/* OID of the extension, as this transaction sees it; InvalidOid if none. */
+Oid
+presence_extension_oid(void)
+{
+	return get_extension_oid("presence", true);
+}
+
+/* Whether the extension exists, as this transaction sees it. */
 bool
 presence_extension_exists(void)
 {
-	return OidIsValid(get_extension_oid("presence", true));
+	return OidIsValid(presence_extension_oid());
 }
 
-/* Who owns the extension. */
+/* Owner of the extension. */
 Oid
 presence_extension_owner(void)
 {
@@ -61,7 +68,7 @@ presence_extension_owner(void)
 	return owner;
 }
 
-/* Act as the owner of the extension, past row-level security. */
+/* Switch to the owner of the extension, bypassing row-level security. */
 PresenceSession
 presence_extension_become_owner(void)
 {
@@ -74,14 +81,14 @@ presence_extension_become_owner(void)
 	return caller;
 }
 
-/* Act as the caller again. */
+/* Switch back to the caller. */
 void
 presence_extension_become_caller(PresenceSession session)
 {
 	SetUserIdAndSecContext(session.user, session.context);
 }
 
-/* A table of the extension, by its name. */
+/* OID of a table of the extension. */
 Oid
 presence_extension_table(const char *name)
 {
@@ -98,10 +105,10 @@ presence_extension_table(const char *name)
 }
 
 /*
- * Lock a table, unless others stand in the way for longer than "wait" says, in
- * milliseconds, which gets what is left of it.  It is asked again and again
- * rather than waited for: nobody queues behind who waits, and there is no error
- * that would have to be caught.
+ * Lock a table; false if that takes longer than *wait milliseconds, which is
+ * reduced by the time spent.  Polls rather than waits: so no other session
+ * queues behind a waiting lock request, and a timeout raises no error that
+ * would have to be caught.
  */
 bool
 presence_extension_try_lock(const char *name, LOCKMODE mode, int *wait)
@@ -132,8 +139,8 @@ presence_extension_blocks(const char *name, LOCKMODE mode)
 }
 
 /*
- * A trigger of the user's own that can keep rows of a table from being
- * inserted, or updated, in silence: its name, or NULL.
+ * Find a user's trigger that may silently suppress inserts into a table, or
+ * updates of it; returns its name, or NULL.
  */
 char *
 presence_extension_suppressor(const char *name, bool insert)

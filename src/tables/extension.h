@@ -13,13 +13,14 @@
 #include "storage/block.h"
 #include "storage/lockdefs.h"
 
-/* As whom, and with which restrictions, a process acts. */
+/* Current user and security context of the process. */
 typedef struct PresenceSession
 {
 	Oid			user;
 	int			context;
 } PresenceSession;
 
+extern Oid	presence_extension_oid(void);
 extern bool presence_extension_exists(void);
 extern Oid	presence_extension_owner(void);
 extern PresenceSession presence_extension_become_owner(void);

@@ -1,20 +1,21 @@
 /*-------------------------------------------------------------------------
  *
  * permission.c
- *		Decides who may do what touches no row: heartbeats, short-lived state,
- *		broadcasts.
+ *		Checks permissions for operations that access no table: heartbeats,
+ *		short-lived state, broadcasts.
  *
- * A heartbeat stands for an update of the channel's rows, so it asks for the
- * same rights.  Without row-level security the privilege to update the table
- * is enough; the answer is remembered for the session until the catalogs
- * change.  With it, the policies of an UPDATE decide row by row, and they may
- * depend on anything, so the table is asked each time: by an UPDATE whose
- * last condition, presence.note_touchable(), notes that a row has passed the
- * policies, and answers false, so that nothing is written.
+ * A heartbeat stands for an update of the channel's rows, so it requires the
+ * same privileges.  Without row-level security the privilege to update the
+ * table is enough; the result is cached in the session until the catalogs
+ * change.  With it, the policies for UPDATE decide row by row, and may depend
+ * on anything, so each heartbeat probes the table.  The probe is an UPDATE
+ * whose last condition, presence.note_touchable(), notes that a row has passed
+ * the policies and returns false, so that nothing is written.
  *
- * State and broadcasts belong to a room and are in no table.  Where row-level
- * security applies to somebody on presence.rooms, the room's row has to be among
- * those that he sees; elsewhere they are for whoever may call the functions.
+ * State and broadcasts belong to a room, but are in no table.  If row-level
+ * security on presence.rooms applies to the current user, it must show the
+ * room's row to that user.  Otherwise the privilege to execute the functions
+ * is enough.
  *
  *-------------------------------------------------------------------------
  */
@@ -35,62 +36,63 @@
 
 PG_FUNCTION_INFO_V1(presence_note_touchable);
 
-/* What is remembered of a table; void once "valid" is false. */
-typedef struct PermissionMemory
+/* Cached result for a table. */
+typedef struct CachedPermission
 {
 	bool		valid;
 	Oid			user;
-	bool		is_free;		/* no policies to ask */
-} PermissionMemory;
+	bool		is_free;		/* no policies apply */
+} CachedPermission;
 
-static PermissionMemory of_presences;
-static PermissionMemory of_rooms;
-static bool watching;			/* callbacks are registered */
+static CachedPermission presences_cache;
+static CachedPermission rooms_cache;
+static bool registered;			/* are the callbacks registered? */
 
 /*
- * The number of the last probe, and of the last one that found a row which
- * passes the policies.  A policy may call functions that probe themselves: no
- * probe takes another one's answer for its own, even where an error ended it.
+ * Number of the last probe, and of the last one that found a row which passes
+ * the policies.  A policy may call functions that probe themselves.  The
+ * numbers keep a probe from taking the result of another one for its own, even
+ * if that was ended by an error.
  */
 static int64 probes;
 static int64 touchable;
 
-/* A catalog has changed: ask again. */
+/* Invalidation callback for syscaches. */
 static void
 forget_syscache(Datum arg, int cacheid, uint32 hashvalue)
 {
-	of_presences.valid = of_rooms.valid = false;
+	presences_cache.valid = rooms_cache.valid = false;
 }
 
-/* A table has changed: ask again. */
+/* Invalidation callback for the relcache. */
 static void
 forget_relcache(Datum arg, Oid relid)
 {
-	of_presences.valid = of_rooms.valid = false;
+	presences_cache.valid = rooms_cache.valid = false;
 }
 
-/* Have changes of grants, roles and policies noticed. */
+/* Register callbacks for changes of grants, roles and policies. */
 static void
-watch_catalogs(void)
+register_callbacks(void)
 {
-	if (watching)
+	if (registered)
 		return;
 	CacheRegisterSyscacheCallback(RELOID, forget_syscache, (Datum) 0);
 	CacheRegisterSyscacheCallback(NAMESPACEOID, forget_syscache, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHOID, forget_syscache, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, forget_syscache, (Datum) 0);
 	CacheRegisterRelcacheCallback(forget_relcache, (Datum) 0);
-	watching = true;
+	registered = true;
 }
 
-/* Whether no policies of a table apply to the current user. */
+/* Whether no policies on a table apply to the current user. */
 static bool
 has_no_policies(Oid table)
 {
 	return check_enable_rls(table, InvalidOid, true) != RLS_ENABLED;
 }
 
-/* Ask the catalogs, and raise an error where the privilege is missing. */
+/* Check the catalogs; raises an error if the privilege is missing. */
 static bool
 may_touch_all(void)
 {
@@ -107,7 +109,7 @@ may_touch_all(void)
 	return has_no_policies(table);
 }
 
-/* Ask the catalogs. */
+/* Check the catalogs. */
 static bool
 may_see_all_rooms(void)
 {
@@ -115,44 +117,44 @@ may_see_all_rooms(void)
 }
 
 /*
- * What is remembered for the current user, asking for it if need be.  What holds
- * while the owner is asked past row-level security is not remembered.
+ * Get the cached result for the current user, looking it up if necessary.  It
+ * is not cached while row-level security is bypassed as the owner.
  */
 static bool
-recall(PermissionMemory *memory, bool (*ask) (void))
+cached_permission(CachedPermission *cache, bool (*look_up) (void))
 {
 	if (InNoForceRLSOperation())
-		return ask();
-	if (memory->valid && memory->user == GetUserId())
-		return memory->is_free;
-	watch_catalogs();
-	memory->valid = true;		/* asking may find that it is not */
-	memory->user = InvalidOid;
-	memory->is_free = ask();
-	memory->user = GetUserId();
-	return memory->is_free;
+		return look_up();
+	if (cache->valid && cache->user == GetUserId())
+		return cache->is_free;
+	register_callbacks();
+	cache->valid = true;		/* an invalidation meanwhile resets it */
+	cache->user = InvalidOid;
+	cache->is_free = look_up();
+	cache->user = GetUserId();
+	return cache->is_free;
 }
 
 /*
- * Whether the current user may touch any channel.  Raises an error when it
- * may touch none.
+ * Whether the current user may touch every channel.  Raises an error if the
+ * privilege to touch any is missing.
  */
 bool
 presence_permission_touch_is_free(void)
 {
-	return recall(&of_presences, may_touch_all);
+	return cached_permission(&presences_cache, may_touch_all);
 }
 
 /*
- * Raise an error unless the current user may deal with what a room has in no
- * table.
+ * Raise an error unless the current user may use state and broadcasts of a
+ * room.
  */
 void
 presence_permission_check_room(text *room)
 {
 	bool		visible;
 
-	if (recall(&of_rooms, may_see_all_rooms))
+	if (cached_permission(&rooms_cache, may_see_all_rooms))
 		return;
 	presence_store_connect();
 	visible = presence_store_shows_room(PointerGetDatum(room));
@@ -166,7 +168,7 @@ presence_permission_check_room(text *room)
 				 errhint("Let somebody enter the room first, which makes it, or change the policies.")));
 }
 
-/* The answer to a probe; what a probe around it had found is found again. */
+/* Result of a probe; restores what an enclosing probe had found. */
 static bool
 end_probe(int64 probe, int64 before)
 {

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * permission.h
- *		Who may send heartbeats, and deal with state and broadcasts.
+ *		Permission checks of heartbeats, short-lived state and broadcasts.
  *
  *-------------------------------------------------------------------------
  */

@@ -1,20 +1,22 @@
 /*-------------------------------------------------------------------------
  *
  * reader.c
- *		Answers the reading functions, in plans that depend on no statistics.
+ *		Runs the statements of the reading functions, with plans that do not
+ *		depend on statistics.
  *
- * Asked for a room or user that it does not know, the planner thinks of an
- * average one.  Where one room holds nearly everybody the average is a good
- * part of the table, and a room of five would be found by reading all of it.
- * So these statements are planned as if reading a whole table were forbidden,
- * once in a session, for whatever argument.  OFFSET 0 keeps an order that is
- * wanted outside from making the whole of another index attractive.
+ * For a room or user that is not in its statistics the planner assumes an
+ * average one.  If one room has nearly all presences, the average is a large
+ * part of the table, and a room of five would be read with a sequential scan.
+ * So these statements are planned with sequential scans disabled, once per
+ * session, with generic plans.  OFFSET 0 keeps an outer ORDER BY from making a
+ * full scan of another index attractive.
  *
- * The switches hold while a plan is made and are given back before it runs:
- * what policies call is planned as its session wants it.
+ * The planner settings are changed while a plan is made, and restored before
+ * it runs, so that functions called by policies are planned with the settings
+ * of the session.
  *
- * The statements run as whoever calls, in the snapshot of the calling
- * statement, as SQL functions that are STABLE do.
+ * The statements run as the caller, in the snapshot of the calling statement,
+ * as STABLE SQL functions do.
  *
  *-------------------------------------------------------------------------
  */
@@ -104,7 +106,7 @@ static Question questions[] = {
 	},
 };
 
-/* Settings of the session that the planner listens to. */
+/* Planner settings of the session. */
 typedef struct Settings
 {
 	bool		seqscan;
@@ -114,18 +116,18 @@ typedef struct Settings
 	int			cache_mode;
 } Settings;
 
-/* Receives the rows of an answer. */
+/* Receives the result of a statement. */
 typedef struct Answer
 {
 	DestReceiver receiver;
 	Settings	settings;		/* of the session */
-	bool		planning;		/* they are to be given back */
-	Tuplestorestate *rows;		/* gets all of them; NULL: only one is wanted */
-	HeapTuple	row;			/* that one */
-	MemoryContext context;		/* where it is made */
+	bool		planning;		/* settings are to be restored */
+	Tuplestorestate *rows;		/* for all rows; NULL: keep only the first */
+	HeapTuple	row;			/* the first one */
+	MemoryContext context;		/* that it is allocated in */
 } Answer;
 
-/* Have plans be made that look into indexes, and once for all arguments. */
+/* Change settings so that generic plans with index scans are made. */
 static void
 begin_planning(Answer *answer)
 {
@@ -138,11 +140,11 @@ begin_planning(Answer *answer)
 	enable_seqscan = false;
 	enable_indexscan = true;
 	enable_bitmapscan = true;
-	jit_enabled = false;		/* what is forbidden counts as very expensive */
+	jit_enabled = false;		/* disabled nodes look very expensive */
 	plan_cache_mode = PLAN_CACHE_MODE_FORCE_GENERIC_PLAN;
 }
 
-/* Give the session its settings back, once. */
+/* Restore the settings of the session, once. */
 static void
 end_planning(Answer *answer)
 {
@@ -156,14 +158,14 @@ end_planning(Answer *answer)
 	plan_cache_mode = answer->settings.cache_mode;
 }
 
-/* The plan is made, and begins to run. */
+/* rStartup callback: planning is over. */
 static void
 start_rows(DestReceiver *self, int operation, TupleDesc desc)
 {
 	end_planning((Answer *) self);
 }
 
-/* Take a row. */
+/* receiveSlot callback. */
 static bool
 receive_row(TupleTableSlot *slot, DestReceiver *self)
 {
@@ -186,7 +188,7 @@ end_rows(DestReceiver *self)
 {
 }
 
-/* Prepare a statement for the rest of the session, if it is not yet. */
+/* Get the plan of a statement, prepared at its first use in a session. */
 static SPIPlanPtr
 get_plan(Question *question)
 {
@@ -227,7 +229,7 @@ ask(Question *question, Datum argument, Answer *answer)
 			 SPI_result_code_string(result));
 }
 
-/* Answer a question, with all rows or one. */
+/* Run a statement; puts all rows into "rows", or returns the first one. */
 static HeapTuple
 run(PresenceRead what, Datum argument, Tuplestorestate *rows)
 {
@@ -252,7 +254,7 @@ run(PresenceRead what, Datum argument, Tuplestorestate *rows)
 	return answer.row;
 }
 
-/* Return all rows of an answer; "flags" are those of InitMaterializedSRF(). */
+/* Return all rows of a result; "flags" are those of InitMaterializedSRF(). */
 Datum
 presence_reader_return_rows(FunctionCallInfo fcinfo, PresenceRead what,
 							Datum argument, int flags)
@@ -262,14 +264,14 @@ presence_reader_return_rows(FunctionCallInfo fcinfo, PresenceRead what,
 	return (Datum) 0;
 }
 
-/* Read the first row, in the caller's memory context; NULL: there is none. */
+/* Read the first row, in the caller's memory context; NULL if none. */
 HeapTuple
 presence_reader_row(PresenceRead what, Datum argument)
 {
 	return run(what, argument, NULL);
 }
 
-/* Return the only row of an answer. */
+/* Return the only row of a result. */
 Datum
 presence_reader_return_row(FunctionCallInfo fcinfo, PresenceRead what,
 						   Datum argument)

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * reader.h
- *		What the reading functions ask of the tables.
+ *		Statements of the SQL functions that read.
  *
  *-------------------------------------------------------------------------
  */

@@ -1,19 +1,19 @@
 /*-------------------------------------------------------------------------
  *
  * store.c
- *		Runs SQL statements by plans that are kept for the session.
+ *		Runs SQL statements with plans that are saved for the session.
  *
- * Statements run as whoever calls: its grants and row-level security decide.
- * Names and operators in them are qualified, so the caller's search_path means
- * nothing.
+ * Statements run as the current user, subject to its privileges and row-level
+ * security.  All names and operators in them are schema-qualified, so the
+ * caller's search_path does not matter.
  *
- * A statement is prepared at its first use, and planned as if reading a whole
- * table were forbidden: see make_plan().  Since others may have PostgreSQL plan
- * it anew, the plan is looked at before each execution.
+ * A statement is prepared at its first use, and planned with sequential scans
+ * disabled: see make_plan().  PostgreSQL may replan it without these settings
+ * after an invalidation, so the plan is checked before each execution.
  *
- * The memory context stays as it is: every function here, and in the files
- * store_*.c, makes its results in the one that is current when it is called.  A
- * result that stands in SPI_tuptable is freed by whoever reads it last.
+ * The functions here and in store_*.c return their results in the memory
+ * context that is current when they are called, and leave it current.  A
+ * result in SPI_tuptable is freed by the function that reads it last.
  *
  *-------------------------------------------------------------------------
  */
@@ -31,9 +31,9 @@
 #include "utils/snapmgr.h"
 
 /*
- * Open SPI, which a trigger may do within a statement that runs here, and stay
- * in the memory context, so that nothing has to be given back when an error
- * passes.
+ * Connect to SPI, and stay in the current memory context, so that nothing has
+ * to be restored after an error.  Calls may be nested, by triggers of a
+ * statement that is run here.
  */
 void
 presence_store_connect(void)
@@ -45,7 +45,7 @@ presence_store_connect(void)
 	MemoryContextSwitchTo(context);
 }
 
-/* Close SPI. */
+/* Disconnect from SPI. */
 void
 presence_store_finish(void)
 {
@@ -53,8 +53,8 @@ presence_store_finish(void)
 }
 
 /*
- * Have deferred constraints and triggers fire now, while what they raise can be
- * caught, and not at the commit.
+ * Fire deferred constraints and triggers now, while their errors can still be
+ * caught, rather than at the commit.
  */
 void
 presence_store_check_constraints(void)
@@ -67,7 +67,7 @@ presence_store_check_constraints(void)
 	MemoryContextSwitchTo(context);
 }
 
-/* What the planner may use. */
+/* Planner settings. */
 typedef struct PlannerSwitches
 {
 	bool		seqscan;
@@ -80,8 +80,9 @@ typedef struct PlannerSwitches
 } PlannerSwitches;
 
 /*
- * As if reading all were forbidden.  Before PostgreSQL 18 what is forbidden
- * counts as so expensive that it would be worth compiling.
+ * Settings that disable sequential scans.  JIT is off because before
+ * PostgreSQL 18 a disabled node looks so expensive that compiling it seems
+ * worthwhile.
  */
 static const PlannerSwitches index_switches = {
 	.indexscan = true,
@@ -89,13 +90,13 @@ static const PlannerSwitches index_switches = {
 	.nestloop = true
 };
 
-/* The same for who stops early, before a bitmap of all would be of use. */
+/* The same for statements that stop early, before a bitmap would pay off. */
 static const PlannerSwitches few_switches = {
 	.indexscan = true,
 	.nestloop = true
 };
 
-/* What the planner may use now. */
+/* Get the current planner settings. */
 static PlannerSwitches
 get_switches(void)
 {
@@ -112,7 +113,7 @@ get_switches(void)
 	return now;
 }
 
-/* Say what the planner may use. */
+/* Set the planner settings. */
 static void
 set_switches(const PlannerSwitches *switches)
 {
@@ -125,7 +126,7 @@ set_switches(const PlannerSwitches *switches)
 	jit_enabled = switches->jit;
 }
 
-/* Prepare a statement for the rest of the session, if it is not yet. */
+/* Prepare a statement and save its plan, at its first use. */
 static SPIPlanPtr
 prepare(PresenceStatement *statement)
 {
@@ -146,8 +147,9 @@ prepare(PresenceStatement *statement)
 }
 
 /*
- * Whether the plan that a statement keeps is ours and will be used as it is.
- * Asks what GetCachedPlan() does, and less; it is asked at each execution.
+ * Whether the saved plan of a statement was made by make_plan() and will be
+ * used without replanning.  These are the checks of GetCachedPlan(), but
+ * cheaper, because they are made at each execution.
  */
 static bool
 has_plan(const PresenceStatement *statement)
@@ -166,14 +168,14 @@ has_plan(const PresenceStatement *statement)
 }
 
 /*
- * Plan a statement as if reading all were forbidden, unless it wants to, and
- * whatever the session has set: a plan made while a table was empty would read
- * the whole table, however large it becomes, for nothing is cheaper than
- * reading nothing.
+ * Plan a statement with sequential scans disabled, unless it reads a whole
+ * table, regardless of the session's settings.  Otherwise a plan made while
+ * the table was empty would use a sequential scan, and keep it however large
+ * the table becomes.
  *
- * It runs under the session's own settings: triggers that it fires plan, and
- * keep, queries of their own.  The locks that are taken here stay, so nothing
- * makes the plan invalid before it runs.
+ * The plan is executed under the session's own settings, because triggers that
+ * it fires plan, and save, queries of their own.  The locks taken here are
+ * kept, so the plan cannot be invalidated before it runs.
  */
 static void
 make_plan(PresenceStatement *statement)
@@ -182,11 +184,11 @@ make_plan(PresenceStatement *statement)
 	CachedPlanSource *source = statement->source;
 	PlannerSwitches before = get_switches();
 
-	/* PostgreSQL does not ask whether the policies of an owner are forced. */
+	/* PostgreSQL's own check disregards InNoForceRLSOperation(). */
 	if (source->dependsOnRLS && statement->past_policies != InNoForceRLSOperation())
 		source->is_valid = false;
 	statement->past_policies = InNoForceRLSOperation();
-	/* Made without us, after others changed a table in a bad moment. */
+	/* Replanned by PostgreSQL, after a concurrent change of a table. */
 	if (source->gplan && source->gplan->generation != statement->generation)
 		source->gplan->is_valid = false;
 	PG_TRY();
@@ -203,7 +205,7 @@ make_plan(PresenceStatement *statement)
 	statement->generation = source->gplan->generation;
 }
 
-/* The plan of a statement, made anew if it is not as it should be. */
+/* Get the plan of a statement, made again if necessary. */
 SPIPlanPtr
 presence_store_plan(PresenceStatement *statement)
 {
@@ -214,8 +216,8 @@ presence_store_plan(PresenceStatement *statement)
 
 /*
  * Run a statement in a snapshot (InvalidSnapshot: that of the transaction),
- * until it has found so many rows (0: all); returns how many it found or
- * changed.
+ * until it has found "limit" rows (0: all); returns the number of rows found
+ * or changed.
  */
 uint64
 presence_store_run_at(PresenceStatement *statement, Datum *values,
@@ -233,7 +235,7 @@ presence_store_run_at(PresenceStatement *statement, Datum *values,
 	return SPI_processed;
 }
 
-/* Run a statement as the transaction sees the tables. */
+/* Run a statement in the snapshot of the transaction. */
 uint64
 presence_store_run(PresenceStatement *statement, Datum *values, const char *nulls)
 {
@@ -241,8 +243,8 @@ presence_store_run(PresenceStatement *statement, Datum *values, const char *null
 }
 
 /*
- * Run a statement in the newest snapshot, whatever the isolation level: who
- * decides after taking a lock must see all that was committed before it.
+ * Run a statement in the newest snapshot, at any isolation level: a decision
+ * after taking a lock must see everything that was committed before it.
  */
 uint64
 presence_store_run_newest(PresenceStatement *statement, Datum *values,
@@ -256,7 +258,7 @@ presence_store_run_newest(PresenceStatement *statement, Datum *values,
 	return count;
 }
 
-/* Run a statement on the rows of some blocks, with a time. */
+/* Run a statement on the rows of a range of blocks, with a time as $3. */
 void
 presence_store_run_in_blocks(PresenceStatement *statement, BlockNumber from,
 							 BlockNumber to, TimestampTz before)
@@ -273,7 +275,7 @@ presence_store_run_in_blocks(PresenceStatement *statement, BlockNumber from,
 	(void) presence_store_run(statement, values, NULL);
 }
 
-/* Whether a statement finds anything. */
+/* Whether a statement finds any row. */
 bool
 presence_store_finds(PresenceStatement *statement, Datum *values)
 {
@@ -281,7 +283,7 @@ presence_store_finds(PresenceStatement *statement, Datum *values)
 													InvalidSnapshot, 1));
 }
 
-/* Whether a result has rows; frees it. */
+/* Whether a result of "count" rows has any; frees it. */
 bool
 presence_store_any(uint64 count)
 {
@@ -289,7 +291,7 @@ presence_store_any(uint64 count)
 	return count > 0;
 }
 
-/* A text column of a result as a string of the caller's, or NULL. */
+/* A text column of a result, as a palloc'd string, or NULL. */
 char *
 presence_store_text(HeapTuple tuple, int column)
 {
@@ -299,7 +301,7 @@ presence_store_text(HeapTuple tuple, int column)
 	return isnull ? NULL : TextDatumGetCString(datum);
 }
 
-/* Read the one array that a statement answers; NULL when it is NULL. */
+/* Read a result that is a single array, or NULL. */
 ArrayType *
 presence_store_array(void)
 {
@@ -314,7 +316,7 @@ presence_store_array(void)
 	return array;
 }
 
-/* The one bigint that a statement answers. */
+/* Read a result that is a single bigint. */
 uint64
 presence_store_count(void)
 {

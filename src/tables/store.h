@@ -1,9 +1,9 @@
 /*-------------------------------------------------------------------------
  *
  * store.h
- *		SQL statements whose plans a session keeps.
+ *		SQL statements with saved plans.
  *
- * The files store_*.c hold the statements, each those on some tables.
+ * The statements themselves are in store_*.c, by table.
  *
  *-------------------------------------------------------------------------
  */
@@ -18,13 +18,13 @@
 #include "utils/plancache.h"
 #include "utils/snapshot.h"
 
-/* Operators of statements, qualified as all names there are. */
+/* Operators for statements, schema-qualified as all names there. */
 #define SQL_EQ "OPERATOR(pg_catalog.=)"
 #define SQL_LT "OPERATOR(pg_catalog.<)"
 #define SQL_GT "OPERATOR(pg_catalog.>)"
 #define SQL_GE "OPERATOR(pg_catalog.>=)"
 
-/* The rows of some blocks of a table: for presence_store_run_in_blocks(). */
+/* Condition for the rows of a range of blocks: presence_store_run_in_blocks(). */
 #define SQL_IN_BLOCKS(alias) \
 	alias ".ctid " SQL_GE " $1 AND " alias ".ctid " SQL_LT " $2"
 
@@ -37,13 +37,13 @@ typedef struct PresenceStatement
 	int			nargs;
 	Oid			types[PRESENCE_MAX_STATEMENT_ARGUMENTS];
 	bool		whole;			/* reads a whole table */
-	bool		few;			/* stops after a few of many: makes no bitmap */
+	bool		few;			/* stops after a few rows: no bitmap scans */
 
-	/* The business of store.c. */
+	/* Private to store.c. */
 	SPIPlanPtr	plan;
 	CachedPlanSource *source;	/* of that plan */
-	int			generation;		/* of what make_plan() made of it */
-	bool		past_policies;	/* as which it was: InNoForceRLSOperation() */
+	int			generation;		/* of the plan that make_plan() made */
+	bool		past_policies;	/* InNoForceRLSOperation() when planned */
 } PresenceStatement;
 
 extern void presence_store_connect(void);

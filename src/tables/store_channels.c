@@ -1,10 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * store_channels.c
- *		The statements on the signs of life of channels: columns channel_name and
+ *		Statements on the heartbeats of channels: columns channel_name and
  *		last_seen of presence.presences.
  *
- * A heartbeat waits for nobody: it skips rows that somebody has locked.
+ * A heartbeat never waits: it skips locked rows.
  *
  *-------------------------------------------------------------------------
  */
@@ -30,8 +30,8 @@ static PresenceStatement has_older = {
 };
 
 /*
- * Finds the rows that the caller may update, by the policies of an UPDATE,
- * and updates none: presence.note_touchable() answers false.
+ * Finds the rows that the caller may update, by the policies for UPDATE, and
+ * updates none: presence.note_touchable() returns false.
  */
 #define PROBE_UPDATE \
 	"UPDATE presence.presences AS p SET last_seen = p.last_seen" \
@@ -48,8 +48,8 @@ static PresenceStatement probe_pair = {
 };
 
 /*
- * A heartbeat waits for nobody: a row that is locked is being changed, or
- * beaten for, by another transaction.
+ * A heartbeat skips locked rows: another transaction is changing them, or is
+ * writing a heartbeat itself.
  */
 static PresenceStatement beat = {
 	"UPDATE presence.presences AS p SET last_seen = $2"
@@ -73,7 +73,7 @@ static PresenceStatement older = {
 	.whole = true
 };
 
-/* Nobody was seen in the future: who is said to have been is seen now. */
+/* A last_seen in the future is set to now. */
 static PresenceStatement pull_back = {
 	"UPDATE presence.presences AS p SET last_seen = $1"
 	" FROM (SELECT q.ctid AS tid FROM presence.presences q"
@@ -130,7 +130,7 @@ presence_store_has_older(Datum channel, TimestampTz before)
 }
 
 /*
- * Have presence.note_touchable() see the rows of a channel that the caller may
+ * Call presence.note_touchable() for the rows of a channel that the caller may
  * update, with the number of the probe.
  */
 void
@@ -141,7 +141,7 @@ presence_store_probe_update(Datum channel, int64 probe)
 	(void) presence_store_run(&probe_update, values, NULL);
 }
 
-/* The same with the row of a room. */
+/* The same for the row of a channel in a room. */
 void
 presence_store_probe_pair(Datum room, Datum channel, int64 probe)
 {
@@ -151,13 +151,13 @@ presence_store_probe_pair(Datum room, Datum channel, int64 probe)
 }
 
 /*
- * Write a sign of life into rows whose last_seen is in [since, before), except
- * those that somebody has locked; how many.  "oldest" gets the oldest that was
- * there, or infinity.
+ * Write a heartbeat into rows whose last_seen is in [since, before), except
+ * locked ones; returns their number.  *oldest is set to the oldest last_seen
+ * that was replaced, or infinity.
  */
 uint64
 presence_store_touch(Datum channel, TimestampTz now, TimestampTz since,
-					TimestampTz before, TimestampTz *oldest)
+					 TimestampTz before, TimestampTz *oldest)
 {
 	Datum		values[] = {channel, TimestampTzGetDatum(now),
 	TimestampTzGetDatum(since), TimestampTzGetDatum(before)};
@@ -178,8 +178,8 @@ presence_store_touch(Datum channel, TimestampTz now, TimestampTz since,
 }
 
 /*
- * Those of the channels (text[]) that have rows, whoever asks, also ones that
- * are too new for the transaction's snapshot; NULL: none.
+ * Those of the channels (text[]) that have rows, NULL if none.  Runs as the
+ * owner, in the newest snapshot, so it sees all rows.
  */
 ArrayType *
 presence_store_remaining(Datum channels)
@@ -193,7 +193,7 @@ presence_store_remaining(Datum channels)
 	return left;
 }
 
-/* Channels silent for longer than an age in microseconds; NULL: none. */
+/* Channels with rows older than an age in microseconds; NULL if none. */
 ArrayType *
 presence_store_older(int64 age)
 {
@@ -203,7 +203,7 @@ presence_store_older(int64 age)
 	return presence_store_array();
 }
 
-/* Let rows whose last_seen is after a limit be seen now. */
+/* Set last_seen to "now" in rows where it is after a limit. */
 void
 presence_store_pull_back(TimestampTz now, TimestampTz limit)
 {
@@ -212,7 +212,7 @@ presence_store_pull_back(TimestampTz now, TimestampTz limit)
 	(void) presence_store_run(&pull_back, values, NULL);
 }
 
-/* Those of the channels (text[]) that have rows older than an age; NULL: none. */
+/* Those of the channels (text[]) with rows older than an age; NULL if none. */
 ArrayType *
 presence_store_older_among(ArrayType *channels, int64 age)
 {
@@ -222,7 +222,7 @@ presence_store_older_among(ArrayType *channels, int64 age)
 	return presence_store_array();
 }
 
-/* Visit what was fetched from a portal; false: the visitor has had enough. */
+/* Visit the rows fetched from a portal; false if the visitor has stopped. */
 static bool
 visit_channels(PresenceChannelVisitor visit, void *arg)
 {
@@ -241,7 +241,7 @@ visit_channels(PresenceChannelVisitor visit, void *arg)
 	return true;
 }
 
-/* Visit the channels that a statement finds; false: not to the end. */
+/* Visit the channels that a statement finds; false if the visitor stopped. */
 static bool
 each(PresenceStatement *statement, Datum *values, PresenceChannelVisitor visit, void *arg)
 {
@@ -271,7 +271,7 @@ presence_store_each_channel(PresenceChannelVisitor visit, void *arg)
 	(void) each(&each_channel, NULL, visit, arg);
 }
 
-/* Visit channels by their rows that are older than an age; false: not all. */
+/* Visit channels of rows older than an age; false if the visitor stopped. */
 bool
 presence_store_each_older(int64 age, PresenceChannelVisitor visit, void *arg)
 {
@@ -280,7 +280,7 @@ presence_store_each_older(int64 age, PresenceChannelVisitor visit, void *arg)
 	return each(&each_older, &value, visit, arg);
 }
 
-/* The oldest last_seen of rows no older than an age; DT_NOEND: there is none. */
+/* The oldest last_seen of rows no older than an age; DT_NOEND if none. */
 TimestampTz
 presence_store_oldest_living(int64 age)
 {

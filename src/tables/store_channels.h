@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * store_channels.h
- *		The signs of life of channels, as the rows of presences have them.
+ *		Heartbeats of channels, as stored in the rows of presences.
  *
  *-------------------------------------------------------------------------
  */
@@ -13,7 +13,7 @@
 #include "datatype/timestamp.h"
 #include "utils/array.h"
 
-/* Looks at a channel with a last_seen; false: it has seen enough. */
+/* Called with a channel and a last_seen; returns false to stop. */
 typedef bool (*PresenceChannelVisitor) (void *arg, const char *channel,
 										int length, TimestampTz last_seen);
 
@@ -23,8 +23,8 @@ extern bool presence_store_has_older(Datum channel, TimestampTz before);
 extern void presence_store_probe_update(Datum channel, int64 probe);
 extern void presence_store_probe_pair(Datum room, Datum channel, int64 probe);
 extern uint64 presence_store_touch(Datum channel, TimestampTz now,
-								  TimestampTz since, TimestampTz before,
-								  TimestampTz *oldest);
+								   TimestampTz since, TimestampTz before,
+								   TimestampTz *oldest);
 
 /* Many channels; ages are in microseconds. */
 extern ArrayType *presence_store_remaining(Datum channels);

@@ -1,10 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * store_people.c
- *		The statements on users: presence.people and presence.user_last_seen.
+ *		Statements on users: presence.people and presence.user_last_seen.
  *
- * Nobody waits for a row of presence.user_last_seen: transactions insert, whoever
- * updates or removes rows skips what is locked.
+ * No statement waits for a row of presence.user_last_seen: transactions insert
+ * new rows, and statements that update or remove rows skip locked ones.
  *
  *-------------------------------------------------------------------------
  */
@@ -46,7 +46,7 @@ static PresenceStatement add_last_seen = {
 	2, {TEXTARRAYOID, TIMESTAMPTZARRAYOID}
 };
 
-/* Brings a row of each user up to date; adds one where none is, or is free. */
+/* Updates one row per user, or adds one if the user has no unlocked row. */
 static PresenceStatement merge_last_seen = {
 	"WITH t AS MATERIALIZED (" NEWEST_OF_EACH "),"
 	" l AS MATERIALIZED (SELECT o.tid, t.user_id, t.last_seen FROM t"
@@ -60,8 +60,8 @@ static PresenceStatement merge_last_seen = {
 };
 
 /*
- * Removes, of the rows in some blocks, all that are too old and all but the
- * newest of each user, except those that somebody has locked.
+ * Removes, of the rows in a range of blocks, all that are too old and all but
+ * the newest of each user, except locked ones.
  */
 static PresenceStatement forget_last_seen = {
 	"DELETE FROM presence.user_last_seen s USING ("
@@ -74,9 +74,9 @@ static PresenceStatement forget_last_seen = {
 };
 
 /*
- * The users (text[]), as a snapshot shows them; the connections of each are
- * counted up to the number in "most" (bigint[]) and no further, those that live
- * up to the number in "living".
+ * The users (text[]), as a snapshot shows them.  The connections of each are
+ * counted up to the number in "most" (bigint[]), live ones up to the number in
+ * "living" (bigint[]).
  */
 List *
 presence_store_people(Datum users, Datum most, Datum living, Snapshot snapshot)
@@ -133,8 +133,8 @@ run_last_seen(PresenceStatement *statement, List *seen)
 }
 
 /*
- * Remember when users were last seen in new rows: waits for nobody, and fails
- * at no isolation level.
+ * Store when users were last seen, in new rows: this never waits, and cannot
+ * fail with a serialization error.
  */
 void
 presence_store_add_last_seen(List *seen)
@@ -142,7 +142,7 @@ presence_store_add_last_seen(List *seen)
 	run_last_seen(&add_last_seen, seen);
 }
 
-/* Remember when users were last seen, in their rows where there are any. */
+/* Store when users were last seen, in their existing rows if possible. */
 void
 presence_store_merge_last_seen(List *seen)
 {
@@ -150,8 +150,8 @@ presence_store_merge_last_seen(List *seen)
 }
 
 /*
- * Remove rows that say when users were last seen from some blocks: those from
- * before a time, and those of users who have newer ones.
+ * Remove rows of user_last_seen from a range of blocks: those from before a
+ * time, and those of users that have a newer one.
  */
 void
 presence_store_forget_last_seen(BlockNumber from, BlockNumber to, TimestampTz before)

@@ -15,7 +15,7 @@
 #include "storage/block.h"
 #include "utils/snapshot.h"
 
-/* A user, as listeners get to know. */
+/* A user, as announced to listeners. */
 typedef struct PresencePerson
 {
 	char	   *user;
@@ -23,12 +23,12 @@ typedef struct PresencePerson
 	char	   *chosen_status;	/* NULL: none */
 	char	   *custom_message; /* NULL: none */
 	int64		connections;	/* rows, in all rooms, counted up to a limit */
-	int64		living;			/* those of living channels, the same */
-	TimestampTz last_seen;		/* DT_NOBEGIN: not known; of the invisible:
-								 * when they chose to be */
+	int64		living;			/* same, of live channels only */
+	TimestampTz last_seen;		/* DT_NOBEGIN: not known; of an invisible
+								 * user, when that status was set */
 } PresencePerson;
 
-/* A user whose connection went, and its last sign of life. */
+/* A user of whom a connection has ended, and its last heartbeat. */
 typedef struct PresenceLastSeen
 {
 	const char *user;

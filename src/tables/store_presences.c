@@ -1,10 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * store_presences.c
- *		The statements on presences, each a channel in a room.
+ *		Statements on presences, each a channel in a room.
  *
- * Rows are locked by channel, then room, whoever removes them or adds many
- * channels to a room, so nobody waits for another in a circle.
+ * All transactions that remove presences, or add many channels to a room, lock
+ * rows in the order of channel, then room, so they cannot deadlock.
  *
  *-------------------------------------------------------------------------
  */
@@ -50,7 +50,7 @@ static PresenceStatement replace_presence = {
 	4, {TEXTOID, TEXTOID, TEXTOID, JSONBOID}
 };
 
-/* The keys that the patch sets to null go; the others are laid over. */
+/* Removes the keys that the patch sets to null, and sets the others. */
 #define MERGED_META \
 	"((COALESCE(p.meta, '{}') OPERATOR(pg_catalog.||) $3) OPERATOR(pg_catalog.-)" \
 	" ARRAY(SELECT e.key FROM pg_catalog.jsonb_each($3) e" \
@@ -89,7 +89,7 @@ static PresenceStatement lock_channels_skip = {
 	1, {TEXTARRAYOID}
 };
 
-/* One statement for each way to ask: each has an index of its own. */
+/* One statement per combination of arguments, so that each uses its index. */
 #define LOCK_MEMBERS(more) \
 	"SELECT " ROW_COLUMNS " FROM presence.presences p" \
 	" WHERE p.room " SQL_EQ " $1" more " ORDER BY " LOCK_ORDER " FOR UPDATE"
@@ -120,7 +120,7 @@ static PresenceStatement lock_user = {
 	1, {TEXTOID}
 };
 
-/* Presences that a ban is against, of some users or of all. */
+/* Presences that a ban forbids. */
 #define BANNED_PRESENCES \
 	" FROM presence.bans b JOIN presence.presences p ON p.user_id " SQL_EQ " b.user_id" \
 	" WHERE (b.room IS NULL OR b.room " SQL_EQ " p.room)" \
@@ -154,7 +154,7 @@ static PresenceStatement members_of = {
 	1, {TEXTARRAYOID}
 };
 
-/* OFFSET 0 keeps it one look into the index a pair, and no other join. */
+/* OFFSET 0 forces one index lookup per pair, and no other join. */
 static PresenceStatement look_up = {
 	"SELECT " ROW_COLUMNS
 	" FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS k (room, channel),"
@@ -163,7 +163,7 @@ static PresenceStatement look_up = {
 	2, {TEXTARRAYOID, TEXTARRAYOID}
 };
 
-/* OFFSET 0 has the user's connections looked up, not the room's. */
+/* OFFSET 0 forces a lookup of the user's connections, not the room's. */
 static PresenceStatement has_user = {
 	"SELECT 1 FROM (SELECT q.room FROM presence.presences q"
 	" WHERE q.user_id " SQL_EQ " $2 OFFSET 0) p WHERE p.room " SQL_EQ " $1",
@@ -176,7 +176,7 @@ static PresenceStatement count_live = {
 	2, {TEXTOID, INT8OID}
 };
 
-/* A time as events write it, whatever the session's TimeZone. */
+/* A time as in events, independent of the session's TimeZone. */
 #define UTC(time) \
 	"pg_catalog.to_char(pg_catalog.timezone('UTC', " time ")," \
 	" 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"+00:00\"')"
@@ -196,8 +196,8 @@ static PresenceStatement snapshot_room = {
 };
 
 /*
- * Read one row of ROW_COLUMNS; the current memory context gets the parts.
- * Unless "whole", a meta that no payload could carry is left out.
+ * Read one row of ROW_COLUMNS into the current memory context.  Unless "whole"
+ * is set, a meta that is too large for any payload is left out.
  */
 static void
 read_row(HeapTuple tuple, PresenceRow *row, bool whole)
@@ -249,7 +249,7 @@ all_rows(uint64 count)
 	return rows;
 }
 
-/* Insert a presence; false: the pair exists.  "nulls" speaks of user, meta. */
+/* Insert a presence; false if it exists.  "nulls" is for user and meta. */
 bool
 presence_store_insert(Datum room, Datum channel, Datum user, Datum meta,
 					  const char *nulls, TimestampTz now, PresenceRow *row)
@@ -270,7 +270,7 @@ presence_store_find(Datum room, Datum channel, PresenceRow *row)
 										   InvalidSnapshot, 1), row);
 }
 
-/* Replace user and meta of a presence where they are not NULL. */
+/* Replace user and meta of a presence, each if the argument is not NULL. */
 bool
 presence_store_replace(Datum room, Datum channel, Datum user, Datum meta,
 					   const char *nulls, PresenceRow *row)
@@ -281,7 +281,7 @@ presence_store_replace(Datum room, Datum channel, Datum user, Datum meta,
 	return first_row(presence_store_run(&replace_presence, values, all_nulls), row);
 }
 
-/* Merge keys into the meta of a presence; whether that changed it. */
+/* Merge keys into the meta of a presence; returns whether that changed it. */
 bool
 presence_store_merge_meta(Datum room, Datum channel, Datum meta)
 {
@@ -290,7 +290,7 @@ presence_store_merge_meta(Datum room, Datum channel, Datum meta)
 	return presence_store_run(&merge_meta, values, NULL) > 0;
 }
 
-/* Whether there is a presence whose meta has such keys already. */
+/* Whether there is a presence whose meta the merge would not change. */
 bool
 presence_store_has_meta(Datum room, Datum channel, Datum meta)
 {
@@ -317,9 +317,9 @@ presence_store_lock_channels(Datum channels, bool skip_locked)
 }
 
 /*
- * Lock presences for removal: those of a room, of a user there, of a channel
- * there; without a room, those of a user anywhere.  "nulls" speaks of room,
- * user and channel.
+ * Lock presences for removal: those of a room, optionally only of a user or a
+ * channel there; without a room, those of a user in all rooms.  "nulls" is for
+ * room, user and channel.
  */
 List *
 presence_store_lock_members(Datum room, Datum user, Datum channel,
@@ -338,8 +338,8 @@ presence_store_lock_members(Datum room, Datum user, Datum channel,
 }
 
 /*
- * Lock presences that a ban is against, at most so many, except those that
- * somebody has locked: of users (text[]), or of all where that is 0.
+ * Lock at most "limit" presences that a ban forbids, skipping locked ones, of
+ * some users (text[]), or of all if that is 0.
  */
 List *
 presence_store_lock_banned(Datum users, int limit)
@@ -350,7 +350,7 @@ presence_store_lock_banned(Datum users, int limit)
 					presence_store_run_newest(&lock_all_banned, values + 1, NULL));
 }
 
-/* Whether there are presences that a ban is against; locked ones count. */
+/* Whether there are presences that a ban forbids, including locked ones. */
 bool
 presence_store_banned_exist(Datum users)
 {
@@ -360,7 +360,7 @@ presence_store_banned_exist(Datum users)
 	return count > 0;
 }
 
-/* Delete presences that are locked; how many went. */
+/* Delete presences that are locked; returns their number. */
 uint64
 presence_store_delete(List *rows)
 {
@@ -382,7 +382,7 @@ presence_store_delete(List *rows)
 	return presence_store_run_newest(&delete_rows, &array, NULL);
 }
 
-/* Visit the members that were fetched; "scratch" gets what is read of them. */
+/* Visit the rows fetched from a portal; each is read into "scratch". */
 static void
 visit_members(PresenceRowVisitor visit, void *arg, MemoryContext scratch)
 {
@@ -408,9 +408,9 @@ visit_members(PresenceRowVisitor visit, void *arg, MemoryContext scratch)
 }
 
 /*
- * Visit all presences of rooms (text[]) in a snapshot, which also shows what
- * the running transaction has done so far.  A row that is visited has neither
- * meta nor joined_at, and is gone afterwards.
+ * Visit all presences of rooms (text[]) in a snapshot, including the changes
+ * made by this transaction so far.  The rows have neither meta nor joined_at,
+ * and are valid during the call of the visitor.
  */
 void
 presence_store_each_member(Datum rooms, Snapshot snapshot,
@@ -458,7 +458,7 @@ presence_store_has_user(const char *room, const char *user, Snapshot snapshot)
 	return count > 0;
 }
 
-/* How many live presences a room has, counted up to a limit. */
+/* Number of live presences in a room, counted up to a limit. */
 uint64
 presence_store_count_live(Datum room, int64 limit)
 {

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * store_presences.h
- *		The presences, each a channel in a room.
+ *		Presences, each a channel in a room.
  *
  *-------------------------------------------------------------------------
  */
@@ -30,7 +30,7 @@ typedef struct PresenceRow
 	ItemPointerData tid;
 } PresenceRow;
 
-/* Looks at a presence without meta and joined_at, which is gone afterwards. */
+/* Called with a presence, without meta and joined_at; valid during the call. */
 typedef void (*PresenceRowVisitor) (void *arg, const PresenceRow *row);
 
 /* One presence, by its room and channel. */
@@ -44,7 +44,7 @@ extern bool presence_store_replace(Datum room, Datum channel, Datum user,
 extern bool presence_store_merge_meta(Datum room, Datum channel, Datum meta);
 extern bool presence_store_has_meta(Datum room, Datum channel, Datum meta);
 
-/* Presences that are to go: locked, then deleted. */
+/* Removal of presences: they are locked, then deleted. */
 extern List *presence_store_lock_presence(Datum room, Datum channel);
 extern List *presence_store_lock_channels(Datum channels, bool skip_locked);
 extern List *presence_store_lock_members(Datum room, Datum user, Datum channel,

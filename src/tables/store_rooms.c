@@ -1,11 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * store_rooms.c
- *		The statements on rooms, with their bans, invitations and admissions.
+ *		Statements on rooms, and on bans, invitations and admissions.
  *
- * Who enters a room holds ROW EXCLUSIVE on presence.rooms until the end of the
- * transaction; who removes rooms because they are empty, SHARE ROW EXCLUSIVE.  So
- * a room stays while somebody enters it.
+ * A transaction that enters a room holds ROW EXCLUSIVE on presence.rooms until
+ * its end; one that removes empty rooms holds SHARE ROW EXCLUSIVE.  So a room
+ * cannot be removed as empty while a transaction is entering it.
  *
  *-------------------------------------------------------------------------
  */
@@ -39,7 +39,7 @@ static PresenceStatement insert_room = {
 	1, {TEXTOID}
 };
 
-/* The next rooms by name, the last one of them all, and those that may end. */
+/* Of the next rooms by name: the last name, and those that may be removed. */
 static PresenceStatement next_rooms = {
 	"SELECT pg_catalog.max(r.name), pg_catalog.array_agg(r.name) FILTER (WHERE r.ends)"
 	" FROM (SELECT x.name, NOT x.persistent AND NOT x.private AS ends"
@@ -48,7 +48,7 @@ static PresenceStatement next_rooms = {
 	2, {TEXTOID, INT8OID}
 };
 
-/* OFFSET 0 keeps it from becoming a look at all presences. */
+/* OFFSET 0 keeps the planner from scanning all presences. */
 static PresenceStatement empty_among = {
 	"SELECT pg_catalog.array_agg(r.name) FROM pg_catalog.unnest($1) AS r (name)"
 	" WHERE NOT EXISTS (SELECT FROM presence.presences p WHERE p.room " SQL_EQ " r.name OFFSET 0)",
@@ -66,12 +66,12 @@ static PresenceStatement shows_room = {
 	1, {TEXTOID}
 };
 
-/* Rows that were written with triggers disabled may name what is no room. */
+/* Rows written with triggers disabled may have invalid room names. */
 #define NAMES_A_ROOM \
 	" AND pg_catalog.char_length(n.name) " SQL_GT " 0" \
 	" AND pg_catalog.char_length(n.name) OPERATOR(pg_catalog.<=) 255"
 
-/* Gives presences a room whose room has been deleted while they entered. */
+/* Inserts rooms that have presences, but were deleted concurrently. */
 static PresenceStatement restore_rooms = {
 	"INSERT INTO presence.rooms (name) SELECT n.name"
 	" FROM (SELECT DISTINCT u.name FROM pg_catalog.unnest($1) AS u (name)) n"
@@ -81,7 +81,7 @@ static PresenceStatement restore_rooms = {
 	1, {TEXTARRAYOID}
 };
 
-/* The same for all; walks the index from one room to the next. */
+/* The same for all rooms; a loose index scan finds their names. */
 static PresenceStatement restore_all_rooms = {
 	"WITH RECURSIVE n (name) AS ("
 	"SELECT pg_catalog.min(p.room) FROM presence.presences p UNION ALL"
@@ -151,8 +151,8 @@ static PresenceStatement forget_admissions = {
 };
 
 /*
- * Read a room's rules as they are now, whoever asks: policies may hide a room,
- * but not what it asks of those who enter.  false: no such room.
+ * Read a room's current rules; false if there is no such room.  No privileges
+ * or policies apply: hiding a room must not lift its rules.
  */
 static bool
 look_up_room(Oid table, Datum room, PresenceRoomRules *rules)
@@ -186,8 +186,8 @@ look_up_room(Oid table, Datum room, PresenceRoomRules *rules)
 }
 
 /*
- * Find a room, which then stays until the transaction ends, and what it asks of
- * those who enter; false: no such room.  Needs no SPI.
+ * Find a room and its rules; false if there is no such room.  The lock keeps
+ * it from being removed as empty until the transaction ends.  Needs no SPI.
  */
 bool
 presence_store_find_room(Datum room, PresenceRoomRules *rules)
@@ -198,7 +198,7 @@ presence_store_find_room(Datum room, PresenceRoomRules *rules)
 	return look_up_room(table, room, rules);
 }
 
-/* Raise the error for a room that a trigger does not let come into being. */
+/* Raise the error for a room whose row was not inserted. */
 static void
 reject_room(Datum room)
 {
@@ -215,10 +215,10 @@ reject_room(Datum room)
 }
 
 /*
- * Make sure that a room exists and stays until the transaction ends; what it
- * asks of those who enter.  RowExclusiveLock keeps prune_rooms away.  The caller
- * makes it, where it is not there, and a room just made asks for nothing unless
- * somebody else, or a trigger, was faster.
+ * Make sure that a room exists, and is not removed as empty until the
+ * transaction ends; returns its rules.  A missing room is inserted as the
+ * caller.  A new room has no rules; if its row was not inserted, because of a
+ * concurrent insert or a trigger, look again.
  */
 PresenceRoomRules
 presence_store_enter_room(Datum room)
@@ -232,21 +232,21 @@ presence_store_enter_room(Datum room)
 	return rules;
 }
 
-/* Whether the caller may see a room, and there is one. */
+/* Whether there is a room that the caller may see. */
 bool
 presence_store_shows_room(Datum room)
 {
 	return presence_store_finds(&shows_room, &room);
 }
 
-/* Keep those who enter out until the transaction ends, waiting for the others. */
+/* Block transactions that enter rooms, after waiting for current ones. */
 void
 presence_store_lock_rooms(void)
 {
 	LockRelationOid(presence_extension_table("rooms"), ShareRowExclusiveLock);
 }
 
-/* Those of the rooms (text[]) that nobody is in, whoever asks; NULL: none. */
+/* Those of the rooms (text[]) that are empty, as seen by the owner, or NULL. */
 static ArrayType *
 find_empty(Datum rooms)
 {
@@ -260,9 +260,9 @@ find_empty(Datum rooms)
 }
 
 /*
- * Look at the rooms that follow a name, at most so many of those that the caller
- * sees, without a lock: those that are empty (text[], or NULL).  "last" gets the
- * last one looked at; NULL: there are no more.
+ * Find empty rooms (text[], or NULL) among the next "limit" rooms after a name
+ * that the caller can see.  Takes no lock that keeps them empty.  *last is set
+ * to the last room examined, or to NULL if there are no more.
  */
 ArrayType *
 presence_store_empty_rooms(text *after, int limit, text **last)
@@ -284,9 +284,10 @@ presence_store_empty_rooms(text *after, int limit, text **last)
 }
 
 /*
- * Remove those of the rooms (text[]) that are empty and the caller may delete;
- * how many.  The caller holds the lock that keeps others out; the newest
- * snapshot is used even where the transaction has an older one.
+ * Remove those of the rooms (text[]) that are empty and that the caller may
+ * delete; returns their number.  The caller must have called
+ * presence_store_lock_rooms().  Uses the newest snapshot, even if the
+ * transaction has an older one.
  */
 uint64
 presence_store_delete_empty_rooms(ArrayType *rooms)
@@ -297,7 +298,7 @@ presence_store_delete_empty_rooms(ArrayType *rooms)
 	return empty ? presence_store_run_newest(&delete_rooms, &value, NULL) : 0;
 }
 
-/* Make rooms (text[]; 0: all) that have presences and no row, whoever asks. */
+/* As owner, insert rooms (text[]; 0: all) that have presences but no row. */
 void
 presence_store_restore_rooms(Datum rooms)
 {
@@ -310,7 +311,7 @@ presence_store_restore_rooms(Datum rooms)
 	presence_extension_become_caller(caller);
 }
 
-/* Whether a user is banned from a room, or from all. */
+/* Whether a user is banned from a room, or from all rooms. */
 bool
 presence_store_is_banned(Datum room, Datum user)
 {
@@ -319,7 +320,7 @@ presence_store_is_banned(Datum room, Datum user)
 	return presence_store_any(presence_store_run_newest(&is_banned, values, NULL));
 }
 
-/* Ban a user from a room, or from all. */
+/* Ban a user from a room, or from all rooms. */
 void
 presence_store_ban(Datum room, Datum user, Datum until, Datum reason,
 				   bool all_rooms, bool has_reason)
@@ -330,7 +331,7 @@ presence_store_ban(Datum room, Datum user, Datum until, Datum reason,
 	(void) presence_store_run(&ban, values, nulls);
 }
 
-/* End a ban; false: there was none. */
+/* End a ban; false if there was none. */
 bool
 presence_store_unban(Datum room, Datum user, bool all_rooms)
 {
@@ -349,7 +350,7 @@ presence_store_is_invited(Datum room, Datum user)
 	return presence_store_any(presence_store_run_newest(&is_invited, values, NULL));
 }
 
-/* Invite a user to a room; false: invited already. */
+/* Invite a user to a room; false if invited already. */
 bool
 presence_store_invite(Datum room, Datum user)
 {
@@ -358,7 +359,7 @@ presence_store_invite(Datum room, Datum user)
 	return presence_store_run(&invite, values, NULL) > 0;
 }
 
-/* Take an invitation back; false: there was none. */
+/* Revoke an invitation; false if there was none. */
 bool
 presence_store_uninvite(Datum room, Datum user)
 {
@@ -386,7 +387,7 @@ presence_store_note_admission(Datum room, Datum user)
 	(void) presence_store_run(&note_admission, values, NULL);
 }
 
-/* Remove admissions before a time from some blocks. */
+/* Remove admissions before a time from a range of blocks. */
 void
 presence_store_forget_admissions(BlockNumber from, BlockNumber to, TimestampTz before)
 {

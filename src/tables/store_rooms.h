@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * store_rooms.h
- *		Rooms, and who may enter them.
+ *		Rooms, bans, invitations and admissions.
  *
  *-------------------------------------------------------------------------
  */
@@ -14,7 +14,7 @@
 #include "storage/block.h"
 #include "utils/array.h"
 
-/* What a room asks of those who enter. */
+/* Rules for entering a room. */
 typedef struct PresenceRoomRules
 {
 	int			max_members;	/* 0: unlimited */

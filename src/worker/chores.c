@@ -1,19 +1,19 @@
 /*-------------------------------------------------------------------------
  *
  * chores.c
- *		Removes now and then what is only old.
+ *		Periodically removes empty rooms and old rows.
  *
- * Empty rooms, times at which users were last seen and admissions pile up where
- * nobody removes them.  That is done in rounds, every
- * presence.prune_rooms_interval, a part at a time; between two parts the worker
- * has as much time for the rest of its work as the part has taken.
+ * Empty rooms, rows of user_last_seen and admissions accumulate.  They are
+ * removed in rounds, every presence.prune_rooms_interval, one part at a time.
+ * After each part the chores pause for as long as it took, so that the worker
+ * has that time for its other work.
  *
- * Those who enter wait while empty rooms are removed, so the worker waits for
- * them for a moment only, and comes back later.  What a user's trigger or
- * constraint forbids to remove is left where it is.
+ * The lock that removes empty rooms blocks transactions that enter rooms.  So
+ * the worker waits for that lock only briefly, and otherwise retries later.
+ * Rows whose removal a user's trigger or constraint forbids are kept.
  *
- * This is the worker's own memory: no locks, but that "last_seen_rows" of the
- * database is an atomic.
+ * All state is local to the worker and needs no locks, except for
+ * "last_seen_rows" of the database, which is atomic.
  *
  *-------------------------------------------------------------------------
  */
@@ -31,32 +31,34 @@
 #include "worker/chores.h"
 #include "worker/worker_xact.h"
 
-/* How often chores are done where empty rooms are to stay; seconds. */
+/* Interval if prune_rooms_interval is 0, which keeps empty rooms; seconds. */
 #define DEFAULT_INTERVAL 3600
 
-/* What is done, in this order. */
+/* The chores of a round, in order. */
 typedef enum Chore
 {
 	CHORE_ROOMS,				/* remove empty rooms */
-	CHORE_LAST_SEEN,			/* forget who was last seen long ago */
-	CHORE_ADMISSIONS,			/* forget who was admitted a while ago */
+	CHORE_LAST_SEEN,			/* remove old rows of user_last_seen */
+	CHORE_ADMISSIONS,			/* remove old rows of admissions */
 	NCHORES
 } Chore;
 
 static struct
 {
-	PresenceTime next;			/* part of them; 0: nobody has said when */
-	PresenceTime pause;			/* while others are in the way */
-	Chore		chore;
-	BlockNumber block;			/* where its next part begins ... */
-	char		room[PRESENCE_MAX_NAME_BYTES + 1];	/* ... after which room */
-	char		reached[PRESENCE_MAX_NAME_BYTES + 1];	/* by the part under way */
-	int			nrooms;			/* looked at in a part */
-} chores;
+	PresenceTime next;			/* time of the next part; 0: not scheduled */
+	PresenceTime pause;			/* after a failure to lock rooms */
+	Chore		chore;			/* current one */
+	BlockNumber block;			/* where its next part begins */
+	char		room[PRESENCE_MAX_NAME_BYTES + 1];	/* same, for rooms: after
+													 * it */
+	char		reached[PRESENCE_MAX_NAME_BYTES + 1];	/* last room of the
+														 * current part */
+	int			nrooms;			/* to examine in a part */
+}			chores;
 
 static const PresenceWorkerTable emptied_tables[] = {
 	{"presences", RowExclusiveLock},
-	{"rooms", AccessShareLock}, /* a stronger one follows, bounded */
+	{"rooms", AccessShareLock}, /* upgraded later, with lock_timeout */
 	{NULL}
 };
 
@@ -66,9 +68,9 @@ static const PresenceWorkerTable past_tables[] = {
 	{NULL}
 };
 
-/* Somebody may have several rows in the table of who was last seen. */
+/* A user may have several rows in user_last_seen: do not skip that chore. */
 static void
-suspect_last_seen(void)
+request_last_seen(void)
 {
 	PresenceDatabase *database = presence_my_database();
 
@@ -76,7 +78,7 @@ suspect_last_seen(void)
 		pg_atomic_write_u32(&database->last_seen_rows, 1);
 }
 
-/* How often the chores are done. */
+/* Interval between rounds. */
 static PresenceTime
 chores_interval(void)
 {
@@ -86,7 +88,7 @@ chores_interval(void)
 	return (PresenceTime) seconds * USECS_PER_SEC;
 }
 
-/* Go on with the next chore, or wait for the next time. */
+/* Go on with the next chore, or, after the last one, wait for the next round. */
 static void
 end_chore(void)
 {
@@ -100,9 +102,9 @@ end_chore(void)
 	chores.nrooms = PRESENCE_ROOMS_AT_ONCE;
 }
 
-/* A part of a chore is done; the others come first for as long as it took. */
+/* A part is done: pause for as long as it took. */
 static void
-rest_from_chore(PresenceTime began)
+pause_chore(PresenceTime began)
 {
 	PresenceTime now = presence_clock_now();
 
@@ -110,21 +112,21 @@ rest_from_chore(PresenceTime began)
 	chores.pause = 0;
 }
 
-/* Others are in the way of a chore: it is tried again soon. */
+/* Locks were not available: retry the chore soon. */
 static void
-put_off_chore(void)
+retry_chore_soon(void)
 {
 	chores.next = presence_clock_now() + USECS_PER_SEC;
-	suspect_last_seen();
+	request_last_seen();
 }
 
-/* A chore could not be done; it is left until the next time. */
+/* A chore failed: retry it soon if that was transient, else next round. */
 static void
-rescue_chore(const ErrorData *error)
+handle_chore_error(const ErrorData *error)
 {
-	if (presence_worker_xact_is_passing(error))
+	if (presence_worker_xact_is_transient(error))
 	{
-		put_off_chore();
+		retry_chore_soon();
 		return;
 	}
 	ereport(LOG,
@@ -132,13 +134,13 @@ rescue_chore(const ErrorData *error)
 			 errmsg("could not remove old rows of presence: %s", error->message),
 			 error->detail ? errdetail_internal("%s", error->detail) : 0,
 			 error->context ? errcontext("%s", error->context) : 0));
-	suspect_last_seen();
+	request_last_seen();
 	end_chore();
 }
 
-/* Rooms could not be removed for one that cannot; it is left where it is. */
+/* The only room of a part cannot be removed: log that, and keep it. */
 static void
-leave_room(const ErrorData *error)
+skip_room(const ErrorData *error)
 {
 	ereport(LOG,
 			(errcode(error->sqlerrcode),
@@ -151,14 +153,14 @@ leave_room(const ErrorData *error)
 }
 
 /*
- * Rooms could not be removed.  While somebody who enters stays in the way they
- * are tried again, less and less often.  Of rooms that cannot be removed fewer
- * are tried, until one stands alone.
+ * Rooms could not be removed.  After a lock timeout, retry them, less and less
+ * often.  After another error, retry half as many, until the failing room
+ * stands alone.
  */
 static void
-rescue_rooms(const ErrorData *error)
+handle_rooms_error(const ErrorData *error)
 {
-	if (presence_worker_xact_is_passing(error))
+	if (presence_worker_xact_is_transient(error))
 	{
 		chores.pause = Min(Max(chores.pause * 2, USECS_PER_SEC), 60 * USECS_PER_SEC);
 		chores.next = presence_clock_now() + chores.pause;
@@ -166,16 +168,16 @@ rescue_rooms(const ErrorData *error)
 				(errmsg_internal("empty rooms are not removed now: %s", error->message)));
 	}
 	else if (chores.reached[0] == '\0')
-		rescue_chore(error);
+		handle_chore_error(error);
 	else if (chores.nrooms > 1)
 		chores.nrooms /= 2;
 	else
-		leave_room(error);
+		skip_room(error);
 }
 
 /*
- * Remove the empty ones among the next rooms.  Those who enter wait while that
- * is done, and a moment before: for those whom the worker waits for.
+ * Remove the empty ones among the next rooms.  Transactions that enter rooms
+ * are blocked meanwhile, and while the worker waits for its lock.
  */
 static void
 prune_some_rooms(PresenceTime now)
@@ -185,9 +187,9 @@ prune_some_rooms(PresenceTime now)
 
 	chores.reached[0] = '\0';
 	if (!presence_worker_xact_begin_on("removing empty rooms", emptied_tables,
-									   rescue_rooms))
+									   handle_rooms_error))
 	{
-		put_off_chore();
+		retry_chore_soon();
 		return;
 	}
 	presence_store_connect();
@@ -205,35 +207,35 @@ prune_some_rooms(PresenceTime now)
 	presence_worker_xact_end();
 	strlcpy(chores.room, chores.reached, sizeof(chores.room));
 	chores.nrooms = Min(chores.nrooms * 2, PRESENCE_ROOMS_AT_ONCE);
-	rest_from_chore(now);
+	pause_chore(now);
 	if (last == NULL)
 		end_chore();
 }
 
-/* Remove the old rows of a part of a table. */
+/* Remove the old rows from a part of a table. */
 static void
 forget_some(PresencePast past, PresenceTime now)
 {
-	if (!presence_worker_xact_begin_on("removing old rows", past_tables, rescue_chore))
+	if (!presence_worker_xact_begin_on("removing old rows", past_tables, handle_chore_error))
 	{
-		put_off_chore();
+		retry_chore_soon();
 		return;
 	}
 	presence_store_connect();
 	chores.block = presence_cleanup_forget(past, chores.block);
 	presence_store_finish();
 	presence_worker_xact_end();
-	rest_from_chore(now);
+	pause_chore(now);
 	if (chores.block == 0)
 		end_chore();
 }
 
 /*
- * Whether the table of who was last seen can be passed over: nothing gets too
- * old there, and no user has several rows.
+ * Whether user_last_seen can be skipped: its rows never get too old, and no
+ * user has several.
  */
 static bool
-spares_last_seen(void)
+can_skip_last_seen(void)
 {
 	PresenceDatabase *database = presence_my_database();
 
@@ -242,7 +244,7 @@ spares_last_seen(void)
 		presence_keep_last_seen == 0;
 }
 
-/* Do a part of what is to be done now and then. */
+/* Do the next part of a chore if it is due. */
 void
 presence_chores_do(PresenceTime now)
 {
@@ -255,7 +257,7 @@ presence_chores_do(PresenceTime now)
 		return;
 	if (chores.chore == CHORE_ROOMS && presence_prune_rooms_interval == 0)
 		end_chore();
-	if (chores.chore == CHORE_LAST_SEEN && spares_last_seen())
+	if (chores.chore == CHORE_LAST_SEEN && can_skip_last_seen())
 		end_chore();
 	if (chores.chore == CHORE_ROOMS)
 		prune_some_rooms(now);
@@ -264,14 +266,14 @@ presence_chores_do(PresenceTime now)
 					PRESENCE_PAST_LAST_SEEN, now);
 }
 
-/* Settings have changed: reckon anew when to do them. */
+/* Settings have changed: schedule the chores anew. */
 void
 presence_chores_reload(void)
 {
 	chores.next = 0;
 }
 
-/* When there is something to do here, as far as that is known. */
+/* When the next part is due; infinity if not scheduled yet. */
 PresenceTime
 presence_chores_next(void)
 {

@@ -1,27 +1,27 @@
 /*-------------------------------------------------------------------------
  *
  * delivery.c
- *		Tells listeners what has changed.
+ *		Announces changes from the queue to listeners.
  *
- * A transaction takes a snapshot, waits until every transaction that the snapshot
- * shows as ended has queued its hints (backend.c), reads what is new in the queue
- * into its backlog (backlog.c), and announces the hints that belong to the
- * snapshot, in order.
+ * A delivery is one transaction.  It takes a snapshot, waits until every
+ * transaction that the snapshot shows as ended has queued its hints
+ * (backend.c), reads what is new in the queue into its backlog (backlog.c),
+ * and announces, in order, the hints whose transactions the snapshot shows.
  *
- * What was announced is dropped from the queue, and the number of the last event
- * published, only once the NOTIFY has committed, with nothing between that could
- * fail: so nothing is lost, and nothing gets two numbers.  That transaction writes
- * no row but when users who went were last seen, and never waits for WAL to be
- * flushed or for a standby.
+ * The announced hints are dropped from the queue, and the number of the last
+ * event is published, only once the NOTIFY has committed.  Nothing in between
+ * can fail, so nothing is lost, and nothing gets two numbers.  The transaction
+ * writes no rows except to user_last_seen, for users who went offline, and
+ * never waits for a WAL flush or for a standby.
  *
- * What is remembered here can be built again: the roster from the tables, the
- * backlog from the queue.  So both are forgotten where the queue was cut.
+ * The roster can be rebuilt from the tables, and the backlog from the queue.
+ * So both are discarded when the queue was discarded.
  *
- * Short-lived state has no queue and no rows: what has changed of it is taken from
- * shared memory (state.c) and told in a transaction of its own.
+ * Short-lived state has no queue and no rows.  Its changes are taken from
+ * shared memory (state.c), and announced in a transaction of their own.
  *
- * Roster and backlog are the worker's own memory.  Numbers are atomic, and only
- * the worker writes them; the queue locks itself.
+ * Roster and backlog are local to the worker.  Event numbers are atomics that
+ * only the worker writes.  The queue has its own lock.
  *
  *-------------------------------------------------------------------------
  */
@@ -55,13 +55,13 @@
 /* Bytes of hints announced in one transaction. */
 #define BATCH (256 * 1024)
 
-/* How long to wait for hints of transactions that have ended; microseconds. */
+/* Longest wait for hints of transactions that have ended; microseconds. */
 #define LATE_LIMIT (1000 * 1000)
 
-/* How often the same failure is logged at most; microseconds. */
-#define COMPLAINT_INTERVAL (60 * USECS_PER_SEC)
+/* Least time between log messages of the same failure; microseconds. */
+#define LOG_INTERVAL (60 * USECS_PER_SEC)
 
-/* Part of the notify queue that listeners may leave unread before we wait. */
+/* Usage of the notify queue above which deliveries wait for listeners. */
 #define MAX_UNREAD 0.5
 
 static const PresenceWorkerTable announced_tables[] = {
@@ -74,25 +74,26 @@ static const PresenceWorkerTable announced_tables[] = {
 static struct
 {
 	PresenceRoster *roster;
-	PresenceBacklog *backlog;	/* what was read of the queue and not told */
-	PresenceQueuePosition position; /* behind that */
-	PresenceTime next;			/* nothing is delivered before ... */
-	PresenceTime next_state;	/* ... and no short-lived state */
-	PresenceTime next_complaint;	/* no failure is logged again before */
+	PresenceBacklog *backlog;	/* read from the queue, not announced yet */
+	PresenceQueuePosition position; /* up to which the queue was read */
+	PresenceTime next;			/* earliest time of the next delivery */
+	PresenceTime next_state;	/* same, of short-lived state */
+	PresenceTime next_log;		/* same, of a log message of a failure */
 	int			max_age;		/* setting in the last round */
-} delivery;
+}			delivery;
 
-/* What one delivery brings about. */
+/* State of one delivery. */
 typedef struct Delivery
 {
-	PresenceStamp stamp;		/* numbers given so far */
-	PresenceQueueState queue;	/* as it stood before it was read */
-	int			nhints;			/* told, of the backlog */
-	Size		bytes;			/* that these have in the queue */
-	List	   *covered;		/* hints that wait, by where they lie there */
+	PresenceStamp stamp;		/* event numbers assigned so far */
+	PresenceQueueState queue;	/* as of before it was read */
+	int			nhints;			/* number announced, of the backlog */
+	Size		bytes;			/* their size in the queue */
+	List	   *covered;		/* pending hints that are covered, by their
+								 * place in the queue */
 } Delivery;
 
-/* Make what is remembered from one delivery to the next. */
+/* Create roster and backlog. */
 void
 presence_delivery_init(void)
 {
@@ -101,8 +102,8 @@ presence_delivery_init(void)
 }
 
 /*
- * Forget what was read of the queue, and who was announced by it; the queue is
- * read from the beginning.
+ * Discard the roster and what was read from the queue, and read the queue from
+ * the beginning.
  */
 static void
 begin_queue(PresenceDatabase *database)
@@ -112,7 +113,7 @@ begin_queue(PresenceDatabase *database)
 	presence_queue_begin(database, &delivery.position);
 }
 
-/* This process has become the worker, and begins with the queue as it is. */
+/* This process has become the worker: begin with the queue as it is. */
 void
 presence_delivery_begin(void)
 {
@@ -120,12 +121,15 @@ presence_delivery_begin(void)
 }
 
 /*
- * Open the queue while events are to be announced by the worker.
+ * Open or close the queue as presence.notify demands.
  *
- * For the transactions to take over, it is closed once it is empty.  What they
- * tell from then on may overtake what was told here last, or come with hints
- * that miss the queue, so a resync follows.  For nobody to announce anything,
- * what is in the queue is thrown away.
+ * "auto": the worker announces, so the queue is open.
+ *
+ * "transaction": the queue is closed once it is empty.  Events that
+ * transactions send from then on may overtake the last ones sent here, and a
+ * hint may have missed the queue, so a resync is set pending.
+ *
+ * "off": the queue is closed, and its contents are discarded.
  */
 void
 presence_delivery_follow_mode(PresenceTime now)
@@ -152,9 +156,10 @@ presence_delivery_follow_mode(PresenceTime now)
 }
 
 /*
- * Those who had died unremoved are alive again, because the floor or max_age
- * was raised.  Whoever read a room meanwhile did not see them, and no event
- * will tell of them: all rooms have to be read again.
+ * Set a resync pending if the start of grace or max_age was raised.  Then
+ * channels that had expired, but were not removed yet, are alive again.  A
+ * client that read a room before did not see them, and no event will announce
+ * them, so all rooms have to be read again.
  */
 void
 presence_delivery_notice_revival(PresenceTime now)
@@ -169,7 +174,7 @@ presence_delivery_notice_revival(PresenceTime now)
 	delivery.max_age = presence_max_age;
 }
 
-/* Wait until all that the snapshot shows is in the queue; false: in vain. */
+/* Wait until hints of all that the snapshot shows are queued; false: timeout. */
 static bool
 wait_for_hints(Snapshot snapshot)
 {
@@ -187,7 +192,7 @@ wait_for_hints(Snapshot snapshot)
 	return true;
 }
 
-/* Next number to give, as the last worker left it. */
+/* The event numbers, as published last. */
 static PresenceStamp
 current_stamp(PresenceDatabase *database)
 {
@@ -200,7 +205,7 @@ current_stamp(PresenceDatabase *database)
 	return stamp;
 }
 
-/* Order hints by ticket, those of one transaction as it made them. */
+/* Order hints by ticket, those of one transaction as they were made. */
 static int
 compare_tickets(const void *a, const void *b)
 {
@@ -213,8 +218,8 @@ compare_tickets(const void *a, const void *b)
 }
 
 /*
- * Read into the backlog what came to the queue since the last turn; how the
- * queue stood before.
+ * Read what is new in the queue into the backlog; returns the state of the
+ * queue before that.
  */
 static PresenceQueueState
 read_queue(PresenceDatabase *database)
@@ -242,7 +247,7 @@ read_queue(PresenceDatabase *database)
 	return state;
 }
 
-/* Forget who was announced and have listeners read all rooms again. */
+/* Clear the roster, and have listeners read all rooms again. */
 static void
 resync(PresenceStamp *stamp)
 {
@@ -250,7 +255,7 @@ resync(PresenceStamp *stamp)
 	presence_notify_resync(stamp);
 }
 
-/* Write down when users were last seen. */
+/* Write when users were last seen. */
 static void
 write_last_seen(List *gone)
 {
@@ -260,15 +265,15 @@ write_last_seen(List *gone)
 	presence_store_finish();
 }
 
-/* Log that this failed, now and then. */
+/* Log that this failed, at most once per interval. */
 static void
-complain_of_last_seen(const ErrorData *error)
+log_last_seen_failure(const ErrorData *error)
 {
 	PresenceTime now = presence_clock_now();
 
-	if (now < delivery.next_complaint)
+	if (now < delivery.next_log)
 		return;
-	delivery.next_complaint = now + COMPLAINT_INTERVAL;
+	delivery.next_log = now + LOG_INTERVAL;
 	ereport(WARNING,
 			(errcode(error->sqlerrcode),
 			 errmsg("could not remember when users were last seen: %s", error->message),
@@ -276,13 +281,14 @@ complain_of_last_seen(const ErrorData *error)
 }
 
 /*
- * Remember when users who have gone offline were last seen, so that who hears of
- * it and reads finds that: in the transaction that tells it, which waits for no
- * disk; a crash of the server may take it back.  What somebody has put on that
- * table may fail: that is undone, and the events go out all the same.
+ * Store when users who went offline were last seen, so that a listener that
+ * reads on receipt of the event finds it.  This is done in the transaction
+ * that sends the event, which commits asynchronously: a crash of the server
+ * may lose it.  A user's trigger or constraint on that table may fail; then
+ * this is rolled back alone, and the events are sent.
  */
 static void
-remember_gone(List *gone)
+store_last_seen(List *gone)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -305,14 +311,14 @@ remember_gone(List *gone)
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(context);
-		complain_of_last_seen(error);
+		log_last_seen_failure(error);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
 }
 
-/* Announce the hints of this turn. */
+/* Announce the hints of this delivery. */
 static void
 announce_turn(Snapshot snapshot, Delivery *turn)
 {
@@ -333,13 +339,13 @@ announce_turn(Snapshot snapshot, Delivery *turn)
 	presence_notify_events(events, &turn->stamp);
 	presence_store_finish();
 	if (gone != NIL)
-		remember_gone(gone);
+		store_last_seen(gone);
 	turn->covered = presence_backlog_covered(delivery.backlog);
 }
 
 /*
- * Announce what may be told by a snapshot, or, where it is not known what has
- * happened, that all rooms are to be read again.
+ * Announce what the snapshot shows.  If hints were lost, or have not arrived
+ * in time, announce a resync instead.
  */
 static void
 announce(PresenceDatabase *database, Snapshot snapshot, bool open, Delivery *turn)
@@ -358,7 +364,10 @@ announce(PresenceDatabase *database, Snapshot snapshot, bool open, Delivery *tur
 	presence_enforce_all();
 }
 
-/* The delivery has committed: tell numbers and queue.  Nothing here may fail. */
+/*
+ * After the commit of a delivery, publish the event numbers and update the
+ * queue.  Must not fail.
+ */
 static void
 publish(PresenceDatabase *database, const Delivery *turn)
 {
@@ -371,9 +380,8 @@ publish(PresenceDatabase *database, const Delivery *turn)
 }
 
 /*
- * Deliver what is in the queue, as much as one transaction should; false: that
- * cannot be now.  From the commit on nothing is interrupted until the queue
- * knows.
+ * Deliver one batch from the queue; false if a lock is not available.
+ * Interrupts are held off from the commit until the queue is updated.
  */
 static bool
 deliver(PresenceDatabase *database)
@@ -394,12 +402,12 @@ deliver(PresenceDatabase *database)
 	presence_database_set(database, PRESENCE_LAST_DRAIN,
 						  (uint64) GetCurrentTimestamp());
 	presence_slot_note_success(database);
-	presence_worker_xact_rest();
+	presence_worker_xact_cleanup();
 	presence_roster_trim(delivery.roster, (Size) presence_roster_memory * 1024);
 	return true;
 }
 
-/* Whether there is something to deliver. */
+/* Whether there are hints to deliver. */
 static bool
 has_news(PresenceDatabase *database)
 {
@@ -407,14 +415,14 @@ has_news(PresenceDatabase *database)
 		!presence_queue_is_empty(database);
 }
 
-/* Whether to wait for the listeners to read. */
+/* Whether to wait until listeners have read more of the notify queue. */
 static bool
 listeners_are_behind(void)
 {
 	return presence_notify_queue_usage() > MAX_UNREAD;
 }
 
-/* Deliver if there is something and it may go now. */
+/* Deliver if there are hints and a delivery is due. */
 void
 presence_delivery_deliver(PresenceTime now)
 {
@@ -430,7 +438,7 @@ presence_delivery_deliver(PresenceTime now)
 		delivery.next = now + (PresenceTime) presence_notify_interval * 1000;
 }
 
-/* Take what has changed in short-lived state, of which nobody is to hear. */
+/* Discard the changes of short-lived state. */
 static void
 drop_state(PresenceTime now)
 {
@@ -442,7 +450,7 @@ drop_state(PresenceTime now)
 	presence_state_end_round();
 }
 
-/* Announce what has changed in it. */
+/* Announce the changes of short-lived state. */
 static void
 send_state(PresenceTime now)
 {
@@ -452,7 +460,7 @@ send_state(PresenceTime now)
 	presence_state_end_round();
 }
 
-/* Bury expired state, and announce what changed if it may go now. */
+/* Remove expired state, and announce changes of state if that is due. */
 void
 presence_delivery_send_state(PresenceTime now)
 {
@@ -473,7 +481,7 @@ presence_delivery_send_state(PresenceTime now)
 	delivery.next_state = now + (PresenceTime) presence_notify_interval * 1000;
 }
 
-/* When there is something to do here; now, if there is nothing in the way. */
+/* When the next delivery is due. */
 PresenceTime
 presence_delivery_next(PresenceTime now)
 {

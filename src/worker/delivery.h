@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * delivery.h
- *		From what has changed to what listeners hear.
+ *		Delivers queued changes to listeners.
  *
  *-------------------------------------------------------------------------
  */

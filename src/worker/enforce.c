@@ -1,22 +1,23 @@
 /*-------------------------------------------------------------------------
  *
  * enforce.c
- *		Applies bans and deletions of rooms to those who entered beside them.
+ *		Applies bans and deletions of rooms to presences added concurrently.
  *
- * A ban and an add that commit beside each other do not see each other, and
- * neither do the deletion of a room and an add.  The hints of both come to the
- * worker, which calls presence_enforce_note() for each hint that it announces,
- * and presence_enforce_apply() afterwards: it looks, in the newest snapshot, for
- * presences of the users and rooms that the hints speak of.  Whichever hint
- * comes second finds the other transaction committed.  That may fail for what
- * others do, or for their triggers; then it is tried again, less and less often.
+ * A ban and an add that commit concurrently do not see each other, and neither
+ * do the deletion of a room and an add.  The worker gets hints of both.  It
+ * calls presence_enforce_note() for each hint that it announces, and later
+ * presence_enforce_apply(), which checks, in the newest snapshot, the
+ * presences of the users and rooms that these hints name.  At the second of
+ * the two hints both transactions have committed, so this check sees both.  It
+ * may fail because of concurrent locks or a user's triggers; then it is
+ * retried, less and less often.
  *
- * A hint of somebody who entered is looked at only where the rules have changed
- * since they let it in (see "rules" in database.h), so this costs nothing while
- * nobody bans.  Where hints were lost, or the worker has just started, all
- * presences are looked at.
+ * The hint of an add is noted only if the rules have changed since the add was
+ * admitted (see "rules" in database.h), so this costs nothing while nobody is
+ * banned.  If hints were lost, or the worker has just started, all presences
+ * are checked.
  *
- * This is the worker's own memory: no locks.
+ * All state is local to the worker, so no locks are needed.
  *
  *-------------------------------------------------------------------------
  */
@@ -37,7 +38,7 @@
 /* Presences removed in one transaction. */
 #define BATCH 1000
 
-/* Past so many names all presences are looked at instead. */
+/* Number of names above which all presences are checked instead. */
 #define MAX_NAMES 10000
 
 /* Longest pause after errors; microseconds. */
@@ -50,26 +51,26 @@ static const PresenceWorkerTable ruled_tables[] = {
 	{NULL}
 };
 
-/* What is to be looked at; everything where "all" is set. */
+/* What is to be checked. */
 static struct
 {
 	MemoryContext context;		/* of the lists and their strings */
-	List	   *users;			/* who may be banned */
-	List	   *rooms;			/* rooms that may be gone */
-	bool		all;
+	List	   *users;			/* users that may be banned */
+	List	   *rooms;			/* rooms that may be deleted */
+	bool		all;			/* check everything */
 }			wanted;
 
-static PresenceTime next_try;	/* not before */
-static PresenceTime error_pause; /* before the next one, after errors */
+static PresenceTime next_try;	/* earliest time of the next check */
+static PresenceTime error_pause;	/* pause after the last error */
 
-/* Look at all presences. */
+/* Request a check of all presences. */
 void
 presence_enforce_all(void)
 {
 	wanted.all = true;
 }
 
-/* Whether there is anything to look at. */
+/* Whether there is anything to check. */
 static bool
 is_wanted(void)
 {
@@ -98,7 +99,7 @@ note_name(List **names, const PresenceHint *hint, PresenceHintField field)
 	MemoryContextSwitchTo(old);
 }
 
-/* Take note of a hint of a committed change. */
+/* Note what has to be checked because of a hint. */
 void
 presence_enforce_note(const PresenceHint *hint)
 {
@@ -118,7 +119,7 @@ presence_enforce_note(const PresenceHint *hint)
 	}
 }
 
-/* A text[] of names; 0, which means all, where all are wanted. */
+/* A list of names as text[]; 0, which stands for all, if "all" is set. */
 static Datum
 name_array(List *names)
 {
@@ -134,8 +135,8 @@ name_array(List *names)
 }
 
 /*
- * Remove a batch of presences that a ban is against; false: there is more, or
- * somebody has locked it.
+ * Remove a batch of presences that a ban forbids; false if there are more, or
+ * some were locked.
  */
 static bool
 apply_bans(void)
@@ -145,13 +146,13 @@ apply_bans(void)
 	if (!wanted.all && wanted.users == NIL)
 		return true;
 	(void) presence_removal_delete(presence_store_lock_banned(users, BATCH),
-									  PRESENCE_REASON_BANNED);
+								   PRESENCE_REASON_BANNED);
 	return !presence_store_banned_exist(users);
 }
 
 /*
- * Make rooms anew that are gone while somebody is in them.  Waits for whoever is
- * making such a room, for a moment.
+ * Insert the missing rows of rooms that have presences.  Waits briefly for
+ * transactions that are inserting the same room.
  */
 static void
 restore_rooms(void)
@@ -160,7 +161,7 @@ restore_rooms(void)
 		presence_store_restore_rooms(name_array(wanted.rooms));
 }
 
-/* What was wanted has been done, and is committed. */
+/* Everything has been checked, and that is committed. */
 static void
 forget_wanted(void)
 {
@@ -171,14 +172,14 @@ forget_wanted(void)
 		MemoryContextReset(wanted.context);
 }
 
-/* Rules could not be applied: say so once, and try again later. */
+/* Rules could not be applied: log the first error, and retry later. */
 static void
-rescue_rules(const ErrorData *error)
+handle_rules_error(const ErrorData *error)
 {
 	PresenceTime now = presence_clock_now();
 
 	next_try = now + PRESENCE_WORKER_RETRY_DELAY;
-	if (presence_worker_xact_is_passing(error))
+	if (presence_worker_xact_is_transient(error))
 		return;
 	if (error_pause == 0)
 		ereport(LOG,
@@ -192,13 +193,13 @@ rescue_rules(const ErrorData *error)
 	next_try = now + error_pause;
 }
 
-/* Begin to apply rules; false: others are in the way. */
+/* Begin to apply rules; false if a lock is not available. */
 static bool
 begin(PresenceTime now)
 {
 	next_try = now + PRESENCE_WORKER_RETRY_DELAY;
 	if (!presence_worker_xact_begin_on("applying changed rules of rooms",
-									   ruled_tables, rescue_rules))
+									   ruled_tables, handle_rules_error))
 		return false;
 	presence_worker_xact_limit_lock_waits();
 	presence_store_connect();
@@ -214,8 +215,9 @@ end(void)
 }
 
 /*
- * Apply rules that changed while somebody entered.  Others may be in the way of
- * each of the two steps, and the second one must not take the first one back.
+ * Apply rules that changed while presences were added.  Either of the two
+ * steps may fail, so each has its own transaction: an error in the second must
+ * not roll back the first.
  */
 void
 presence_enforce_apply(PresenceTime now)
@@ -237,7 +239,7 @@ presence_enforce_apply(PresenceTime now)
 	forget_wanted();
 }
 
-/* When that is to be done. */
+/* When the next check is due. */
 PresenceTime
 presence_enforce_next(PresenceTime now)
 {

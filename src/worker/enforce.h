@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * enforce.h
- *		Rules of rooms that changed while somebody entered.
+ *		Bans and deletions of rooms concurrent with adds.
  *
  *-------------------------------------------------------------------------
  */

@@ -1,30 +1,31 @@
 /*-------------------------------------------------------------------------
  *
  * expiry.c
- *		Knows which channels die next, and when.
+ *		Determines which channels expire next, and when.
  *
- * Looking at every entry of the registry costs milliseconds in a large one, so
- * it is done rarely: a scan notes the channels that die within a horizon, a
- * quarter of max_age, sorted by deadline, and the earliest deadline beyond it.
- * Until then nobody else can die: a heartbeat only puts a deadline off, and a
- * new channel has all of max_age before it.  In between only the noted
- * channels are looked at, each when it is due.
+ * Scanning a large registry takes milliseconds, so it is done rarely.  A scan
+ * notes the channels that expire within a horizon, a quarter of max_age,
+ * sorted by deadline, and the earliest deadline beyond it.  No other channel
+ * can expire before that one: a heartbeat only postpones a deadline, and a new
+ * channel does not expire for max_age.  Between scans only the noted channels
+ * are checked, each when it is due.
  *
- * The dead are taken in batches, whose parts are removed one at a time: those
- * in "ranges" are still to be tried.  A part whose removal failed is halved
- * until the one stands alone that cannot be removed.  What could not be removed,
- * because somebody had locked its rows or because that raised an error, is put
- * off, for longer each time, so that it is in nobody's way.
+ * Expired channels are taken in batches, whose parts are removed one at a
+ * time.  "ranges" has the parts that are still to be tried.  A part whose
+ * removal failed is halved until the failing channel stands alone.  A channel
+ * that could not be removed, because its rows were locked or because an error
+ * was raised, is deferred, each time for longer, so that it does not delay the
+ * others.
  *
- * This is the worker's own memory: no locks.
+ * All state is local to the worker, so no locks are needed.
  *
  *	noted ─► batch ─► removed, or alive after all
  *	           │ ▲
  *	           ▼ │ when its pause is over
- *	       late (locked, failed)
+ *	     deferred (locked, failed)
  *
- * A channel without an entry, which only its rows call dead, is offered to the
- * batch by its name.
+ * A channel that has no entry, and is expired by its rows alone, is added to
+ * the batch by name (presence_expiry_offer()).
  *
  *-------------------------------------------------------------------------
  */
@@ -34,7 +35,6 @@
 #include "base/name.h"
 #include "base/shmem.h"
 #include "catalog/pg_type.h"
-#include "lib/pairingheap.h"
 #include "lib/pairingheap.h"
 #include "lib/simplehash.h"
 #include "miscadmin.h"
@@ -48,17 +48,18 @@
 /* Channels removed in one transaction. */
 #define RANGE_SIZE 2000
 
-/* Parts of a batch that was found by its rows: finding them reads the table. */
+/* Parts of a batch of channels found by a scan of the table. */
 #define MAX_OFFERED 32
 
-/* Parts that wait while one is halved again and again. */
+/* Parts that are pending while one is halved repeatedly. */
 #define MAX_HALVES 16
 
 StaticAssertDecl(RANGE_SIZE < 1 << (MAX_HALVES - 1), "a part can be halved to the end");
 
 /*
- * How long a channel is put off at first, which doubles each time, and at most:
- * one whose rows are locked, and one that cannot be removed; microseconds.
+ * First and longest pause before a deferred channel is retried, for one whose
+ * rows are locked and for one whose removal failed; microseconds.  The pause
+ * doubles each time.
  */
 #define LOCKED_PAUSE (50 * 1000)
 #define MAX_LOCKED_PAUSE (5 * 1000 * 1000)
@@ -71,32 +72,31 @@ typedef struct Deadline
 	PresenceEntryRef ref;
 } Deadline;
 
-/* A dead channel that could not be removed. */
-typedef struct Late
+/* An expired channel that could not be removed. */
+typedef struct Deferred
 {
 	pairingheap_node node;		/* of "waiting" */
-	bool		waits;			/* else it is being tried */
+	bool		waits;			/* is in "waiting"; else in the batch */
 	PresenceName name;
-	PresenceEntryRef ref;		/* index 0: it has no entry */
-	int64		seen;			/* its last sign of life, as in Overdue */
-	PresenceTime time;			/* of the next try */
-	PresenceTime pause;			/* before that */
-} Late;
+	PresenceEntryRef ref;		/* index 0: no entry */
+	int64		seen;			/* last heartbeat, as in Overdue */
+	PresenceTime time;			/* of the next retry */
+	PresenceTime pause;			/* before that retry */
+} Deferred;
 
-typedef struct LateName
+typedef struct DeferredName
 {
-	PresenceName name;			/* key; its data is the Late's */
+	PresenceName name;			/* key; data belongs to the Deferred */
 	char		status;			/* for simplehash */
-	Late	   *late;
-} LateName;
+	Deferred   *deferred;
+} DeferredName;
 
-#define SH_PREFIX latenames
-#define SH_ELEMENT_TYPE LateName
+#define SH_PREFIX deferred_names
+#define SH_ELEMENT_TYPE DeferredName
 #define SH_KEY_TYPE PresenceName
 #define SH_KEY name
 #define SH_HASH_KEY(tb, key) (key).hash
-#define SH_EQUAL(tb, a, b) ((a).hash == (b).hash && (a).length == (b).length && \
-							memcmp((a).data, (b).data, (a).length) == 0)
+#define SH_EQUAL(tb, a, b) presence_name_equal(&(a), &(b))
 #define SH_SCOPE static inline
 #define SH_DEFINE
 #define SH_DECLARE
@@ -106,11 +106,11 @@ typedef struct LateName
 typedef struct Overdue
 {
 	char	   *name;
-	PresenceEntryRef ref;		/* index 0: it has no entry */
-	int64		seen;			/* its last sign of life: PresenceTime of the
-								 * entry, or TimestampTz of the row */
-	PresenceTime time;			/* when it was due; 0: nobody knows */
-	bool		left;			/* still has rows that are too old */
+	PresenceEntryRef ref;		/* index 0: no entry */
+	int64		seen;			/* last heartbeat: PresenceTime of the entry,
+								 * or TimestampTz of the row */
+	PresenceTime time;			/* when it was due; 0: not known */
+	bool		has_old_rows;	/* still has expired rows */
 } Overdue;
 
 /* A part of the batch. */
@@ -127,35 +127,35 @@ struct PresenceExpiry
 	Size		nnoted;
 	Size		maxnoted;
 	Size		done;
-	PresenceTime horizon;		/* noted are those that die before */
+	PresenceTime horizon;		/* channels that expire before it are noted */
 	PresenceTime next_scan;
 	PresenceTime earliest;		/* deadline beyond the horizon, while scanning */
 	PresenceTime scanned;		/* time of the last scan */
 	int			max_age;		/* setting at the last scan */
 	uint64		channels;		/* seen by the last scan */
 
-	pairingheap *waiting;		/* Late, by time */
-	latenames_hash *late;		/* those that wait, or are being tried */
+	pairingheap *waiting;		/* of Deferred, by time */
+	deferred_names_hash *deferred;	/* in "waiting" or in the batch */
 
 	MemoryContext names;		/* of the batch */
-	Overdue	   *batch;
+	Overdue    *batch;
 	int			nbatch;
 	int			maxbatch;
 	Range		ranges[MAX_OFFERED + MAX_HALVES];	/* the last is tried next */
 	int			nranges;
 };
 
-/* Order the late by time, the earliest first. */
+/* Order deferred channels by time, the earliest first. */
 static int
-compare_late(const pairingheap_node *a, const pairingheap_node *b, void *arg)
+compare_deferred(const pairingheap_node *a, const pairingheap_node *b, void *arg)
 {
-	PresenceTime left = pairingheap_const_container(Late, node, a)->time;
-	PresenceTime right = pairingheap_const_container(Late, node, b)->time;
+	PresenceTime left = pairingheap_const_container(Deferred, node, a)->time;
+	PresenceTime right = pairingheap_const_container(Deferred, node, b)->time;
 
 	return (left < right) - (left > right);
 }
 
-/* Make a diary that begins with a scan. */
+/* Create the expiry state; the first call of _take() will scan. */
 PresenceExpiry *
 presence_expiry_create(MemoryContext context)
 {
@@ -167,129 +167,129 @@ presence_expiry_create(MemoryContext context)
 	expiry->context = own;
 	expiry->maxnoted = 1024;
 	expiry->noted = MemoryContextAllocHuge(own, expiry->maxnoted * sizeof(Deadline));
-	expiry->waiting = pairingheap_allocate(compare_late, NULL);
-	expiry->late = latenames_create(own, 16, NULL);
+	expiry->waiting = pairingheap_allocate(compare_deferred, NULL);
+	expiry->deferred = deferred_names_create(own, 16, NULL);
 	expiry->names = AllocSetContextCreate(own, "presence expiry names",
 										  ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(old);
 	return expiry;
 }
 
-/* The late channel of that name, or NULL. */
-static Late *
-find_late(PresenceExpiry *expiry, const char *channel, int length)
+/* Find a deferred channel by name, or NULL. */
+static Deferred *
+find_deferred(PresenceExpiry *expiry, const char *channel, int length)
 {
-	LateName   *entry;
+	DeferredName *entry;
 
-	if (expiry->late->members == 0)
+	if (expiry->deferred->members == 0)
 		return NULL;
-	entry = latenames_lookup(expiry->late, presence_name_make(channel, length));
-	return entry ? entry->late : NULL;
+	entry = deferred_names_lookup(expiry->deferred, presence_name_make(channel, length));
+	return entry ? entry->deferred : NULL;
 }
 
-/* A late channel is not to be tried again. */
+/* Remove a channel from those deferred. */
 static void
-forget_late(PresenceExpiry *expiry, Late *late)
+forget_deferred(PresenceExpiry *expiry, Deferred *deferred)
 {
-	if (late->waits)
-		pairingheap_remove(expiry->waiting, &late->node);
-	latenames_delete(expiry->late, late->name);
-	pfree(unconstify(char *, late->name.data));
-	pfree(late);
+	if (deferred->waits)
+		pairingheap_remove(expiry->waiting, &deferred->node);
+	deferred_names_delete(expiry->deferred, deferred->name);
+	pfree(unconstify(char *, deferred->name.data));
+	pfree(deferred);
 }
 
-/* The late channel of an item of the batch, which is made if there is none. */
-static Late *
-make_late(PresenceExpiry *expiry, const Overdue *overdue)
+/* Find or make the Deferred of a channel of the batch. */
+static Deferred *
+make_deferred(PresenceExpiry *expiry, const Overdue *overdue)
 {
 	int			length = strlen(overdue->name);
-	Late	   *late = find_late(expiry, overdue->name, length);
-	LateName   *entry;
+	Deferred   *deferred = find_deferred(expiry, overdue->name, length);
+	DeferredName *entry;
 	bool		found;
 
-	if (late)
-		return late;
-	late = MemoryContextAllocZero(expiry->context, sizeof(Late));
-	late->name = presence_name_make(MemoryContextStrdup(expiry->context, overdue->name),
-									length);
-	entry = latenames_insert(expiry->late, late->name, &found);
-	entry->late = late;
-	return late;
+	if (deferred)
+		return deferred;
+	deferred = MemoryContextAllocZero(expiry->context, sizeof(Deferred));
+	deferred->name = presence_name_make(MemoryContextStrdup(expiry->context, overdue->name),
+										length);
+	entry = deferred_names_insert(expiry->deferred, deferred->name, &found);
+	entry->deferred = deferred;
+	return deferred;
 }
 
-/* Put an item of the batch off; for how long. */
+/* Defer a channel of the batch; returns for how long. */
 static PresenceTime
-put_off(PresenceExpiry *expiry, const Overdue *overdue, PresenceTime now, bool failed)
+defer(PresenceExpiry *expiry, const Overdue *overdue, PresenceTime now, bool failed)
 {
-	Late	   *late = make_late(expiry, overdue);
+	Deferred   *deferred = make_deferred(expiry, overdue);
 	PresenceTime first = failed ? FAILED_PAUSE : LOCKED_PAUSE;
 	PresenceTime most = failed ? MAX_FAILED_PAUSE : MAX_LOCKED_PAUSE;
 
-	if (late->waits)
-		pairingheap_remove(expiry->waiting, &late->node);
-	late->ref = overdue->ref;
-	late->seen = overdue->seen;
-	late->pause = Min(Max(late->pause * 2, first), most);
-	late->time = now + late->pause;
-	late->waits = true;
-	pairingheap_add(expiry->waiting, &late->node);
-	return late->pause;
+	if (deferred->waits)
+		pairingheap_remove(expiry->waiting, &deferred->node);
+	deferred->ref = overdue->ref;
+	deferred->seen = overdue->seen;
+	deferred->pause = Min(Max(deferred->pause * 2, first), most);
+	deferred->time = now + deferred->pause;
+	deferred->waits = true;
+	pairingheap_add(expiry->waiting, &deferred->node);
+	return deferred->pause;
 }
 
-/* An item of the batch is settled. */
+/* A channel of the batch needs no more attention. */
 static void
-let_go(PresenceExpiry *expiry, const Overdue *overdue)
+settle_channel(PresenceExpiry *expiry, const Overdue *overdue)
 {
-	Late	   *late = find_late(expiry, overdue->name, strlen(overdue->name));
+	Deferred   *deferred = find_deferred(expiry, overdue->name, strlen(overdue->name));
 
-	if (late)
-		forget_late(expiry, late);
+	if (deferred)
+		forget_deferred(expiry, deferred);
 }
 
 /*
- * Whether a dead channel is late already, rather than one that has lived again
- * since it was put off.  "ref" is its entry, if it has one.
+ * Whether an expired channel is among those deferred, and has not been alive
+ * since then.  "ref" is its entry, if it has one.
  */
 static bool
-is_late(PresenceExpiry *expiry, const char *channel, int length,
-		PresenceEntryRef ref, int64 seen)
+is_deferred(PresenceExpiry *expiry, const char *channel, int length,
+			PresenceEntryRef ref, int64 seen)
 {
-	Late	   *late = find_late(expiry, channel, length);
+	Deferred   *deferred = find_deferred(expiry, channel, length);
 
-	if (late == NULL)
+	if (deferred == NULL)
 		return false;
-	if (late->ref.index == 0 && ref.index != 0)
+	if (deferred->ref.index == 0 && ref.index != 0)
 	{
-		late->ref = ref;		/* it has got one meanwhile */
-		late->seen = seen;
+		deferred->ref = ref;	/* got an entry since then */
+		deferred->seen = seen;
 		return true;
 	}
-	if (ref.index == late->ref.index && ref.generation == late->ref.generation &&
-		seen <= late->seen)
+	if (ref.index == deferred->ref.index && ref.generation == deferred->ref.generation &&
+		seen <= deferred->seen)
 		return true;
-	forget_late(expiry, late);
+	forget_deferred(expiry, deferred);
 	return false;
 }
 
 /* The same for an entry. */
 static bool
-entry_is_late(PresenceExpiry *expiry, PresenceEntryRef ref)
+entry_is_deferred(PresenceExpiry *expiry, PresenceEntryRef ref)
 {
 	PresenceTime seen;
 	char	   *name;
-	bool		late;
+	bool		deferred;
 
-	if (expiry->late->members == 0)
+	if (expiry->deferred->members == 0)
 		return false;
 	name = presence_registry_read(ref, &seen);
 	if (name == NULL)
 		return false;
-	late = is_late(expiry, name, strlen(name), ref, seen);
+	deferred = is_deferred(expiry, name, strlen(name), ref, seen);
 	pfree(name);
-	return late;
+	return deferred;
 }
 
-/* Note an entry if it dies before the horizon. */
+/* Note an entry if it expires before the horizon. */
 static void
 note_entry(void *arg, PresenceEntryRef ref, PresenceTime seen)
 {
@@ -303,7 +303,7 @@ note_entry(void *arg, PresenceEntryRef ref, PresenceTime seen)
 		expiry->earliest = Min(expiry->earliest, deadline);
 		return;
 	}
-	if (deadline < expiry->scanned && entry_is_late(expiry, ref))
+	if (deadline < expiry->scanned && entry_is_deferred(expiry, ref))
 		return;
 	if (expiry->nnoted == expiry->maxnoted)
 	{
@@ -326,7 +326,7 @@ compare_deadlines(const void *a, const void *b)
 	return (left > right) - (left < right);
 }
 
-/* Look at the whole registry. */
+/* Scan the whole registry. */
 static void
 scan_registry(PresenceExpiry *expiry, PresenceTime now)
 {
@@ -344,17 +344,17 @@ scan_registry(PresenceExpiry *expiry, PresenceTime now)
 	expiry->next_scan = expiry->earliest;
 }
 
-/* When the next of those that could not be removed is to be tried again. */
+/* When the next deferred channel is to be retried. */
 static PresenceTime
-next_late(PresenceExpiry *expiry)
+next_deferred(PresenceExpiry *expiry)
 {
 	if (pairingheap_is_empty(expiry->waiting))
 		return PG_INT64_MAX / 2;
-	return pairingheap_container(Late, node,
+	return pairingheap_container(Deferred, node,
 								 pairingheap_first(expiry->waiting))->time;
 }
 
-/* Whether part of a batch is still to be tried. */
+/* Whether parts of a batch are still to be tried. */
 bool
 presence_expiry_is_busy(const PresenceExpiry *expiry)
 {
@@ -362,13 +362,13 @@ presence_expiry_is_busy(const PresenceExpiry *expiry)
 }
 
 /*
- * When the next channel may die, or a scan is due.  Where there is no registry
- * to scan, when one that could not be removed is to be tried again.
+ * When the next channel may expire, a deferred one is to be retried, or a scan
+ * is due.  Without a registry there are only the deferred ones.
  */
 PresenceTime
 presence_expiry_next(PresenceExpiry *expiry)
 {
-	PresenceTime next = next_late(expiry);
+	PresenceTime next = next_deferred(expiry);
 
 	if (expiry->nranges > 0)
 		return 0;
@@ -381,14 +381,14 @@ presence_expiry_next(PresenceExpiry *expiry)
 	return Min(next, expiry->next_scan);
 }
 
-/* How many channels the last scan saw. */
+/* Number of channels that the last scan saw. */
 uint64
 presence_expiry_channels(const PresenceExpiry *expiry)
 {
 	return expiry->channels;
 }
 
-/* Look at the whole registry next time. */
+/* Request a scan of the registry. */
 void
 presence_expiry_rescan(PresenceExpiry *expiry)
 {
@@ -406,7 +406,7 @@ empty_batch(PresenceExpiry *expiry)
 	expiry->nbatch = 0;
 }
 
-/* The next item of the batch, which has room for it. */
+/* Append an item to the batch, and to its last part or a new one. */
 static Overdue *
 next_overdue(PresenceExpiry *expiry)
 {
@@ -429,10 +429,10 @@ next_overdue(PresenceExpiry *expiry)
 /* Add a channel to the batch. */
 static void
 add_overdue(PresenceExpiry *expiry, const char *name, int length,
-		   PresenceEntryRef ref, int64 seen, PresenceTime time)
+			PresenceEntryRef ref, int64 seen, PresenceTime time)
 {
 	char	   *copy = MemoryContextAlloc(expiry->names, length + 1);
-	Overdue	   *overdue = next_overdue(expiry);
+	Overdue    *overdue = next_overdue(expiry);
 
 	memcpy(copy, name, length);
 	copy[length] = '\0';
@@ -440,13 +440,14 @@ add_overdue(PresenceExpiry *expiry, const char *name, int length,
 	overdue->ref = ref;
 	overdue->seen = seen;
 	overdue->time = time;
-	overdue->left = false;
+	overdue->has_old_rows = false;
 }
 
 /*
- * Add a channel that its rows call dead to the batch, which is not being tried
- * yet; false: it is full.  One that was put off is left out.  "seen" is what the
- * row says: to convert it would give another time each time.
+ * Add a channel that is expired by its rows to the batch, of which no part has
+ * been tried yet; false if it is full.  A deferred channel is skipped.  "seen"
+ * is the row's value, because a conversion would give a different time on each
+ * call.
  */
 bool
 presence_expiry_offer(PresenceExpiry *expiry, const char *channel, int length,
@@ -458,12 +459,12 @@ presence_expiry_offer(PresenceExpiry *expiry, const char *channel, int length,
 		empty_batch(expiry);
 	if (expiry->nbatch == MAX_OFFERED * RANGE_SIZE)
 		return false;
-	if (!is_late(expiry, channel, length, none, seen))
+	if (!is_deferred(expiry, channel, length, none, seen))
 		add_overdue(expiry, channel, length, none, seen, 0);
 	return true;
 }
 
-/* Begin a batch with those that die now, in the order of their deadlines. */
+/* Fill the batch with channels that expire now, in order of deadline. */
 static void
 take_noted(PresenceExpiry *expiry, PresenceTime now)
 {
@@ -484,23 +485,23 @@ take_noted(PresenceExpiry *expiry, PresenceTime now)
 	}
 }
 
-/* Begin a batch with those that are to be tried again. */
+/* Fill the batch with deferred channels that are to be retried. */
 static void
-take_late(PresenceExpiry *expiry, PresenceTime now)
+take_deferred(PresenceExpiry *expiry, PresenceTime now)
 {
-	while (expiry->nbatch < RANGE_SIZE && next_late(expiry) <= now)
+	while (expiry->nbatch < RANGE_SIZE && next_deferred(expiry) <= now)
 	{
-		Late	   *late = pairingheap_container(Late, node,
-												 pairingheap_remove_first(expiry->waiting));
+		Deferred   *deferred = pairingheap_container(Deferred, node,
+													 pairingheap_remove_first(expiry->waiting));
 
-		late->waits = false;
-		add_overdue(expiry, late->name.data, late->name.length, late->ref,
-				   late->seen, late->time);
+		deferred->waits = false;
+		add_overdue(expiry, deferred->name.data, deferred->name.length, deferred->ref,
+					deferred->seen, deferred->time);
 		CHECK_FOR_INTERRUPTS();
 	}
 }
 
-/* Begin the next batch; those that die for the first time come first. */
+/* Begin the next batch; newly expired channels go before deferred ones. */
 static void
 fill_batch(PresenceExpiry *expiry, PresenceTime now)
 {
@@ -510,10 +511,10 @@ fill_batch(PresenceExpiry *expiry, PresenceTime now)
 		scan_registry(expiry, now);
 	take_noted(expiry, now);
 	if (expiry->nbatch == 0)
-		take_late(expiry, now);
+		take_deferred(expiry, now);
 }
 
-/* Whether an item of the batch is dead, as far as the registry knows. */
+/* Whether a channel of the batch is still expired by its entry, if any. */
 static bool
 is_expired(Overdue *overdue, PresenceTime cutoff)
 {
@@ -529,9 +530,9 @@ is_expired(Overdue *overdue, PresenceTime cutoff)
 }
 
 /*
- * The channels (text[]) that are to be removed now; NULL: none.  "lag" gets by
- * how much the first of them is late.  Somebody has to say what became of them:
- * presence_expiry_settle() or presence_expiry_fail().
+ * The channels (text[]) to remove now; NULL if none.  *lag is set to how long
+ * ago the first of them was due.  The caller has to report the outcome with
+ * presence_expiry_settle() or presence_expiry_fail(), or gets them again.
  */
 ArrayType *
 presence_expiry_take(PresenceExpiry *expiry, PresenceTime now, PresenceTime *lag)
@@ -550,7 +551,7 @@ presence_expiry_take(PresenceExpiry *expiry, PresenceTime now, PresenceTime *lag
 	names = palloc((range->to - range->from) * sizeof(Datum));
 	for (int i = range->from; i < range->to; i++)
 	{
-		Overdue	   *overdue = &expiry->batch[i];
+		Overdue    *overdue = &expiry->batch[i];
 
 		if (!is_expired(overdue, cutoff))
 			continue;
@@ -573,62 +574,62 @@ compare_names(const void *a, const void *b)
 	return strcmp(((const Overdue *) a)->name, ((const Overdue *) b)->name);
 }
 
-/* Mark the items of a range whose names are in an array (text[]). */
+/* Mark the channels of a range that "remaining" (text[]) names. */
 static void
-mark_left(PresenceExpiry *expiry, const Range *range, ArrayType *left)
+mark_old_rows(PresenceExpiry *expiry, const Range *range, ArrayType *remaining)
 {
 	Datum	   *datums;
 	int			count;
 
 	qsort(&expiry->batch[range->from], range->to - range->from, sizeof(Overdue),
 		  compare_names);
-	deconstruct_array(left, TEXTOID, -1, false, TYPALIGN_INT, &datums, NULL, &count);
+	deconstruct_array(remaining, TEXTOID, -1, false, TYPALIGN_INT, &datums, NULL, &count);
 	for (int i = 0; i < count; i++)
 	{
 		Overdue		key = {0};
-		Overdue	   *overdue;
+		Overdue    *overdue;
 
 		key.name = TextDatumGetCString(datums[i]);
 		overdue = bsearch(&key, &expiry->batch[range->from], range->to - range->from,
-						 sizeof(Overdue), compare_names);
+						  sizeof(Overdue), compare_names);
 		if (overdue)
-			overdue->left = true;
+			overdue->has_old_rows = true;
 	}
 }
 
 /*
- * Those taken last have been removed, but for the ones whose rows somebody had
- * locked: those that are dead still, and, of those without entries, the ones
- * that "left" (text[]) names.
+ * The channels taken last have been removed, except where rows were locked.
+ * Those are the channels whose entries are still expired and the ones that
+ * "remaining" (text[], or NULL) names; they are deferred.
  */
 void
-presence_expiry_settle(PresenceExpiry *expiry, PresenceTime now, ArrayType *left)
+presence_expiry_settle(PresenceExpiry *expiry, PresenceTime now, ArrayType *remaining)
 {
 	Range		range = expiry->ranges[expiry->nranges - 1];
 	PresenceTime cutoff = presence_liveness_cutoff(presence_clock_now(),
 												   presence_liveness_max_age());
 
-	if (left)
-		mark_left(expiry, &range, left);
+	if (remaining)
+		mark_old_rows(expiry, &range, remaining);
 	expiry->nranges--;
 	for (int i = range.from; i < range.to; i++)
 	{
-		Overdue	   *overdue = &expiry->batch[i];
+		Overdue    *overdue = &expiry->batch[i];
 
-		if (overdue->left || (overdue->ref.index != 0 && is_expired(overdue, cutoff)))
-			(void) put_off(expiry, overdue, now, false);
+		if (overdue->has_old_rows || (overdue->ref.index != 0 && is_expired(overdue, cutoff)))
+			(void) defer(expiry, overdue, now, false);
 		else
-			let_go(expiry, overdue);
+			settle_channel(expiry, overdue);
 	}
 }
 
 /*
- * The removal of those taken last has failed.  More than one of them are
- * halved.  One alone is put off, and its name is returned and for how long; for
- * a short time where it may do "again" at once.
+ * The removal of the channels taken last has failed.  If there are several,
+ * halve them and return NULL.  A single one is deferred: return its name, and
+ * set *pause to how long.  The pause is short if the failure is "transient".
  */
 const char *
-presence_expiry_fail(PresenceExpiry *expiry, PresenceTime now, bool again,
+presence_expiry_fail(PresenceExpiry *expiry, PresenceTime now, bool transient,
 					 PresenceTime *pause)
 {
 	Range	   *range = &expiry->ranges[expiry->nranges - 1];
@@ -644,6 +645,6 @@ presence_expiry_fail(PresenceExpiry *expiry, PresenceTime now, bool again,
 		return NULL;
 	}
 	expiry->nranges--;
-	*pause = put_off(expiry, &expiry->batch[range->from], now, !again);
+	*pause = defer(expiry, &expiry->batch[range->from], now, !transient);
 	return expiry->batch[range->from].name;
 }

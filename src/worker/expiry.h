@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * expiry.h
- *		When channels die.
+ *		When channels expire.
  *
  *-------------------------------------------------------------------------
  */
@@ -27,9 +27,9 @@ extern bool presence_expiry_offer(PresenceExpiry *expiry, const char *channel,
 extern ArrayType *presence_expiry_take(PresenceExpiry *expiry, PresenceTime now,
 									   PresenceTime *lag);
 extern void presence_expiry_settle(PresenceExpiry *expiry, PresenceTime now,
-								   ArrayType *left);
+								   ArrayType *remaining);
 extern const char *presence_expiry_fail(PresenceExpiry *expiry,
-										PresenceTime now, bool again,
+										PresenceTime now, bool transient,
 										PresenceTime *pause);
 
 #endif							/* PRESENCE_EXPIRY_H */

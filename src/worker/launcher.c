@@ -4,16 +4,17 @@
  *		Starts a worker in each database that needs one.
  *
  * The launcher is a static background worker of a server that preloads the
- * library.  It learns of databases in two ways: when it starts it tries every
- * database once, for presences may have outlived a restart; later a committing
- * transaction that finds no worker sets "wanted" in the slot of its database
- * and wakes the launcher.
+ * library.  At first it starts a worker once in each database, because
+ * presences may have survived a restart.  Later, a committing transaction that
+ * finds no worker sets "wanted" in the slot of its database and wakes the
+ * launcher.
  *
- * When a worker may be started, and what becomes of it, slot.c says; one that
- * could not be started, because max_worker_processes is exhausted, or ended
- * before it came to its slot, is abandoned here.  A database in which nothing has
- * happened is given up instead where its worker cannot start, and the slot of one
- * that turns out not to have the extension is freed for others.
+ * slot.c has the states of a worker, and decides when one may be started.  If
+ * a worker could not be started because max_worker_processes is exhausted, or
+ * exited before it claimed its slot, the launcher abandons it.  If workers
+ * fail to start in a database that has never been used, the launcher stops
+ * trying.  It also frees the slot of a database that turns out not to have the
+ * extension.
  *
  * The launcher is connected to no database and holds no lock while it waits.
  *
@@ -45,30 +46,30 @@
 #include "utils/syscache.h"
 #include "worker/launcher.h"
 
-/* Databases that are looked into at the same time while starting. */
+/* Databases that are probed at the same time after the start. */
 #define MAX_PROBES 2
 
-/* How often pauses are looked after; milliseconds. */
+/* How often the slots are checked for pauses that are over; milliseconds. */
 #define CHECK_INTERVAL 1000
 
 /*
- * How long a worker that an earlier launcher asked for may take to come to its
+ * How long a worker that an earlier launcher requested may take to claim its
  * slot; microseconds.
  */
-#define ORPHAN_PATIENCE (5 * 1000 * 1000)
+#define ORPHAN_TIMEOUT (5 * 1000 * 1000)
 
-/* Starts after which a database in which nothing happened is given up. */
-#define MAX_LOOKS 3
+/* Failed starts after which an unused database gets no more. */
+#define MAX_PROBE_FAILURES 3
 
 static BackgroundWorkerHandle *handles[PRESENCE_MAX_DATABASES];
 
-/* Since when a slot is seen starting without a handle; 0: it is not. */
+/* Since when a slot has been STARTING without a handle; 0: it is not. */
 static PresenceTime orphaned_since[PRESENCE_MAX_DATABASES];
 
-/* Databases to look into once; oids. */
+/* OIDs of databases that are still to be probed. */
 static List *probes = NIL;
 
-/* Register the launcher; at preload. */
+/* Register the launcher, at preload. */
 void
 presence_launcher_register(void)
 {
@@ -85,7 +86,7 @@ presence_launcher_register(void)
 	RegisterBackgroundWorker(&launcher);
 }
 
-/* Note every database that accepts connections. */
+/* Collect the databases that accept connections. */
 static void
 list_databases(void)
 {
@@ -125,7 +126,7 @@ database_exists(Oid database)
 	return exists;
 }
 
-/* Describe the worker of a database to the postmaster. */
+/* Fill in the registration of a database's worker. */
 static void
 describe_worker(BackgroundWorker *description, Oid database)
 {
@@ -141,7 +142,7 @@ describe_worker(BackgroundWorker *description, Oid database)
 	description->bgw_notify_pid = MyProcPid;
 }
 
-/* Ask the postmaster for a worker. */
+/* Register a worker with the postmaster. */
 static void
 start_worker(PresenceDatabase *database)
 {
@@ -150,7 +151,7 @@ start_worker(PresenceDatabase *database)
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 
 	if (handles[index])
-		pfree(handles[index]);	/* of one that has left and ends now */
+		pfree(handles[index]);	/* of one that has given its slot back */
 	describe_worker(&description, database->oid);
 	if (!RegisterDynamicBackgroundWorker(&description, &handles[index]))
 	{
@@ -167,7 +168,7 @@ start_worker(PresenceDatabase *database)
 	MemoryContextSwitchTo(old);
 }
 
-/* Whether nothing is known to have happened in a database. */
+/* Whether a database shows no activity since its slot was taken. */
 static bool
 is_unused(PresenceDatabase *database)
 {
@@ -177,11 +178,11 @@ is_unused(PresenceDatabase *database)
 }
 
 /*
- * A launcher that was terminated took along what it knew of the workers that
- * it had asked for.  Their slots are given up if none comes.
+ * The handles of workers that an earlier launcher requested are lost.  If such
+ * a worker does not claim its slot in time, abandon it.
  */
 static void
-look_after_orphan(PresenceDatabase *database)
+check_orphan(PresenceDatabase *database)
 {
 	PresenceTime *since = &orphaned_since[presence_database_index(database)];
 
@@ -190,16 +191,16 @@ look_after_orphan(PresenceDatabase *database)
 		*since = 0;
 	else if (*since == 0)
 		*since = presence_clock_now();
-	else if (presence_clock_now() > *since + ORPHAN_PATIENCE)
+	else if (presence_clock_now() > *since + ORPHAN_TIMEOUT)
 	{
 		*since = 0;
 		presence_slot_abandon(database);
 	}
 }
 
-/* A worker has ended: clear up if it never came to its slot. */
+/* If a worker has ended, release its handle; abandon it if it was STARTING. */
 static void
-clear_up(PresenceDatabase *database)
+reap_worker(PresenceDatabase *database)
 {
 	int			index = presence_database_index(database);
 	pid_t		pid;
@@ -214,20 +215,20 @@ clear_up(PresenceDatabase *database)
 	presence_slot_abandon(database);
 	if (!database_exists(database->oid))
 		presence_slot_forget(database, database->oid);
-	else if (database->failures >= MAX_LOOKS && is_unused(database))
-		presence_slot_unwant(database);	/* it lets no worker in */
+	else if (database->failures >= MAX_PROBE_FAILURES && is_unused(database))
+		presence_slot_unwant(database); /* no worker can connect */
 }
 
-/* Whether a slot holds nothing worth keeping. */
+/* Whether a slot can be freed. */
 static bool
-is_void(PresenceDatabase *database)
+is_disposable(PresenceDatabase *database)
 {
 	return OidIsValid(database->oid) && !database->wanted &&
 		database->worker_state == PRESENCE_WORKER_NONE &&
 		database->holds == 0 && is_unused(database);
 }
 
-/* Look into the next databases, a few at a time. */
+/* Request workers for the next databases to probe, a few at a time. */
 static void
 probe_databases(void)
 {
@@ -245,9 +246,9 @@ probe_databases(void)
 	}
 }
 
-/* Do what is due for every database. */
+/* Check every database: its worker may have ended, or have to be started. */
 static void
-look_after_databases(void)
+check_databases(void)
 {
 	for (int i = 0; i < PRESENCE_MAX_DATABASES; i++)
 	{
@@ -255,23 +256,23 @@ look_after_databases(void)
 
 		if (!OidIsValid(database->oid))
 			continue;
-		clear_up(database);
-		look_after_orphan(database);
+		reap_worker(database);
+		check_orphan(database);
 		if (presence_slot_start(database))
 			start_worker(database);
 	}
 }
 
-/* Free the slots of databases that were looked into in vain. */
+/* Free the slots of databases that were probed, and need no worker. */
 static void
-free_void_slots(void)
+free_disposable_slots(void)
 {
 	for (int i = 0; i < PRESENCE_MAX_DATABASES; i++)
-		if (handles[i] == NULL && is_void(presence_database_at(i)))
+		if (handles[i] == NULL && is_disposable(presence_database_at(i)))
 			presence_database_release(presence_database_at(i));
 }
 
-/* Tell the others that the launcher is gone. */
+/* Unset the launcher's latch in shared memory, at exit. */
 static void
 stop_launcher(int code, Datum arg)
 {
@@ -301,9 +302,9 @@ presence_launcher_main(Datum arg)
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
 		}
-		free_void_slots();
+		free_disposable_slots();
 		probe_databases();
-		look_after_databases();
+		check_databases();
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 CHECK_INTERVAL, wait_event);
 		ResetLatch(MyLatch);
@@ -312,8 +313,8 @@ presence_launcher_main(Datum arg)
 }
 
 /*
- * Start a worker of this database without the launcher, and wait until it
- * runs; false: one does already.
+ * Start a worker in this database without the launcher, and wait until it
+ * runs; false if there is one already.
  */
 static bool
 start_alone(void)
@@ -341,8 +342,8 @@ start_alone(void)
 }
 
 /*
- * Have a worker for this database; whether one had to be started.  Where the
- * launcher runs it is asked.
+ * Make sure that this database has a worker; returns whether one had to be
+ * started.  With shared memory, the launcher starts it.
  */
 bool
 presence_launcher_start_worker(void)

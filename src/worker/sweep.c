@@ -1,23 +1,25 @@
 /*-------------------------------------------------------------------------
  *
  * sweep.c
- *		Removes the channels that have fallen silent.
+ *		Removes expired channels.
  *
- * Those with an entry in the registry are found there, when they are due
- * (expiry.c), and their rows removed in batches.  Rows without an entry would
- * never expire that way:
+ * Channels that have an entry in the registry are found there when they are
+ * due (expiry.c), and their rows are removed in batches.  Rows without an
+ * entry would never expire that way:
  *
- *	- While the registry is not complete, because the worker has just begun or it
- *	  was found full, the table is searched for rows that are dead by themselves;
- *	  the channels that live get an entry, as far as the registry takes them.
- *	- Where it is complete that is done now and then all the same, to be sure.
- *	- Without shared memory there is no registry, and searching is all there is.
+ *	- While the registry is not complete, because the worker has just started or
+ *	  the registry was found full, the table is searched for rows that are
+ *	  expired by themselves.  Channels that are alive get an entry, as far as
+ *	  there is space.
+ *	- While it is complete, all channels are loaded once an hour, as a safeguard.
+ *	- Without shared memory there is no registry, only the search.
  *
- * Whoever has a row locked, or a trigger or constraint on it, may make its removal
- * fail.  Such a channel is put off, and costs the others nothing.
+ * A lock on a row, or a user's trigger or constraint, may make a removal fail.
+ * Then the channel is deferred, without delaying the others.
  *
- * This is the worker's own memory.  The registry locks itself, and whether it is
- * complete is an atomic, which whoever finds it full takes back at any time.
+ * All state here is local to the worker.  The registry has its own locks.
+ * Whether it is complete is an atomic, which any process that finds the
+ * registry full may reset at any time.
  *
  *-------------------------------------------------------------------------
  */
@@ -38,19 +40,20 @@
 #include "worker/worker_xact.h"
 
 /*
- * How long a death may wait for others, so that they are removed and told
- * together; microseconds.
+ * How long an expired channel waits for others that expire next, so that they
+ * are removed and announced together; microseconds.
  */
-#define PATIENCE (20 * 1000)
+#define BATCH_DELAY (20 * 1000)
 
 /*
- * How often the table is searched for rows without entries, which would never
- * expire; there should be none; microseconds.
+ * How often a complete registry is loaded again, in case there are rows
+ * without entries, which would never expire; there should be none;
+ * microseconds.
  */
 #define AUDIT_INTERVAL (INT64CONST(3600) * USECS_PER_SEC)
 
-/* Channels that could not be removed and are named in the log, a minute. */
-#define MAX_COMPLAINTS 10
+/* Failed removals that are logged per minute. */
+#define MAX_LOGGED 10
 
 static const PresenceWorkerTable read_tables[] = {{"presences", AccessShareLock}, {NULL}};
 
@@ -59,16 +62,16 @@ static const PresenceWorkerTable written_tables[] = {{"presences", RowExclusiveL
 static struct
 {
 	PresenceExpiry *expiry;
-	PresenceTime next_expiry;	/* nobody is removed before */
-	PresenceTime next_rows;		/* when to look at rows without entries */
-	PresenceTime next_future;	/* when to look at rows of the future */
-	PresenceTime next_audit;	/* when to look for rows without entries */
-	uint64		adds;			/* counted in this database at the last scan */
-	int			complaints;		/* of channels that could not be removed ... */
-	PresenceTime complaints_since;	/* ... since then */
-} sweep;
+	PresenceTime next_expiry;	/* earliest time of the next removal */
+	PresenceTime next_rows;		/* when to search the table */
+	PresenceTime next_future;	/* when to correct rows of the future */
+	PresenceTime next_audit;	/* when to load a complete registry again */
+	uint64		adds;			/* counter of adds when last expiring */
+	int			nlogged;		/* failures logged since logged_since */
+	PresenceTime logged_since;
+}			sweep;
 
-/* Make what is remembered from one sweep to the next. */
+/* Create the expiry state. */
 void
 presence_sweep_init(void)
 {
@@ -82,18 +85,18 @@ is_loaded(void)
 	return presence_registry_is_complete(presence_my_database());
 }
 
-/* Say which channel cannot be removed, and why; not of thousands at once. */
+/* Log why a channel cannot be removed, a few times per minute. */
 static void
-complain(const char *channel, PresenceTime pause, const ErrorData *error)
+log_failure(const char *channel, PresenceTime pause, const ErrorData *error)
 {
 	PresenceTime now = presence_clock_now();
 
-	if (now > sweep.complaints_since + 60 * USECS_PER_SEC)
+	if (now > sweep.logged_since + 60 * USECS_PER_SEC)
 	{
-		sweep.complaints_since = now;
-		sweep.complaints = 0;
+		sweep.logged_since = now;
+		sweep.nlogged = 0;
 	}
-	if (sweep.complaints++ >= MAX_COMPLAINTS)
+	if (sweep.nlogged++ >= MAX_LOGGED)
 		return;
 	ereport(LOG,
 			(errcode(error->sqlerrcode),
@@ -106,41 +109,41 @@ complain(const char *channel, PresenceTime pause, const ErrorData *error)
 }
 
 /*
- * The removal of a batch has failed.  Where that was only because of what
- * others did at the same time, it may be tried again soon.
+ * The removal of a batch has failed.  If that was due to concurrent activity,
+ * it may be retried soon.
  */
 static void
-rescue_expiry(const ErrorData *error)
+handle_expiry_error(const ErrorData *error)
 {
-	bool		again = presence_worker_xact_is_passing(error);
+	bool		transient = presence_worker_xact_is_transient(error);
 	PresenceTime pause;
 	const char *channel = presence_expiry_fail(sweep.expiry, presence_clock_now(),
-											   again, &pause);
+											   transient, &pause);
 
-	if (channel && !again)
-		complain(channel, pause, error);
+	if (channel && !transient)
+		log_failure(channel, pause, error);
 }
 
-/* When somebody is to be removed. */
+/* When the next removal is due. */
 static PresenceTime
 next_expiry(void)
 {
-	return Max(presence_expiry_next(sweep.expiry) + PATIENCE, sweep.next_expiry);
+	return Max(presence_expiry_next(sweep.expiry) + BATCH_DELAY, sweep.next_expiry);
 }
 
 /*
- * Remove channels, as many as one transaction should.  Those that are taken and
- * left where they are will be taken again.
+ * Remove channels in one transaction.  If its locks are not available, the
+ * channels are not settled, and so will be taken again.
  */
 static void
 remove_channels(ArrayType *channels, PresenceTime now, PresenceTime lag)
 {
 	PresenceTime max_age = presence_liveness_max_age();
-	ArrayType  *left = NULL;
+	ArrayType  *remaining = NULL;
 	uint64		removed;
 
 	if (!presence_worker_xact_begin_on("removing expired presences", written_tables,
-									   rescue_expiry))
+									   handle_expiry_error))
 	{
 		sweep.next_expiry = now + PRESENCE_WORKER_RETRY_DELAY;
 		return;
@@ -148,17 +151,17 @@ remove_channels(ArrayType *channels, PresenceTime now, PresenceTime lag)
 	presence_store_connect();
 	removed = presence_removal_expire(channels, max_age);
 	if (!is_loaded())
-		left = presence_store_older_among(channels, max_age);
+		remaining = presence_store_older_among(channels, max_age);
 	presence_store_finish();
 	presence_worker_xact_commit();
 	if (removed > 0)
 		presence_database_set(presence_my_database(), PRESENCE_LAST_EXPIRY_LAG,
 							  (uint64) lag);
-	presence_expiry_settle(sweep.expiry, now, left);
-	presence_worker_xact_rest();
+	presence_expiry_settle(sweep.expiry, now, remaining);
+	presence_worker_xact_cleanup();
 }
 
-/* Remove the channels that are due. */
+/* Remove the channels that have expired. */
 void
 presence_sweep_expire(PresenceTime now)
 {
@@ -175,7 +178,7 @@ presence_sweep_expire(PresenceTime now)
 		remove_channels(channels, now, lag);
 }
 
-/* Give a channel of the table an entry. */
+/* Make an entry for a channel of the table. */
 static bool
 load_channel(void *arg, const char *channel, int length, TimestampTz last_seen)
 {
@@ -190,8 +193,8 @@ load_channel(void *arg, const char *channel, int length, TimestampTz last_seen)
 }
 
 /*
- * Give every channel of the table an entry.  Whoever finds the registry full
- * meanwhile takes back that it is being made complete.
+ * Make entries for all channels of the table.  A process that finds the
+ * registry full meanwhile changes "loaded", and it does not become complete.
  */
 static void
 load_registry(PresenceDatabase *database)
@@ -199,7 +202,7 @@ load_registry(PresenceDatabase *database)
 	uint32		loading = PRESENCE_LOAD_RUNNING;
 	bool		complete = true;
 
-	presence_liveness_disarm_watchdog(database);	/* it may take long */
+	presence_liveness_disarm_watchdog(database);	/* may take long */
 	pg_atomic_write_u32(&database->loaded, loading);
 	if (!presence_worker_xact_begin_on("loading channels", read_tables, NULL))
 	{
@@ -217,16 +220,16 @@ load_registry(PresenceDatabase *database)
 	presence_expiry_rescan(sweep.expiry);
 }
 
-/* Have a channel removed that its rows call dead. */
+/* Add a channel that is expired by its rows to the next batch. */
 static bool
 offer_channel(void *arg, const char *channel, int length, TimestampTz last_seen)
 {
 	return presence_expiry_offer(sweep.expiry, channel, length, last_seen);
 }
 
-/* Rows of the future could not be corrected; the others do not wait for them. */
+/* Rows of the future could not be corrected: log that, and retry much later. */
 static void
-rescue_future(const ErrorData *error)
+handle_future_error(const ErrorData *error)
 {
 	sweep.next_future = presence_clock_now() + AUDIT_INTERVAL;
 	ereport(LOG,
@@ -237,7 +240,7 @@ rescue_future(const ErrorData *error)
 			 error->context ? errcontext("%s", error->context) : 0));
 }
 
-/* Correct rows that only their last_seen keeps alive. */
+/* Correct rows whose last_seen lies in the future. */
 static void
 correct_future(PresenceTime now)
 {
@@ -245,7 +248,7 @@ correct_future(PresenceTime now)
 		return;
 	sweep.next_future = now + PRESENCE_WORKER_RETRY_DELAY;
 	if (!presence_worker_xact_begin_on("correcting presences of the future",
-									   written_tables, rescue_future))
+									   written_tables, handle_future_error))
 		return;
 	sweep.next_future = now + presence_liveness_max_age() / 4;
 	presence_store_connect();
@@ -254,7 +257,7 @@ correct_future(PresenceTime now)
 	presence_worker_xact_end();
 }
 
-/* When to search again without a registry, of which "oldest" is the next to die. */
+/* When to search again; "oldest" is last_seen of the next row to expire. */
 static PresenceTime
 next_search(PresenceTime now, TimestampTz oldest)
 {
@@ -268,9 +271,9 @@ next_search(PresenceTime now, TimestampTz oldest)
 }
 
 /*
- * Look for channels without entries that their rows call dead: all of them
- * without shared memory, those that found no room otherwise; those get entries
- * as room comes.
+ * Search the table for channels that are expired by their rows: all of them
+ * without shared memory, else those that did not fit into the registry.  Then
+ * load the registry again, as there may be space now.
  */
 void
 presence_sweep_search(PresenceTime now)
@@ -301,7 +304,7 @@ presence_sweep_search(PresenceTime now)
 		load_registry(database);
 }
 
-/* Give rows without entries one when it is time. */
+/* Load a complete registry again if it is time. */
 void
 presence_sweep_audit(PresenceTime now)
 {
@@ -322,14 +325,14 @@ presence_sweep_has_channels(void)
 		presence_database_count(presence_my_database(), PRESENCE_ADDS) != sweep.adds;
 }
 
-/* Settings have changed: search the rows again. */
+/* Settings have changed: search the table again. */
 void
 presence_sweep_reload(void)
 {
 	sweep.next_rows = 0;
 }
 
-/* When there is something to do here. */
+/* When there is something to do. */
 PresenceTime
 presence_sweep_next(void)
 {

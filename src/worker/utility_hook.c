@@ -1,24 +1,25 @@
 /*-------------------------------------------------------------------------
  *
  * utility_hook.c
- *		Gets workers out of the way of statements on whole databases.
+ *		Stops the worker for statements that need a database for themselves.
  *
  * DROP DATABASE, ALTER DATABASE RENAME and SET TABLESPACE, and CREATE
- * DATABASE for its template, fail while anybody is connected.  While such a
- * statement runs, the worker of the database is held off (slot.c): asked to
- * leave, and not started.  A process that ends in between lets it back.  Who has
- * no right to the statement sends nobody away.
+ * DATABASE for its template, fail while other processes are connected.  While
+ * such a statement runs, the worker of the database is blocked (slot.c): it is
+ * asked to exit, and not started.  An exit callback unblocks it if the process
+ * ends meanwhile.  A caller without the privileges for the statement does not
+ * stop the worker.
  *
  *	statement                   commits                    fails
  *	DROP DATABASE               slot, entries, queue go    worker comes back
  *	RENAME, SET TABLESPACE      worker comes back          worker comes back
  *	CREATE DATABASE ... TEMPLATE  worker of the template comes back either way
  *
- * The rows of the template are copied.  So when CREATE DATABASE has committed a
- * worker looks into the new database once.
+ * CREATE DATABASE copies the template's rows.  So after its commit a worker is
+ * started once in the new database.
  *
- * DROP EXTENSION, in whatever way, has the worker look for the extension.  It
- * waits for the lock that the statement holds, and leaves if that commits.
+ * Any drop of the extension makes the worker look for the extension.  It waits
+ * for the lock that the statement holds, and exits if that commits.
  *
  *-------------------------------------------------------------------------
  */
@@ -34,27 +35,27 @@
 #include "catalog/pg_extension.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
-#include "commands/extension.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "shared/database.h"
 #include "shared/slot.h"
 #include "storage/ipc.h"
+#include "tables/extension.h"
 #include "tcop/utility.h"
 #include "utils/syscache.h"
 #include "worker/utility_hook.h"
 
-/* How long to wait for a worker to leave; microseconds. */
+/* How long to wait for a worker to exit; microseconds. */
 #define LEAVE_TIMEOUT (10 * 1000 * 1000)
 
 static ProcessUtility_hook_type prev_process_utility = NULL;
 static object_access_hook_type prev_object_access = NULL;
 
-/* The database that this process holds its worker off; for its exit. */
-static PresenceDatabase *held = NULL;
-static Oid	held_oid;
+/* The database whose worker this process blocks, for the exit callback. */
+static PresenceDatabase *blocked = NULL;
+static Oid	blocked_oid;
 
-/* The database that the running transaction has created. */
+/* The database that this transaction has created. */
 static Oid	created = InvalidOid;
 
 /* The template that CREATE DATABASE copies. */
@@ -106,7 +107,7 @@ needed_database(Node *stmt)
 	}
 }
 
-/* Whether a database is for everybody to copy who may create databases. */
+/* Whether any role that may create databases may copy a database. */
 static bool
 is_template(Oid database)
 {
@@ -121,8 +122,8 @@ is_template(Oid database)
 }
 
 /*
- * Whether the caller may create databases.  Not all minor versions of 15 let
- * extensions ask PostgreSQL's own function.
+ * Whether the caller may create databases.  PostgreSQL's own function is not
+ * exported in all minor versions of 15.
  */
 static bool
 may_create_databases(void)
@@ -141,8 +142,8 @@ may_create_databases(void)
 }
 
 /*
- * Whether the caller has the rights without which the statement fails, as
- * PostgreSQL asks for them.
+ * Whether the caller has the privileges for the statement; the same checks as
+ * in PostgreSQL.
  */
 static bool
 may_run(Node *stmt, Oid database)
@@ -155,25 +156,25 @@ may_run(Node *stmt, Oid database)
 	return presence_compat_owns_database(database);
 }
 
-/* Let a worker come back if there is something to do for it. */
+/* Unblock the worker; it is started again if it is needed. */
 static void
 unblock_worker(void)
 {
-	PresenceDatabase *database = held;
+	PresenceDatabase *database = blocked;
 
-	held = NULL;
+	blocked = NULL;
 	if (database)
-		presence_slot_unblock_worker(database, held_oid);
+		presence_slot_unblock_worker(database, blocked_oid);
 }
 
-/* The same, when the process ends in between. */
+/* The same at exit. */
 static void
 unblock_worker_at_exit(int code, Datum arg)
 {
 	unblock_worker();
 }
 
-/* Wait until no worker is connected; whoever does not leave is told below. */
+/* Wait until the worker is gone; else PostgreSQL's own check raises an error. */
 static void
 wait_until_gone(PresenceDatabase *database)
 {
@@ -187,7 +188,7 @@ wait_until_gone(PresenceDatabase *database)
 	}
 }
 
-/* Run a statement while a database has no worker. */
+/* Run a statement while the worker of a database is blocked. */
 static void
 process_alone(PresenceDatabase *database, PlannedStmt *pstmt, const char *query,
 			  bool read_only_tree, ProcessUtilityContext context,
@@ -204,8 +205,8 @@ process_alone(PresenceDatabase *database, PlannedStmt *pstmt, const char *query,
 
 	PG_TRY();
 	{
-		held_oid = presence_slot_block_worker(database);
-		held = database;
+		blocked_oid = presence_slot_block_worker(database);
+		blocked = database;
 		wait_until_gone(database);
 		if (prev_process_utility)
 			prev_process_utility(pstmt, query, read_only_tree, context, params,
@@ -223,7 +224,7 @@ process_alone(PresenceDatabase *database, PlannedStmt *pstmt, const char *query,
 		presence_slot_forget(database, oid);
 }
 
-/* Look at every utility statement. */
+/* ProcessUtility hook. */
 static void
 process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 				ProcessUtilityContext context, ParamListInfo params,
@@ -234,7 +235,7 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 		get_database_oid(name, true) : InvalidOid;
 	PresenceDatabase *database = OidIsValid(oid) ? presence_database_find(oid) : NULL;
 
-	if (database && held == NULL && may_run(pstmt->utilityStmt, oid))
+	if (database && blocked == NULL && may_run(pstmt->utilityStmt, oid))
 		process_alone(database, pstmt, query, read_only_tree, context, params,
 					  env, dest, qc);
 	else if (prev_process_utility)
@@ -245,7 +246,7 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 								env, dest, qc);
 }
 
-/* A database has been created: have it looked into once others can see it. */
+/* Transaction callback: after the commit, have a created database probed. */
 static void
 follow_transaction(XactEvent event, void *arg)
 {
@@ -255,7 +256,7 @@ follow_transaction(XactEvent event, void *arg)
 		created = InvalidOid;
 }
 
-/* Look at what is being created and dropped. */
+/* Object access hook: notes a new database, and a drop of the extension. */
 static void
 object_access(ObjectAccessType access, Oid class, Oid object, int column,
 			  void *arg)
@@ -265,13 +266,13 @@ object_access(ObjectAccessType access, Oid class, Oid object, int column,
 	if (access == OAT_POST_CREATE && class == DatabaseRelationId)
 		created = object;
 	if (access != OAT_DROP || class != ExtensionRelationId ||
-		get_extension_oid("presence", true) != object)
+		presence_extension_oid() != object)
 		return;
 	if (presence_my_database())
 		presence_slot_recheck_extension(presence_my_database());
 }
 
-/* Hook into utility statements and drops; once, at preload. */
+/* Install the hooks, once, at preload. */
 void
 presence_utility_hook_install(void)
 {

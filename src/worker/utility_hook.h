@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * utility_hook.h
- *		Statements on databases that a worker would stand in the way of.
+ *		Hooks for statements that conflict with a worker.
  *
  *-------------------------------------------------------------------------
  */

@@ -3,24 +3,23 @@
  * worker.c
  *		Runs the worker of one database.
  *
- * The worker's round: deliver what is in the queue, remove the dead, remove
- * empty rooms now and then, and sleep until there is something to do: until
- * the next deadline at the latest, or until a committing transaction sets its
- * latch.  While it sleeps it holds neither snapshot nor transaction.  What each
- * step does stands in the module that it belongs to; each works in short
- * transactions of its own (worker_xact.c), and remembers for itself what it
- * needs from one round to the next.
+ * In each round the worker announces what is in the queue, removes expired
+ * channels, and, from time to time, removes empty rooms.  Then it sleeps until
+ * the next deadline, or until a committing transaction sets its latch.  It
+ * holds neither a snapshot nor a transaction while it sleeps.  Each step is
+ * implemented in its own module, works in short transactions of its own
+ * (worker_xact.c), and keeps its own state between rounds.
  *
- * An error ends the worker, unless a step has named who deals with it; the
- * launcher starts another one, which finds the queue as it was.  What the worker
- * remembers, it can build again: the roster from the tables, the deadlines from
+ * An error ends the worker, unless the step has registered an error handler.
+ * The launcher starts another worker, which finds the queue as it was.  All
+ * local state can be rebuilt: the roster from the tables, the deadlines from
  * the registry.
  *
- * While it is at work a timer lets others hear of it, so that they can tell a
- * server that stood still from one that is busy (liveness.c).
+ * While the worker is busy, a timer re-arms its watchdog, so that a busy
+ * server is not mistaken for one that was stopped (liveness.c).
  *
- * Without shared memory there is no queue and no registry; the worker then
- * only removes what the rows call dead.
+ * Without shared memory there is no queue and no registry.  Then the worker
+ * only removes channels that are expired by their rows.
  *
  *-------------------------------------------------------------------------
  */
@@ -51,20 +50,20 @@
 #include "worker/worker.h"
 #include "worker/worker_xact.h"
 
-/* A worker at work that is not heard of for so long was stopped; microseconds. */
+/* Watchdog limit while the worker is busy; microseconds. */
 #define STEP_LIMIT (2 * 1000 * 1000)
 
-/* How often it lets hear of itself meanwhile; milliseconds. */
+/* How often the watchdog is re-armed meanwhile; milliseconds. */
 #define TICK_INTERVAL 250
 
 static struct
 {
 	PresenceDatabase *database; /* NULL without shared memory */
 	PresenceTime idle_since;	/* 0: not idle */
-	TimeoutId	tick;			/* calls arm_step_watchdog() while at work */
-} worker;
+	TimeoutId	tick;			/* calls arm_step_watchdog() while busy */
+}			worker;
 
-/* Promise to be heard of again within a while. */
+/* Arm the watchdog: it will be re-armed within this time. */
 static void
 arm_watchdog(PresenceTime within)
 {
@@ -73,8 +72,8 @@ arm_watchdog(PresenceTime within)
 }
 
 /*
- * The same while at work.  The timer calls this, too, in the middle of whatever
- * takes long or waits for a lock: that is no sign of a server that stood still.
+ * The same while busy.  The timer also calls this in the middle of anything
+ * that takes long or waits for a lock, which is not a stall of the server.
  */
 static void
 arm_step_watchdog(void)
@@ -82,7 +81,7 @@ arm_step_watchdog(void)
 	arm_watchdog(STEP_LIMIT);
 }
 
-/* Let hear of the worker for as long as it is at work. */
+/* Start the timer that re-arms the watchdog while the worker is busy. */
 static void
 start_ticking(void)
 {
@@ -91,7 +90,7 @@ start_ticking(void)
 						 TICK_INTERVAL);
 }
 
-/* Read the settings again if they have changed. */
+/* Reload the configuration if requested. */
 static void
 reload_if_asked(PresenceTime now)
 {
@@ -103,7 +102,7 @@ reload_if_asked(PresenceTime now)
 	presence_sweep_reload();
 }
 
-/* Somebody is dropping the extension: wait for the outcome. */
+/* The extension is being dropped: wait for the outcome, and exit if it was. */
 static void
 look_for_extension(PresenceTime now)
 {
@@ -114,8 +113,8 @@ look_for_extension(PresenceTime now)
 }
 
 /*
- * End the worker by its own will.  Where something is left to do, or has come
- * meanwhile, another one is to follow.
+ * Exit voluntarily.  If there is something to do in shared memory, perhaps
+ * because of a concurrent commit, request another worker.
  */
 static void
 leave(void)
@@ -126,7 +125,7 @@ leave(void)
 	proc_exit(0);
 }
 
-/* Whether nothing is there that may need the worker. */
+/* Whether nothing needs the worker. */
 static bool
 is_idle(void)
 {
@@ -136,14 +135,14 @@ is_idle(void)
 		presence_state_is_empty(MyDatabaseId);
 }
 
-/* How long that may last; microseconds, 0: for ever. */
+/* How long the worker may stay idle; microseconds, 0: no limit. */
 static PresenceTime
 idle_timeout(void)
 {
 	return (PresenceTime) Max(presence_worker_idle_timeout, 0) * USECS_PER_SEC;
 }
 
-/* Leave when nothing has happened for long, or when somebody asks for it. */
+/* Exit if idle for too long, or if blocked (utility_hook.c). */
 static void
 leave_if_idle(PresenceTime now)
 {
@@ -162,8 +161,8 @@ leave_if_idle(PresenceTime now)
 }
 
 /*
- * Do a part of a round, in memory of its own, and promise that the next one
- * will not take long either.
+ * Run a step of the round in an empty scratch context, and re-arm the watchdog
+ * for the next one.
  */
 static void
 take_step(void (*step) (PresenceTime now))
@@ -173,7 +172,7 @@ take_step(void (*step) (PresenceTime now))
 	arm_step_watchdog();
 }
 
-/* Do all that is due. */
+/* Do everything that is due. */
 static void
 do_round(void)
 {
@@ -191,7 +190,7 @@ do_round(void)
 	take_step(leave_if_idle);
 }
 
-/* When to wake at the latest. */
+/* When to wake up at the latest. */
 static PresenceTime
 next_wake(PresenceTime now)
 {
@@ -226,7 +225,7 @@ sleep_until(PresenceTime wake, uint32 wait_event)
 	CHECK_FOR_INTERRUPTS();
 }
 
-/* Do what is due, for ever. */
+/* Main loop. */
 static void
 run(uint32 wait_event)
 {
@@ -245,7 +244,7 @@ run(uint32 wait_event)
 	}
 }
 
-/* Make this the only worker of the database, or end. */
+/* Make this the only worker of the database, or exit. */
 static void
 become_the_worker(void)
 {

@@ -1,29 +1,30 @@
 /*-------------------------------------------------------------------------
  *
  * worker_xact.c
- *		Begins and ends the transactions in which the worker works.
+ *		Begins and ends the worker's transactions.
  *
- * Each is run as the owner of the extension, and first takes a share lock on the
- * extension and looks whether it still exists.  So a DROP EXTENSION is waited
- * for, and a committed one ends the worker.
+ * Each transaction runs as the owner of the extension.  It first takes ACCESS
+ * SHARE on the extension and checks that it still exists.  So the worker waits
+ * for a DROP EXTENSION, and exits if that commits.
  *
- * The worker waits for no table.  Whoever may write to one may lock it, for as
- * long as he likes.  So each step first takes, if it can, the locks that its
- * statements take again, before its snapshot; if not, it is put off, and the
- * other steps go on.
+ * The worker never waits for a table lock, because any role that may write to
+ * a table may lock it for an unlimited time.  So each step first takes the
+ * locks that its statements will need, conditionally and before its snapshot.
+ * If one is not available, the step is retried later, and the other steps
+ * proceed.
  *
- * A transaction that is begun here is ended by presence_worker_xact_end(), or,
- * where something is to be done in between, by presence_worker_xact_commit() and
- * presence_worker_xact_rest(), which make it up.
+ * A transaction begun here is ended by presence_worker_xact_end(), or, where
+ * the caller has to act directly after the commit, by its two parts,
+ * presence_worker_xact_commit() and presence_worker_xact_cleanup().
  *
- * An error comes up to the worker's main loop, and ends the worker.  Not so where
- * users' triggers, constraints and locks may make a step fail.  Such a step names
- * who rescues it: he deals with the error once the transaction is rolled back, so
- * that what cannot be done costs the others nothing.
+ * An error is caught in the worker's main loop, and ends the worker.  A step
+ * that may fail because of users' triggers, constraints or locks registers an
+ * error handler instead.  It is called once the transaction is rolled back, so
+ * that what cannot be done does not delay the rest.
  *
- * Memory: what a step allocates lies in a scratch context, reset with each.
+ * A step allocates in a scratch context, which is reset before each step.
  *
- * What is kept here is the worker's own memory: no locks of shared memory.
+ * All state is local to the worker, so no shared memory locks are needed.
  *
  *-------------------------------------------------------------------------
  */
@@ -32,7 +33,6 @@
 #include "access/xact.h"
 #include "base/compat.h"
 #include "catalog/pg_extension.h"
-#include "commands/extension.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "shared/queue.h"
@@ -47,22 +47,26 @@
 #include "utils/timeout.h"
 #include "worker/worker_xact.h"
 
-/* How long those who enter may wait behind the worker for others; ms. */
+/*
+ * How long the worker waits for a lock.  Transactions that enter rooms queue
+ * behind it for as long; milliseconds.
+ */
 #define LOCK_TIMEOUT "20"
 
 static struct
 {
 	MemoryContext scratch;
-	Oid			extension;		/* as the last transaction found it */
-	PresenceWorkerRescue rescue;	/* of the step under way; NULL: an error ends
-									 * the worker */
-	bool		wrote;			/* so did the transaction that was committed */
-} work;
+	Oid			extension;		/* as of the last transaction */
+	PresenceWorkerErrorHandler on_error;	/* of the current step; NULL: an
+											 * error ends the worker */
+	bool		wrote;			/* the last commit had a transaction ID */
+}			work;
 
 /*
- * Settings that must not depend on the database's or the owner's.  They become
- * what ResetAllOptions() goes back to: a user's trigger may change any setting
- * for the session, so that is done after every transaction that has written.
+ * Override settings that must not come from the database or the owner.  These
+ * values also become the ones that ResetAllOptions() restores.  A user's
+ * trigger may change any setting for the session, so the options are reset
+ * after every transaction that has written.
  */
 static void
 pin_settings(void)
@@ -89,7 +93,7 @@ pin_settings(void)
 		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
 }
 
-/* Make this process fit to work; it is connected. */
+/* Set up this process, which is connected to its database. */
 void
 presence_worker_xact_init(void)
 {
@@ -98,14 +102,14 @@ presence_worker_xact_init(void)
 										 ALLOCSET_DEFAULT_SIZES);
 }
 
-/* The extension, as the last transaction found it. */
+/* OID of the extension, as of the last transaction. */
 Oid
 presence_worker_xact_extension(void)
 {
 	return work.extension;
 }
 
-/* Work in the scratch context from here on, which is emptied. */
+/* Reset the scratch context and switch to it. */
 void
 presence_worker_xact_clear_scratch(void)
 {
@@ -114,16 +118,17 @@ presence_worker_xact_clear_scratch(void)
 }
 
 /*
- * The extension is gone, and with it all that was to be told.  Should it come
- * back, listeners are to forget whom they know.
+ * The extension was dropped: discard its shared state and exit.  If the
+ * extension is created again, listeners get a resync.
  *
- * Somebody may have created it again and added presences just before they were
- * swept away with the rest.  Whoever did so has committed by then, and is seen
- * by a second look: another worker is to begin with the rows, and listeners are
- * to read them.
+ * Another transaction may have created it again already, and added presences
+ * whose hints and registry entries are discarded here.  Such a transaction has
+ * committed by then, so look for the extension once more after discarding.  If
+ * it is back, request another worker, which begins from the rows, and a
+ * resync, so that listeners read them.
  */
 static void
-leave_for_good(void)
+exit_without_extension(void)
 {
 	PresenceDatabase *database = presence_my_database();
 	bool		needed;
@@ -133,7 +138,7 @@ leave_for_good(void)
 		proc_exit(0);
 	presence_slot_forget(database, MyDatabaseId);
 	StartTransactionCommand();
-	needed = OidIsValid(get_extension_oid("presence", true));
+	needed = presence_extension_exists();
 	CommitTransactionCommand();
 	if (needed || OidIsValid(work.extension))
 		presence_queue_set_resync_pending(database);
@@ -144,8 +149,9 @@ leave_for_good(void)
 }
 
 /*
- * The extension was dropped and created again, or may have been while no worker
- * ran: nothing remembered is sure, and listeners have to read all rooms again.
+ * The extension was dropped and created again, or may have been while no
+ * worker ran.  Nothing in shared memory can be relied on, and listeners have
+ * to read all rooms again.
  */
 static void
 adopt_extension(PresenceDatabase *database)
@@ -154,20 +160,20 @@ adopt_extension(PresenceDatabase *database)
 	presence_queue_discard_all(database);
 }
 
-/* Lock the extension and see whether it is the one that was there before. */
+/* Lock the extension, and check whether it is still the same one. */
 static void
 look_up_extension(void)
 {
 	PresenceDatabase *database = presence_my_database();
-	Oid			extension = get_extension_oid("presence", true);
+	Oid			extension = presence_extension_oid();
 
 	if (OidIsValid(extension))
 	{
 		LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
-		extension = get_extension_oid("presence", true);
+		extension = presence_extension_oid();
 	}
 	if (!OidIsValid(extension))
-		leave_for_good();
+		exit_without_extension();
 	if (database && (OidIsValid(work.extension) ? extension != work.extension :
 					 database->recheck_extension))
 		adopt_extension(database);
@@ -175,13 +181,14 @@ look_up_extension(void)
 }
 
 /*
- * Begin a transaction as the owner of the extension, in the scratch context;
- * the caller takes a snapshot.  A worker whose extension is gone leaves.
+ * Begin a transaction as the owner of the extension, in the scratch context.
+ * The caller takes the snapshot.  Exits if the extension was dropped.
  *
- * The session's user is the bootstrap superuser, so the owner's triggers must
- * not get back to it: with SECURITY_LOCAL_USERID_CHANGE neither SET ROLE nor
- * SET SESSION AUTHORIZATION is possible.  It holds through the commit, where
- * deferred triggers fire, and an abort takes it back.
+ * The session user is the bootstrap superuser, so triggers must not be able to
+ * switch back to it.  presence_extension_become_owner() sets
+ * SECURITY_LOCAL_USERID_CHANGE, which forbids SET ROLE and SET SESSION
+ * AUTHORIZATION.  The identity is kept through the commit, where deferred
+ * triggers fire; the next transaction, or an abort, resets it.
  */
 static void
 begin_transaction(const char *what)
@@ -191,12 +198,11 @@ begin_transaction(const char *what)
 	StartTransactionCommand();
 	pgstat_report_activity(STATE_RUNNING, what);
 	look_up_extension();
-	SetUserIdAndSecContext(presence_extension_owner(),
-						   SECURITY_LOCAL_USERID_CHANGE | SECURITY_NOFORCE_RLS);
+	(void) presence_extension_become_owner();
 	MemoryContextSwitchTo(work.scratch);
 }
 
-/* Begin work on no table that others may have locked. */
+/* Begin a transaction that needs no table locks. */
 void
 presence_worker_xact_begin(const char *what)
 {
@@ -204,19 +210,21 @@ presence_worker_xact_begin(const char *what)
 	PushActiveSnapshot(GetTransactionSnapshot());
 }
 
-/* Take the locks of a step; false: somebody is in the way of one. */
+/* Take the locks of a step; false if one is not available at once. */
 static bool
 lock_tables(const PresenceWorkerTable *tables)
 {
+	int			wait = 0;
+
 	for (; tables->name; tables++)
-		if (!ConditionalLockRelationOid(presence_extension_table(tables->name), tables->mode))
+		if (!presence_extension_try_lock(tables->name, tables->mode, &wait))
 			return false;
 	return true;
 }
 
 /*
- * A commit leaves the memory context of the whole session behind; whatever comes
- * next is of this round and belongs to its scratch, which is kept.
+ * A commit switches to TopMemoryContext.  Go back to the scratch context,
+ * which what follows in this round belongs to.
  */
 static void
 commit_transaction(void)
@@ -224,27 +232,28 @@ commit_transaction(void)
 	work.wrote = TransactionIdIsValid(GetTopTransactionIdIfAny());
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(work.scratch);
-	work.rescue = NULL;
+	work.on_error = NULL;
 }
 
 /*
- * Begin work on tables that others may have locked; false: some have, and
- * nothing has begun.  An error is dealt with by "rescue", if that is given.
+ * Begin a transaction that locks tables.  If a lock is not available at once,
+ * no transaction is left open, and the result is false.  If "on_error" is not
+ * NULL, it handles any error of the transaction.
  *
- * The locks come before the snapshot.  TRUNCATE empties a table for older
- * snapshots, too: one taken before the lock could show a delivery rooms empty of
- * which the hint that says so is still to come.
+ * The locks come before the snapshot, because TRUNCATE empties a table for
+ * older snapshots, too.  With a snapshot taken before the lock, a delivery
+ * could see rooms as empty before the hint of the TRUNCATE is in the queue.
  */
 bool
 presence_worker_xact_begin_on(const char *what, const PresenceWorkerTable *tables,
-							  PresenceWorkerRescue rescue)
+							  PresenceWorkerErrorHandler on_error)
 {
-	work.rescue = rescue;
+	work.on_error = on_error;
 	begin_transaction(what);
 	if (!lock_tables(tables))
 	{
 		commit_transaction();
-		presence_worker_xact_rest();
+		presence_worker_xact_cleanup();
 		return false;
 	}
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -252,8 +261,8 @@ presence_worker_xact_begin_on(const char *what, const PresenceWorkerTable *table
 }
 
 /*
- * Let the transaction wait for others, who may have locked what it changes or be
- * making the same, for a moment only.
+ * Limit how long the transaction waits for locks: others may have locked what
+ * it changes, or may be inserting the same keys.
  */
 void
 presence_worker_xact_limit_lock_waits(void)
@@ -263,8 +272,8 @@ presence_worker_xact_limit_lock_waits(void)
 }
 
 /*
- * Commit.  After the commit itself nothing here can fail, so that a delivery may
- * count on what follows.
+ * Commit.  Nothing here can fail after the commit itself; a delivery relies on
+ * that for what it does next.
  */
 void
 presence_worker_xact_commit(void)
@@ -273,9 +282,9 @@ presence_worker_xact_commit(void)
 	commit_transaction();
 }
 
-/* The work is over, and its memory with it. */
+/* Clean up after a transaction; resets the scratch context. */
 void
-presence_worker_xact_rest(void)
+presence_worker_xact_cleanup(void)
 {
 	if (work.wrote)
 		ResetAllOptions();
@@ -285,17 +294,17 @@ presence_worker_xact_rest(void)
 	MemoryContextReset(work.scratch);
 }
 
-/* Commit, and rest. */
+/* Commit, and clean up. */
 void
 presence_worker_xact_end(void)
 {
 	presence_worker_xact_commit();
-	presence_worker_xact_rest();
+	presence_worker_xact_cleanup();
 }
 
-/* Whether an error was the work of others, so that the same may do later. */
+/* Whether an error was caused by concurrent activity, so a retry may succeed. */
 bool
-presence_worker_xact_is_passing(const ErrorData *error)
+presence_worker_xact_is_transient(const ErrorData *error)
 {
 	return error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
 		error->sqlerrcode == ERRCODE_QUERY_CANCELED ||
@@ -303,21 +312,21 @@ presence_worker_xact_is_passing(const ErrorData *error)
 }
 
 /*
- * An error has come up to the main loop.  Where somebody can deal with it the
- * transaction is rolled back, and the next round may begin; otherwise it ends the
- * worker.  All timeouts of the process are disabled.
+ * Recover from an error in the main loop.  If the step has registered an error
+ * handler, roll back and call it; otherwise exit.  All timeouts of the process
+ * are disabled.
  */
 void
 presence_worker_xact_recover(void)
 {
-	PresenceWorkerRescue rescue = work.rescue;
+	PresenceWorkerErrorHandler on_error = work.on_error;
 	ErrorData  *error;
 
 	error_context_stack = NULL;
 	HOLD_INTERRUPTS();
-	work.rescue = NULL;
-	work.wrote = false;			/* what was set is taken back with the rest */
-	if (rescue == NULL)
+	work.on_error = NULL;
+	work.wrote = false;			/* an abort restores settings by itself */
+	if (on_error == NULL)
 	{
 		EmitErrorReport();
 		proc_exit(1);
@@ -329,7 +338,7 @@ presence_worker_xact_recover(void)
 	FlushErrorState();
 	AbortCurrentTransaction();
 	MemoryContextSwitchTo(work.scratch);
-	rescue(error);
-	presence_worker_xact_rest();
+	on_error(error);
+	presence_worker_xact_cleanup();
 	RESUME_INTERRUPTS();
 }

@@ -119,6 +119,8 @@ look_for_extension(PresenceTime now)
 static void
 leave(void)
 {
+	disable_timeout(worker.tick, false);	/* the record may soon be
+											 * another's */
 	presence_slot_leave(worker.database);
 	if (!presence_slot_is_empty(worker.database))
 		presence_database_want_worker(worker.database);

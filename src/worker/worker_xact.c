@@ -142,6 +142,7 @@ exit_without_extension(void)
 	CommitTransactionCommand();
 	if (needed || OidIsValid(work.extension))
 		presence_queue_set_resync_pending(database);
+	disable_all_timeouts(false);	/* the record may soon be another's */
 	presence_slot_leave(database);
 	if (needed)
 		presence_database_want_worker(database);

@@ -1,5 +1,5 @@
-# Proves: rules of admission are exact under concurrency, at each isolation
-# level, and listeners learn why somebody left.
+# Proves: admission rules are exact under concurrency, at each isolation level,
+# and leave events carry their reason.
 use strict;
 use warnings FATAL => 'all';
 
@@ -17,7 +17,7 @@ my $listener = listen_to($node);
 
 await_announcer($node);
 
-# Adds, and notes how that ended.
+# Add, and record the result.
 value($node, q{
 	CREATE TABLE outcomes (state text, detail text);
 	CREATE FUNCTION try_add(room text, channel text, who text) RETURNS void LANGUAGE plpgsql AS $$
@@ -32,7 +32,7 @@ value($node, q{
 	END $$;
 });
 
-# Run a script once in each of so many connections at once.
+# Run a script once in each of several connections at the same time.
 sub at_once
 {
 	my ($clients, $name, $sql) = @_;
@@ -42,7 +42,7 @@ sub at_once
 	return;
 }
 
-# How the adds ended, as "PR001 100, in 100"; forgotten here.
+# The results of the adds, as "PR001 100, in 100"; cleared by the call.
 sub outcomes
 {
 	my $result = value($node, q{SELECT string_agg(state || ' ' || n, ', ' ORDER BY state COLLATE "C")
@@ -52,7 +52,7 @@ sub outcomes
 	return $result;
 }
 
-# Change settings that a reload brings.
+# Change settings that take effect on reload.
 sub set
 {
 	my ($setting, $value) = @_;
@@ -73,7 +73,7 @@ for my $level ('READ COMMITTED', 'REPEATABLE READ', 'SERIALIZABLE')
 	value($node, "SELECT presence_configure_room('$room', $places)");
 	if ($level eq 'SERIALIZABLE')
 	{
-		# Here some may fail with 40001; never are there too many.
+		# Here some may fail with 40001; the limit is never exceeded.
 		append_to_file("$dir/serializable.sql", "SELECT try_add('$room', 'c' || :client_id, 'u' || :client_id);\n");
 		$node->command_ok(
 			[ 'pgbench', '-n', '--max-tries=1000', '-c', $clients, '-j', 2, '-t', 1, '-f', "$dir/serializable.sql",
@@ -99,13 +99,13 @@ for my $room ('read committed', 'repeatable read')
 	is((sort { $b <=> $a } map { $_->{connections} } grep { $_->{room} eq $room } @events)[0], 100, "$room: never more than 100 connections");
 }
 
-# Without anything that catches errors: those who get in have committed.
+# Without a handler for errors: the adds that succeed have committed.
 value($node, q{SELECT presence_configure_room('bare', 10)});
 append_to_file("$dir/bare.sql", "SELECT presence_add('bare', 'c' || :client_id);\n");
 $node->command_fails([ 'pgbench', '-n', '-c', 40, '-j', 2, '-t', 1, '-f', "$dir/bare.sql", 'postgres' ], 'some are refused');
 is(value($node, q{SELECT presence_count('bare')}), 10, 'exactly 10 are in');
 
-# Rows that a member writes by plain SQL
+# Rows that a member inserts by plain SQL
 value($node, q{
 	CREATE ROLE writer;
 	SELECT presence_grant('writer');
@@ -122,7 +122,7 @@ value($node, q{
 at_once(40, 'rows', q{SELECT try_row('rows', 'c' || :client_id, 'u' || :client_id);});
 is(outcomes(), 'PR001 30, in 10', 'of rows, too, exactly 10 get in');
 
-# A room that is left and entered all the time is never overfull.
+# A room that is left and entered continuously never exceeds its limit.
 value($node, q{SELECT presence_configure_room('door', 3)});
 append_to_file("$dir/door.sql", qq(
 SELECT try_add('door', 'd' || :client_id, NULL);
@@ -209,7 +209,8 @@ value($node, q{SELECT presence_add_many(room, '{a1,a2,b1,x}', '{alice,alice,bob,
 value($node, q{SELECT presence_add_many('z', '{z1,z2}')});
 $listener->drain;
 
-# What a statement has listeners told: "room channel reason", and * where the user is gone.
+# What is announced for a statement: "room channel reason", and * where the user
+# has left.
 sub leaves
 {
 	my ($sql) = @_;

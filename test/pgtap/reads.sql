@@ -7,7 +7,7 @@ SELECT no_plan();
 CREATE FUNCTION pg_temp.close(a timestamptz, b timestamptz) RETURNS boolean LANGUAGE sql AS
 	$$ SELECT abs(extract(epoch FROM a - b)) < 0.005 $$;
 
--- dead: expires below. Joined in this order.
+-- The channel "dead" expires below.  Joined in this order.
 SELECT presence_add('reads', 'dead', 'zoe'), presence_add('reads2', 'dead', 'zoe');
 SELECT pg_temp.pass(30);
 SELECT presence_add('reads', 'c1', 'alice', '{"n": 1}');

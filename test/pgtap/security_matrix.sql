@@ -99,7 +99,7 @@ INSERT INTO cells VALUES
 	(3, 'UPDATE presence.bans SET reason = NULL WHERE user_id = ''none'''), (3, 'DELETE FROM presence.bans WHERE user_id = ''none'''),
 	(3, 'INSERT INTO presence.invitations (room, user_id) VALUES (''r'', ''plain'')'), (3, 'DELETE FROM presence.invitations WHERE user_id = ''none'''),
 	(4, 'INSERT INTO presence.admissions VALUES (''r'', ''u'', now())'), (3, 'DELETE FROM presence.admissions WHERE user_id = ''none'''),
-	-- who may change all rows of a table may lock it
+	-- a role that may change all rows of a table may lock it
 	(2, 'LOCK TABLE presence.presences IN ACCESS EXCLUSIVE MODE'), (2, 'LOCK TABLE presence.people IN ACCESS EXCLUSIVE MODE'),
 	(3, 'LOCK TABLE presence.rooms IN ROW EXCLUSIVE MODE'), (3, 'LOCK TABLE presence.rooms IN SHARE MODE'),
 	(3, 'LOCK TABLE presence.bans IN SHARE MODE'), (3, 'LOCK TABLE presence.invitations IN SHARE MODE'),

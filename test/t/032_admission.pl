@@ -63,7 +63,7 @@ sub set
 	return;
 }
 
-# 1. A room of 100, and 200 who want in. ---------------------------------------
+# 1. A room with 100 places, and 200 concurrent adds ---------------------------
 for my $level ('READ COMMITTED', 'REPEATABLE READ', 'SERIALIZABLE')
 {
 	my $room = lc $level;
@@ -136,7 +136,7 @@ is(scalar(grep { $_->{connections} > 3 } @events), 0, 'no event tells of more th
 cmp_ok(scalar(grep { $_->{connections} == 3 } @events), '>', 0, 'though the room was full');
 like(outcomes(), qr/^PR001 \d+, in \d+$/, 'some were refused, nobody failed otherwise');
 
-# 2. Rates ---------------------------------------------------------------------
+# 2. Rate limits ---------------------------------------------------------------
 set('presence.join_rate', 5);
 at_once(50, 'rate', q{SELECT try_add('rated', 'c' || :client_id, 'alice');});
 is(value($node, q{SELECT DISTINCT detail FROM outcomes WHERE state = 'PR003'}), 'room: rated; user: alice; limit: 5 in 3600 seconds', 'PR003 has its DETAIL');
@@ -180,7 +180,7 @@ value($node, q{SELECT try_add('rated', 'more ' || i, 'alice') FROM generate_seri
 is(outcomes(), 'in 20', '0 sets no limit');
 is(value($node, 'SELECT count(*) FROM presence.admissions'), 0, 'and counts nothing');
 
-# 3. A ban in the middle of adds -------------------------------------------------
+# 3. A ban during adds ---------------------------------------------------------
 append_to_file("$dir/ban.sql", "SELECT try_add('field', 'm' || :client_id || ' ' || clock_timestamp(), 'mallory');\n\\sleep 5 ms\n");
 for my $scope ("'field'", 'NULL')
 {
@@ -202,7 +202,7 @@ for my $scope ("'field'", 'NULL')
 	outcomes();
 }
 
-# 4. Why they left -----------------------------------------------------------------
+# 4. Reasons of leaves ---------------------------------------------------------
 declare_test_functions($node);
 value($node, 'DELETE FROM presence.presences');
 value($node, q{SELECT presence_add_many(room, '{a1,a2,b1,x}', '{alice,alice,bob,NULL}') FROM unnest('{p,q}'::text[]) room});

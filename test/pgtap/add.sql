@@ -1,9 +1,10 @@
--- Proves that presence_add makes room and presence once, and that repeating it is a sign of life that writes only what differs.
+-- Proves that presence_add makes room and presence once, and that repeating it is a heartbeat that writes only what
+-- differs.
 BEGIN;
 \ir lib/helpers.psql
 SELECT no_plan();
 
--- Where a row lies, and which transaction wrote it: a row not written keeps both.
+-- The location of a row, and the transaction that wrote it: both stay the same if the row is not written.
 CREATE FUNCTION pg_temp.version(channel text) RETURNS text LANGUAGE sql AS
 	$$ SELECT ctid || ' ' || cmin FROM presence.presences WHERE room = 'add' AND channel_name = channel $$;
 
@@ -60,7 +61,7 @@ SELECT is(presence_add_many('many', ARRAY(SELECT 'm' || i FROM generate_series(1
 SELECT is(presence_count('many'), 1000::bigint, 'are all there');
 SELECT is(presence_add_many('many', ARRAY(SELECT 'm' || i FROM generate_series(1, 1000) i)), 0::bigint, 'none new twice');
 
--- A dead presence does not come back to life: the channel joins anew.
+-- An expired presence does not become live again: the channel joins anew.
 SELECT pg_temp.pass(61);
 SELECT is_empty($$SELECT * FROM presence_list('add')$$, 'all have died');
 SELECT isnt((SELECT id FROM presence_add('add', 'c1')), :first_id::bigint, 'a dead channel gets a new presence');

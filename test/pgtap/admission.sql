@@ -1,4 +1,4 @@
--- Proves who may enter a room: its settings, how full it is, who is invited, and what a refusal says.
+-- Proves which users may enter a room: its settings, its limit, its invitations, and the error of a refusal.
 BEGIN;
 \ir lib/helpers.psql
 SELECT no_plan();
@@ -71,7 +71,7 @@ SELECT is(pg_temp.error_of($$SELECT presence_add('50% %s', 'd1')$$), pg_temp.ful
 SELECT presence_configure_room('50% %s', 0);
 SELECT is(presence_add_many('50% %s', ARRAY(SELECT 'm' || i FROM generate_series(1, 100) i)), 100::bigint, 'without a limit everybody may');
 
--- A refusal is no sign of life, and writes nothing.
+-- A refused add is not a heartbeat, and writes nothing.
 SELECT presence_configure_room('full', 1);
 SELECT presence_add('full', 'f1'), presence_add('other', 'f2');
 SELECT last_seen AS seen FROM presence_list('other') \gset
@@ -80,7 +80,7 @@ SELECT is(pg_temp.state_of($$SELECT presence_add('full', 'f2')$$), 'PR001', 'a c
 SELECT ok((SELECT last_seen FROM presence_list('other')) - :'seen' < interval '1 second', 'a refusal is no sign of life');
 SELECT results_eq($$SELECT presence_rooms('f2')$$, ARRAY['other'], 'and lets nobody in');
 
--- Who has expired takes no place.
+-- Expired presences take no place.
 SELECT presence_configure_room('aging', 2);
 SELECT presence_add_many('aging', '{old1,old2}');
 SELECT pg_temp.pass(40);
@@ -120,14 +120,14 @@ SELECT lives_ok($$SELECT presence_add('secret', 'a1', 'alice')$$, 'and counts wh
 SELECT presence_configure_room('club', NULL, NULL, false);
 SELECT lives_ok($$SELECT presence_add('club', 'x')$$, 'a room that is private no more is open to all');
 
--- Of several reasons the one that the user cannot wait out is told.
+-- Of several reasons the one that does not end by waiting is reported.
 SELECT presence_configure_room('strict', 1, NULL, true), presence_invite('strict', 'alice'), presence_invite('strict', 'bob'), presence_ban('strict', 'bob');
 SELECT presence_add('strict', 'a1', 'alice');
 SELECT is(pg_temp.state_of($$SELECT presence_add('strict', 'b1', 'bob')$$), 'PR002', 'banned from a full room');
 SELECT is(pg_temp.state_of($$SELECT presence_add('strict', 'c1', 'carol')$$), 'PR004', 'not invited to it');
 SELECT is(pg_temp.state_of($$SELECT presence_add('strict', 'a2', 'alice')$$), 'PR001', 'invited, but it is full');
 
--- Who is removed by prune_rooms
+-- What prune_rooms removes
 DELETE FROM presence.presences;
 DELETE FROM presence.rooms;
 SELECT presence_configure_room('kept private', NULL, NULL, true), presence_configure_room('kept persistent', NULL, true),
@@ -136,7 +136,7 @@ SELECT is(prune_rooms(), 2::bigint, 'empty rooms go');
 SELECT results_eq($$SELECT name FROM presence.rooms ORDER BY name$$, ARRAY['kept persistent', 'kept private', 'used'] COLLATE "C",
 	'but not private ones, which would be open to all when they come back, nor persistent ones');
 
--- Row-level security: a room is as full as it is, not as the caller sees it.
+-- Row-level security: the limit counts all presences, not those that the caller sees.
 CREATE ROLE presence_test_rls;
 SELECT presence_grant('presence_test_rls');
 SELECT presence_configure_room('full', 2), presence_configure_room('club', NULL, NULL, true), presence_invite('club', 'alice');

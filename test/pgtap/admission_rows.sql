@@ -1,4 +1,5 @@
--- Proves that rules of admission bind rows, whoever writes them and however, and that policies speak before them.
+-- Proves that admission rules apply to rows, whichever role writes them and however, and that policies are checked
+-- before them.
 BEGIN;
 \ir lib/helpers.psql
 SELECT no_plan();
@@ -12,7 +13,7 @@ SELECT presence_add('full', 'f1', 'frank'), presence_add('open', 'o1', 'alice'),
 SELECT presence_invite('private', 'guest');
 SELECT presence_ban('open', 'banned'), presence_ban(NULL, 'outlaw');
 
--- Every way of a member into a room
+-- Every way for a member to enter a room
 CREATE TEMP TABLE ways (n int, query text, answer text, what text);
 INSERT INTO ways VALUES
 	(1, $$INSERT INTO presence.presences (room, channel_name, user_id) VALUES ('open', 'x', 'alice')$$, 'may', 'an open room is open'),
@@ -41,10 +42,10 @@ INSERT INTO ways VALUES
 	(23, $$SELECT presence_add('open', 'x', 'banned')$$, 'PR002', 'and the function');
 SELECT is(pg_temp.as_role('presence_test_member', query), answer, what) FROM ways ORDER BY n;
 
--- No place is taken without being counted, whatever a row says of its age.
+-- Every row takes a counted place, whatever its last_seen.
 SELECT is(pg_temp.as_role('presence_test_member', $$INSERT INTO presence.presences (room, channel_name, last_seen)
 	SELECT 'full', 'x', now() - interval '1 year'$$), 'PR001', 'a row that is born dead is asked, too');
--- Who is above the rules by plain SQL, and by functions is not
+-- Roles to which the rules do not apply in plain SQL, though they do in functions
 SELECT is(pg_temp.as_role(current_user, query), 'may', 'a superuser: ' || what) FROM ways WHERE n < 23 ORDER BY n;
 SELECT is(pg_temp.as_role(current_user, $$SELECT presence_add('private', 'x', 'alice')$$), 'PR004', 'but not by a function');
 SET LOCAL session_replication_role = replica;
@@ -53,7 +54,7 @@ SET LOCAL session_replication_role = origin;
 SELECT is_empty($$SELECT FROM presence.rooms WHERE name = 'nowhere'$$, 'nor makes it rooms');
 DELETE FROM presence.presences WHERE room = 'nowhere';
 
--- A row in a room that is not there makes the room.
+-- A row in a room that does not exist makes the room.
 SET LOCAL ROLE presence_test_member;
 INSERT INTO presence.presences (room, channel_name) VALUES ('made', 'm1');
 RESET ROLE;
@@ -61,7 +62,7 @@ SELECT is((SELECT count(*) FROM presence.rooms WHERE name = 'made'), 1::bigint, 
 UPDATE presence.presences SET room = 'made too' WHERE channel_name = 'm1';
 SELECT is((SELECT count(*) FROM presence.rooms WHERE name = 'made too'), 1::bigint, 'and so does one that is moved');
 
--- What an application's own trigger writes instead is asked anew.
+-- What a user's own trigger writes instead is checked again.
 CREATE FUNCTION pg_temp.turn() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
 	IF NEW.channel_name = 'turned' THEN
@@ -78,7 +79,7 @@ SELECT is(pg_temp.as_role('presence_test_member', $$SELECT presence_add('open', 
 SELECT is(pg_temp.as_role(current_user, $$SELECT presence_add('open', 'disguised', 'alice')$$), 'PR002', 'also for a superuser: a function let him in');
 DROP TRIGGER turn ON presence.presences;
 
--- A trigger that adds others: each is asked by itself.
+-- A trigger that adds others: each is checked separately.
 CREATE FUNCTION pg_temp.bring() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
 	IF NEW.channel_name = 'host' THEN
@@ -92,7 +93,7 @@ SELECT is(pg_temp.as_role('presence_test_member', $$SELECT presence_add('open', 
 SELECT is(pg_temp.as_role(current_user, $$SELECT presence_add('open', 'host', 'alice')$$), 'may', 'unless by a superuser');
 DROP TRIGGER bring ON presence.presences;
 
--- Policies first: what is not the caller's tells him nothing of its rules.
+-- Policies first: where they forbid a row, the error reveals nothing of the room's rules to the caller.
 ALTER TABLE presence.presences ENABLE ROW LEVEL SECURITY;
 CREATE POLICY mine ON presence.presences USING (room LIKE 'my %' OR room = 'two');
 SELECT presence_configure_room('my private', private => true), presence_configure_room('my full', 1), presence_add('my full', 'm', 'mia');
@@ -106,12 +107,13 @@ SELECT is(pg_temp.as_role('presence_test_member', $$SELECT presence_add('two', '
 SELECT is(pg_temp.as_role('presence_test_member', $$SELECT presence_add('two', 'x', 'alice'), presence_add('two', 'y', 'alice')$$), 'PR001', 'and none after it');
 SELECT is(pg_temp.as_role('presence_test_member', $$SELECT presence_add('two', 't1', 'outlaw')$$), 'PR002', 'another user of who is in');
 
--- A policy on rooms says who makes them, by rows as by functions.
+-- A policy on rooms decides which roles make them, by rows as by functions.
 ALTER TABLE presence.rooms ENABLE ROW LEVEL SECURITY;
 SELECT is(pg_temp.as_role('presence_test_member', $$SELECT presence_add('my new', 'x', 'alice')$$), '42501', 'who may make no room by a function');
 SELECT is(pg_temp.as_role('presence_test_member', $$INSERT INTO presence.presences (room, channel_name) VALUES ('my new', 'x')$$), '42501', 'may make none by a row');
 
--- Where the row alone says who lives, bringing one to life takes a place.  Nobody is older than the server, so time has to pass.
+-- Where the row alone decides what is live, making an expired one live takes a place. No presence is older than the
+-- server, so time has to pass.
 ALTER TABLE presence.presences DISABLE ROW LEVEL SECURITY;
 ALTER TABLE presence.rooms DISABLE ROW LEVEL SECURITY;
 DELETE FROM presence.presences;

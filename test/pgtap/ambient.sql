@@ -1,4 +1,4 @@
--- Proves that every function answers the same whatever surroundings a session has: settings, transactions, callers.
+-- Proves that every function returns the same whatever the environment of the session: settings, transactions, callers.
 \ir lib/helpers.psql
 SELECT no_plan();
 CREATE ROLE presence_ambient_role;
@@ -50,7 +50,7 @@ CALL presence_ambient.try('synchronous_commit', 'call', '{synchronous_commit, of
 CALL presence_ambient.try('check_function_bodies', 'call', '{check_function_bodies, off, constraint_exclusion, on, xmloption, document}');
 CALL presence_ambient.try('client_min_messages', 'call', '{client_min_messages, error}');
 
--- Every switch of the planner
+-- Every setting of the planner
 DO $$
 DECLARE
 	switch text;
@@ -119,7 +119,7 @@ SELECT is_empty('TABLE presence_trap.presences UNION ALL TABLE presence_trap.mem
 
 SELECT is(difference, '', label) FROM presence_ambient.results ORDER BY n;
 
--- Read-only: what would write is refused with 25006, what does not answers as ever, and the session goes on.
+-- Read-only: functions that write are refused with 25006, others answer as usual, and the session continues.
 CALL presence_ambient.clear();
 SELECT (presence_add('amb', 'a', 'alice')).channel_name AS added \gset
 CREATE TEMP TABLE answers (n integer, writes boolean, call pg_catalog.text, answer pg_catalog.text);
@@ -128,7 +128,7 @@ INSERT INTO answers SELECT s.n, s.writes, s.call, presence_ambient.answer(s.call
 FROM (SELECT * FROM presence_ambient.steps ORDER BY n) s;
 SELECT is_empty($$SELECT call, answer FROM answers WHERE answer ~ '^[0-9A-Z]{5} ' AND answer !~ '^(25006|22|0A000|54000|55000)'$$, 'read-only: no other refusal');
 SELECT is_empty($$SELECT call, answer FROM answers WHERE writes AND answer !~ '^(25006|[0f])'$$, 'read-only: nothing is written');
--- Without shared memory heartbeats are written into rows.
+-- Without shared memory heartbeats are written to rows.
 SELECT is_empty($$SELECT call, answer FROM answers WHERE NOT writes AND answer ~ '^25006'
 	AND call !~ 'presence_remove' AND (pg_temp.preloaded() OR call !~ '(presence_add|presence_touch|presence_receive)')$$,
 	'read-only: what does not write is not refused');
@@ -145,7 +145,7 @@ SET client_min_messages = warning;
 DROP SCHEMA presence_trap CASCADE;
 DROP SCHEMA presence_ambient CASCADE;
 DROP ROLE presence_ambient_role;
--- Others find a database as if this had not been here: without preload the scenario has started a worker.
+-- Other tests find the database unchanged: without preload the scenario has started a worker.
 CREATE FUNCTION pg_temp.workers() RETURNS SETOF integer LANGUAGE sql AS
 	$$ SELECT pid FROM pg_stat_activity WHERE backend_type = 'presence worker' AND datname = current_database() AND NOT pg_temp.preloaded() $$;
 SELECT is_empty('SELECT w FROM pg_temp.workers() w WHERE NOT pg_terminate_backend(w)', 'the worker is told to end');

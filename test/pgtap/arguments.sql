@@ -1,9 +1,9 @@
--- Proves that every function refuses bad arguments with the promised SQLSTATE, naming argument, value and way out.
+-- Proves that every function refuses bad arguments with the documented SQLSTATE, naming argument, value and remedy.
 BEGIN;
 \ir lib/helpers.psql
 SELECT no_plan();
 
--- Where each argument stands in a call, with %s in its place.
+-- Each argument in a call, with %s in its place.
 CREATE TEMP TABLE names (argument text, call text, required boolean);
 INSERT INTO names VALUES
 	('room', 'presence_add(%s, ''c'')', true),
@@ -35,7 +35,7 @@ INSERT INTO arrays VALUES
 	('channel_names', 'presence_leave_all_many(%s)', false),
 	('user_ids', 'presence_online(%s)', false);
 
--- Each row is one call that must fail, and how.
+-- Each row is one call that must fail, and its error.
 CREATE TEMP TABLE refusals (call text, error text);
 
 INSERT INTO refusals
@@ -67,7 +67,7 @@ SELECT format(call, 'ARRAY[''a'', repeat(''ä'', 256)]'),
 	format('22001 argument "%s" is too long | The value has 256 characters. | Pass a name of 1 to 255 characters.', argument)
 FROM arrays;
 
--- Metas: objects alone.
+-- Metas: only objects.
 INSERT INTO refusals
 SELECT format(c.call, j.literal),
 	format('22023 argument "%s" must be a JSON object | The value is of JSON type %s. | Pass an object, such as {"name": "Alice"}.', c.argument, j.kind)
@@ -105,7 +105,7 @@ INSERT INTO refusals VALUES
 SELECT is(pg_temp.error_of('SELECT * FROM ' || call), error, left(call, 60))
 FROM refusals ORDER BY ctid;
 
--- A refused call is no sign of life either, which no rollback would undo.
+-- Nor is a refused call a heartbeat, which no rollback would revert.
 SELECT presence_add('r', 'c');
 SELECT last_seen AS seen FROM presence_list('r') \gset
 SELECT pg_temp.pass(10);

@@ -1,4 +1,5 @@
--- Proves what presence_broadcast accepts and refuses; that it arrives is proved with clients that listen.
+-- Proves what presence_broadcast accepts and refuses; the TAP tests with listening clients prove that broadcasts
+-- arrive.
 BEGIN;
 \ir lib/helpers.psql
 SELECT no_plan();

@@ -1,4 +1,5 @@
--- Proves that every object of the extension is described, and that none resolves names through the caller's search_path.
+-- Proves that every object of the extension has a description, and that none resolves names through the caller's
+-- search_path.
 BEGIN;
 \ir lib/helpers.psql
 SELECT no_plan();
@@ -25,7 +26,7 @@ SELECT is_empty($$SELECT i.indexrelid::regclass FROM members JOIN pg_index i ON 
 	WHERE NOT EXISTS (SELECT FROM pg_constraint c WHERE c.conindid = i.indexrelid)
 	AND obj_description(i.indexrelid, 'pg_class') IS NULL$$, 'indexes that no constraint explains: all are described');
 
--- Settings: described, and with a unit where they measure something.
+-- Settings: with a description, and a unit where they are quantities.
 SELECT cmp_ok((SELECT count(*) FROM pg_settings WHERE name LIKE 'presence.%'), '>=', 7::bigint, 'settings are there');
 SELECT is_empty($$SELECT name FROM pg_settings WHERE name LIKE 'presence.%' AND coalesce(short_desc, '') !~ '^[A-Z].+\.$'$$,
 	'each is described by a sentence');
@@ -78,7 +79,7 @@ SELECT is_empty($$SELECT c.oid::regclass FROM members m JOIN pg_class c ON c.oid
 	AND NOT (relreplident = 'd' AND EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary))$$,
 	'every table has a replica identity, so that any publication may have it');
 
--- Rows cannot be what functions refuse.
+-- Constraints refuse in rows what functions refuse.
 SELECT is(pg_temp.state_of(query), state, query) FROM (VALUES
 	('22023', $$INSERT INTO presence.presences (room, channel_name) VALUES ('', 'c')$$),
 	('22023', $$INSERT INTO presence.presences (room, channel_name) VALUES ('r', '')$$),

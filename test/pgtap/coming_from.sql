@@ -1,10 +1,10 @@
--- Proves the rows of docs/coming-from.md that need neither listeners nor preload: one assertion a row.
+-- Proves the rows of docs/coming-from.md that need neither listeners nor preload: one assertion per row.
 \ir lib/helpers.psql
 SELECT no_plan();
 DELETE FROM presence.presences;
 DELETE FROM presence.rooms;
 
--- django-channels-presence: pruning, of what is committed, before a worker does it
+-- django-channels-presence: pruning of committed presences, before a worker does it
 SELECT presence_add('old room', 'old'), presence_configure_room('kept', persistent => true);
 SELECT pg_temp.pass(30);
 SELECT presence_add('new room', 'new');

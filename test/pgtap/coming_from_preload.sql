@@ -1,4 +1,4 @@
--- Proves the rows of docs/coming-from.md about cursors and typing: one assertion a row.
+-- Proves the rows of docs/coming-from.md about cursors and typing: one assertion per row.
 BEGIN;
 \ir lib/helpers.psql
 SELECT no_plan();

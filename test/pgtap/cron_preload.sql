@@ -1,4 +1,4 @@
--- Proves that pg_cron gets two jobs that prune this database, and loses them again.
+-- Proves that pg_cron gets two jobs that prune this database, and that they are removed again.
 \ir lib/helpers.psql
 SELECT no_plan();
 SELECT is(pg_temp.error_of('SELECT presence_schedule_pruning()'),

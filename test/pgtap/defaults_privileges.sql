@@ -1,4 +1,4 @@
--- Proves that default privileges which others set before CREATE EXTENSION give nobody anything on its objects.
+-- Proves that default privileges set by other roles before CREATE EXTENSION grant nothing on its objects.
 BEGIN;
 \ir lib/helpers.psql
 SELECT no_plan();
@@ -15,7 +15,7 @@ ALTER DEFAULT PRIVILEGES GRANT ALL ON TYPES TO presence_test_anon;
 ALTER DEFAULT PRIVILEGES GRANT ALL ON SCHEMAS TO presence_test_anon, PUBLIC;
 ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON FUNCTIONS TO presence_test_anon WITH GRANT OPTION;
 
--- What anybody but the owner has on any object of the extension.
+-- What any role but the owner may do with any object of the extension.
 CREATE FUNCTION pg_temp.granted() RETURNS TABLE (object text, grantee text, privilege text) LANGUAGE sql AS $$
 	SELECT pg_describe_object(d.classid, d.objid, 0), a.grantee::regrole::text, a.privilege_type
 	FROM pg_depend d
@@ -42,7 +42,7 @@ CREATE FUNCTION pg_temp.granted() RETURNS TABLE (object text, grantee text, priv
 	WHERE e.extname = 'presence' AND a.attacl IS NOT NULL
 $$;
 
--- The functions in a schema that was there: in public, in one of an odd name, in "presence" itself.
+-- The functions in an existing schema: in public, in one with an unusual name, in "presence" itself.
 CREATE EXTENSION presence SCHEMA public;
 SELECT is_empty('SELECT * FROM pg_temp.granted()', 'nobody has anything, with the functions in public');
 SELECT is(has_schema_privilege('presence_test_anon', 'presence', 'USAGE'), false, 'nor on the schema that was made');

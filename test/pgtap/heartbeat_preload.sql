@@ -10,7 +10,7 @@ SELECT touches AS touches FROM presence.stats \gset before_
 SELECT pg_stat_force_next_flush();
 SELECT n_tup_upd, n_dead_tup FROM pg_stat_all_tables WHERE relid = 'presence.presences'::regclass \gset before_
 
--- Others write WAL, too, now and then: the quietest of some tries counts.
+-- Other processes write WAL, too, now and then: the lowest of several measurements counts.
 CREATE FUNCTION pg_temp.beat() RETURNS boolean LANGUAGE sql AS $$
 	SELECT bool_and(presence_touch('b' || i)) AND cardinality(presence_touch_many(array_agg('b' || i))) = 0
 		AND NOT bool_or(presence_receive('b' || i, '"heartbeat"'))
@@ -45,7 +45,7 @@ SELECT pg_current_xact_id() IS NOT NULL;
 SELECT is(pg_temp.beat(), true, 'in a transaction that writes, too');
 ROLLBACK;
 
--- 100 s later all are alive that beat at 50 s.
+-- At 100 s all channels with a heartbeat at 50 s are live.
 SELECT pg_temp.pass(50);
 SELECT is(cardinality(presence_touch_many(ARRAY(SELECT 'b' || i FROM generate_series(1, 500) i))), 0, 'half of them beat');
 SELECT pg_temp.pass(50);

@@ -1,9 +1,10 @@
--- Proves that the extension goes where it is told to, leaves nothing behind, and comes back.
+-- Proves that the extension installs into the given schema, leaves nothing behind when dropped, and can be created
+-- again.
 BEGIN;
 \ir lib/helpers.psql
 SELECT no_plan();
 
--- All that could be left of it.
+-- All objects that could be left.
 CREATE FUNCTION pg_temp.traces() RETURNS SETOF text LANGUAGE sql AS $$
 	SELECT 'function ' || oid::regprocedure FROM pg_proc WHERE (proname LIKE 'presence%' OR proname LIKE 'prune\_%' OR pronamespace::regnamespace::text = 'presence')
 	UNION ALL SELECT 'relation ' || oid::regclass FROM pg_class WHERE relnamespace::regnamespace::text = 'presence' OR relname LIKE 'presence%'
@@ -18,7 +19,7 @@ SELECT isnt_empty('SELECT pg_temp.traces()', 'it is here');
 DROP EXTENSION presence;
 SELECT is_empty('SELECT pg_temp.traces()', 'DROP EXTENSION leaves nothing');
 
--- Functions in a schema of the user's choice, the rest in "presence"
+-- Functions in a given schema, the rest in "presence"
 CREATE SCHEMA "My Schema";
 CREATE EXTENSION presence SCHEMA "My Schema";
 SELECT is((SELECT nspname::text FROM pg_extension JOIN pg_namespace n ON n.oid = extnamespace WHERE extname = 'presence'), 'My Schema',
@@ -56,7 +57,7 @@ SELECT presence.presence_revoke('presence_test_install');
 DROP EXTENSION presence;
 SELECT results_eq('SELECT pg_temp.traces()', ARRAY['schema presence'], 'the schema stays, for it is the user''s');
 
--- A schema that the extension did not make is not taken.
+-- A schema that the extension did not create is refused.
 SELECT is(pg_temp.state_of('CREATE EXTENSION presence SCHEMA "My Schema"'), '42P06', 'a schema "presence" of somebody else is in the way');
 DROP SCHEMA presence;
 CREATE EXTENSION presence;
@@ -65,7 +66,7 @@ SELECT is((presence_add('install', 'c')).room, 'install', 'once it is gone, the 
 SELECT finish();
 ROLLBACK;
 
--- The rollback has brought the old one back, and this session knows it.
+-- The rollback has restored the old extension, and this session uses it.
 SELECT presence_touch('c') AS ghost, (presence_add('install', 'c2')).room AS room, presence_leave_all('c2') AS left_ \gset
 \if :ghost
 \echo not ok - the rolled-back extension left a presence behind

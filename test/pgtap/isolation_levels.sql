@@ -4,7 +4,7 @@ SELECT no_plan();
 DELETE FROM presence.presences;
 
 CREATE TEMP TABLE seen (level text, what text);
--- What a transaction at its level does and sees.
+-- What a transaction at this level does and sees.
 CREATE FUNCTION pg_temp.work(OUT added bigint, OUT again bigint, OUT listed bigint, OUT updated boolean, OUT missing text[],
 	OUT anonymous bigint, OUT snapshot text, OUT removed boolean, OUT gone boolean, OUT pruned bigint) LANGUAGE plpgsql AS $$
 DECLARE
@@ -39,7 +39,7 @@ FROM unnest('{read-committed,repeatable-read,serializable}'::text[]) p;
 SELECT is(presence_count(p), 2::bigint, p || ': two are left')
 FROM unnest('{read-committed,repeatable-read,serializable}'::text[]) p;
 
--- Rooms that are there, and rooms that are pruned.
+-- Existing rooms, and pruned rooms.
 BEGIN ISOLATION LEVEL SERIALIZABLE;
 SELECT is(presence_leave_all_many('{serializable1,serializable3}'), 2::bigint, 'a room becomes empty');
 SELECT is(prune_rooms(), 1::bigint, 'and is pruned');
@@ -48,7 +48,7 @@ COMMIT;
 SELECT is(presence_touch('s'), true, 'all in one transaction');
 SELECT is((SELECT connections FROM presence.room_list WHERE room = 'serializable'), 1::bigint, 'which leaves room and presence');
 
--- A rolled-back one leaves nothing.
+-- A transaction that is rolled back leaves nothing.
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 SELECT presence_add('rr', 'ghost');
 SELECT is(presence_touch('ghost'), true, 'present within');

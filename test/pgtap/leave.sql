@@ -1,4 +1,4 @@
--- Proves that leaving removes exactly the presences named, and tells how many.
+-- Proves that leaving removes exactly the named presences, and returns how many.
 BEGIN;
 \ir lib/helpers.psql
 SELECT no_plan();

@@ -1,4 +1,4 @@
--- Proves that drivers which send every argument untyped reach every function, and that no name is overloaded.
+-- Proves that drivers which send every argument untyped can call every function, and that no name is overloaded.
 BEGIN;
 \ir lib/helpers.psql
 SELECT no_plan();
@@ -62,7 +62,7 @@ SELECT is(pg_temp.complaint(f),
 	format('%s with %s literals', name, pronargs))
 FROM functions f WHERE pronargs > 0 ORDER BY name;
 
--- oidvector counts from 0, arrays made anew from 1
+-- oidvector counts from 0, newly built arrays from 1
 SELECT is(pg_temp.inferred(f), types[0:], format('%s with %s parameters', name, pronargs))
 FROM (SELECT f.oid, name, pronargs, ARRAY(SELECT unnest(types)) AS types, arguments, nspname FROM functions f) f
 WHERE pronargs > 0 ORDER BY name;

@@ -1,9 +1,10 @@
--- Proves whom kicks and bans remove and keep out, for how long, and that a deleted room leaves nobody behind.
+-- Proves which users kicks and bans remove and keep out, for how long, and that deleting a room removes all its
+-- presences.
 BEGIN;
 \ir lib/helpers.psql
 SELECT no_plan();
 
--- Who is where, as "room:channel".
+-- The presences, as "room:channel".
 CREATE FUNCTION pg_temp.present() RETURNS text LANGUAGE sql AS
 	$$ SELECT string_agg(room || ':' || channel_name, ' ' ORDER BY room, channel_name) FROM presence.members $$;
 DELETE FROM presence.presences;
@@ -119,7 +120,7 @@ FROM (VALUES
 ) AS v (call, error);
 SELECT is_empty($$SELECT FROM presence.bans WHERE user_id = 'u'$$, 'a refused ban is not stored');
 
--- The trigger function serves its own table alone.
+-- The trigger function works on its own table only.
 CREATE TEMP TABLE mine (n int);
 CREATE TRIGGER t AFTER DELETE ON mine FOR EACH ROW EXECUTE FUNCTION presence.room_deleted();
 INSERT INTO mine VALUES (1);

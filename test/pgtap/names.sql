@@ -1,4 +1,4 @@
--- Proves that any name of 1 to 255 characters works everywhere, whatever is in it, and so do large metas.
+-- Proves that any name of 1 to 255 characters works everywhere, whatever characters it contains, and so do large metas.
 BEGIN;
 \ir lib/helpers.psql
 SELECT no_plan();
@@ -41,6 +41,6 @@ SELECT is((SELECT length(meta ->> 'blob') || (meta ->> 'name') FROM presence_lis
 SELECT is(presence_remove('big', 'c'), true, 'and is removed');
 
 SELECT finish();
--- The announcement of all this must not fail the commit.
+-- The announcement of all these changes must not fail the commit.
 COMMIT;
 DELETE FROM presence.rooms;

@@ -1,5 +1,5 @@
--- Proves: payloads hold jsonb exactly as its output function writes it, or not at all
--- where it is too long; and finding that out costs what the limit allows.
+-- Proves: payloads contain jsonb exactly as its output function writes it, or not at all where it is too long; and the
+-- cost of checking that is bounded by the limit.
 BEGIN;
 \ir lib/helpers.psql
 SELECT no_plan();
@@ -17,7 +17,7 @@ INSERT INTO samples (value) VALUES ('null'), ('true'), ('false'), ('0'), ('-0.0'
 INSERT INTO samples (value) SELECT jsonb_agg(i) FROM generate_series(1, 3000) i;
 INSERT INTO samples (value) SELECT jsonb_object_agg('key ' || i, jsonb_build_array(i, i / 7.0, NULL, i % 2 = 0, repeat('"', i % 9))) FROM generate_series(1, 500) i;
 
--- Random ones, each made of those before it.
+-- Random values, each built from those before it.
 SELECT setseed(0.4);
 DO $$
 BEGIN
@@ -39,7 +39,7 @@ SELECT is_empty($$SELECT id FROM texts WHERE pg_temp.write_json(value, bytes) IS
 SELECT is_empty($$SELECT id FROM texts WHERE pg_temp.write_json(value, bytes - 1) IS NOT NULL$$, 'with one byte less it does not');
 SELECT is_empty($$SELECT id FROM texts, generate_series(0, 50, 7) part WHERE pg_temp.write_json(value, bytes * part / 51) IS NOT NULL$$, 'nor with much less');
 
--- Numbers of few bytes have many digits.  All texts here together would have 14 GB.
+-- Numbers of few bytes with many digits. All texts here together would be 14 GB.
 SET LOCAL statement_timeout = '60s';
 CREATE TEMPORARY TABLE huge AS
 	SELECT ('{"list": [' || repeat(number || ',', 50000) || '1]}')::jsonb AS value FROM (VALUES ('1e131000'), ('-1e131000'), ('1e-16000')) AS n (number);

@@ -1,4 +1,4 @@
--- Proves: a snapshot writes times as events do, whatever the session's settings.
+-- Proves: a snapshot formats times as events do, whatever the session's settings.
 BEGIN;
 \ir lib/helpers.psql
 SELECT no_plan();

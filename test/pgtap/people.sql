@@ -1,4 +1,4 @@
--- Proves what users choose to show, what others see of it, and that when they were last seen is kept.
+-- Proves which status users choose, what others see of it, and that the time when they were last seen is kept.
 \ir lib/helpers.psql
 SELECT no_plan();
 DELETE FROM presence.presences;
@@ -73,8 +73,7 @@ SELECT results_eq($$SELECT u.id, u.name, s.status FROM app_users u, presence_sta
 	$$VALUES (1, 'alice', 'away'), (2, 'bob', 'offline'), (3, 'carol', 'online'), (4, 'dave', 'offline')$$,
 	'a user list is a join with the application''s own table');
 
--- Last seen, by whatever road the last connection goes.  What is committed is
--- remembered by the worker, if there is one.
+-- Last seen, however the last connection ended. After a commit the worker records it, if there is one.
 CREATE FUNCTION pg_temp.remembers(whom text, seen timestamptz) RETURNS text LANGUAGE sql AS
 	$$ SELECT CASE WHEN s.connections > 0 THEN 'is there'
 		WHEN s.last_seen IS NULL THEN 'was never seen'
@@ -118,7 +117,7 @@ CALL pg_temp.wait_for($$SELECT connections = 0 AND last_seen IS NOT NULL FROM pr
 SELECT is(pg_temp.remembers('dave', :'seen'), 'was seen', 'gone with the room');
 SELECT is(pg_temp.remembers('gus', :'seen'), 'was seen', 'all of its users');
 
--- Another user on the same connection: the first one was last seen then.
+-- Another user on the same connection: the first one was last seen at that time.
 SELECT presence_add('people', 'h1', 'hal');
 SELECT (presence_status('hal')).last_seen AS seen \gset
 SELECT presence_add('people', 'h1', 'ian');
@@ -157,8 +156,7 @@ SELECT is(pg_temp.state_of($$INSERT INTO presence.people (user_id, chosen_status
 SELECT is(pg_temp.state_of($$INSERT INTO presence.people (user_id, custom_message) VALUES ('u', repeat('ä', 101))$$), '23514',
 	'nor a longer message');
 
--- Row-level security: users choose for themselves alone, and when others were
--- seen is remembered all the same.
+-- Row-level security: users set a status only for themselves, and when others were last seen is recorded all the same.
 CREATE FUNCTION pg_temp.as_sam(query text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
 	result text;

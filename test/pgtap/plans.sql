@@ -1,4 +1,5 @@
--- Proves that plans made while the tables were empty look into indexes all the same: kept plans must not read whole tables that have grown.
+-- Proves that plans made while the tables were empty use indexes all the same: cached plans must not scan whole tables
+-- that have grown.
 BEGIN;
 \ir lib/helpers.psql
 SELECT no_plan();
@@ -6,7 +7,7 @@ SELECT no_plan();
 CREATE TEMP VIEW scans AS
 	SELECT relname, seq_scan FROM pg_stat_xact_user_tables WHERE schemaname = 'presence';
 
--- Known to be empty, a table is planned to be read whole.
+-- For a table known to be empty, a sequential scan is planned.
 TRUNCATE presence.presences, presence.rooms;
 ANALYZE presence.presences, presence.rooms, presence.people, presence.bans, presence.invitations;
 CREATE TEMP TABLE before AS SELECT * FROM scans;

@@ -1,4 +1,5 @@
--- Proves that nobody but the owner may do anything before presence_grant, which gives it by level and takes it back (security_matrix.sql has what each level may).
+-- Proves that only the owner may do anything before presence_grant, which grants by level and revokes again
+-- (security_matrix.sql has what each level may do).
 BEGIN;
 \ir lib/helpers.psql
 SELECT no_plan();
@@ -8,7 +9,7 @@ CREATE TEMP TABLE members AS
 SELECT d.classid, d.objid FROM pg_depend d
 WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
 	AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'presence');
--- From PostgreSQL 17 on the row types of tables and views are members, too; everywhere they are what PUBLIC may use.
+-- From PostgreSQL 17 on the row types of tables and views are members, too; in every version PUBLIC may use them.
 DELETE FROM members m USING pg_type t JOIN pg_class c ON c.oid = t.typrelid
 WHERE m.classid = 'pg_type'::regclass AND t.oid = m.objid AND c.relkind <> 'c';
 SELECT is_empty($$SELECT p.oid::regprocedure FROM members m JOIN pg_proc p ON p.oid = m.objid AND m.classid = 'pg_proc'::regclass,
@@ -41,7 +42,7 @@ SELECT results_eq($$SELECT p.proname::text COLLATE "C" FROM members m JOIN pg_pr
 	WHERE NOT has_function_privilege('presence_test_admin', p.oid, 'EXECUTE') AND p.prorettype <> 'trigger'::regtype ORDER BY 1$$,
 	ARRAY['presence_grant', 'presence_revoke'] COLLATE "C", 'an admin may call all but grant and revoke');
 
--- A role without any right, and then a member of one that has.
+-- A role without any privilege, and then a member of one that has some.
 GRANT presence_test_member TO presence_test_stranger;
 SELECT is(pg_temp.as_role('presence_test_stranger', 'SELECT presence_touch(''c'')'), 'may', 'rights are inherited');
 REVOKE presence_test_member FROM presence_test_stranger;
@@ -50,7 +51,7 @@ SELECT is(pg_temp.as_role('presence_test_stranger', 'SELECT presence_touch(''c''
 SELECT presence_grant('"presence_test ""odd"" ''name''"', 'member');
 SELECT is(pg_temp.as_role('presence_test "odd" ''name''', 'SELECT presence_touch(''c'')'), 'may', 'odd names of roles are quoted');
 
--- A member whose right to update goes cannot beat any more, not even in the same session.
+-- A member whose UPDATE privilege is revoked cannot send heartbeats any more, not even in the same session.
 SET LOCAL ROLE presence_test_member;
 SELECT is(presence_touch('c'), true, 'a member beats');
 RESET ROLE;
@@ -59,7 +60,7 @@ SELECT is(pg_temp.as_role('presence_test_member', 'SELECT presence_touch(''c'')'
 SELECT is(pg_temp.as_role('presence_test_member', 'SELECT presence_touch_many(''{c}'')'), '42501', 'nor many at once');
 SELECT is(pg_temp.as_role('presence_test_member', 'SELECT presence_receive(''c'', ''x'')'), '42501', 'nor by messages');
 
--- Others may have functions of our names beside ours: they stay as they are.
+-- A user's own functions with the names of the extension's stay as they are.
 CREATE FUNCTION presence_touch(channel_name text, how_often integer) RETURNS boolean LANGUAGE sql RETURN true;
 CREATE FUNCTION presence_list(room text, channel_name text) RETURNS boolean LANGUAGE sql RETURN true;
 REVOKE ALL ON FUNCTION presence_touch(text, integer), presence_list(text, text) FROM PUBLIC;
@@ -69,12 +70,12 @@ SELECT ok(has_function_privilege('presence_test_admin', 'presence_touch(text)', 
 SELECT presence_revoke('presence_test_admin');
 SELECT presence_grant('presence_test_admin', 'admin');
 
--- Types are for readers, who write functions that take a row of them.
+-- Types are for readers, which write functions that take a row of them.
 SELECT is_empty($$SELECT t.oid::regtype FROM members m JOIN pg_type t ON t.oid = m.objid AND m.classid = 'pg_type'::regclass
 	WHERE t.typcategory <> 'A' AND (has_type_privilege('presence_test_stranger', t.oid, 'USAGE')
 		OR NOT has_type_privilege('presence_test_reader', t.oid, 'USAGE'))$$, 'a reader may use every type, a stranger none');
 
--- Taken back, nothing is left.
+-- After the revoke nothing is left.
 SELECT presence_revoke(r.role::regrole) FROM roles r WHERE level > 0;
 SELECT presence_revoke('"presence_test ""odd"" ''name''"');
 SELECT is(pg_temp.as_role(r.role, c), '42501', 'revoked, ' || r.role || ': ' || c)

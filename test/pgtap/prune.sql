@@ -1,10 +1,10 @@
--- Proves that prune_presences and prune_rooms remove exactly what is dead or empty, and tell how many.
+-- Proves that prune_presences and prune_rooms remove exactly what is expired or empty, and return how many.
 \ir lib/helpers.psql
 SELECT no_plan();
 DELETE FROM presence.presences;
 DELETE FROM presence.rooms;
 
--- Pushed ahead by less than presence.max_age (60 s), so that no worker comes first.
+-- Advanced by less than presence.max_age (60 s), so that no worker comes first.
 SELECT presence_add_many(room, '{old1,old2}') FROM unnest('{prune,prune2}'::text[]) room;
 SELECT pg_temp.pass(20);
 SELECT presence_add_many('prune', '{young,beating}', '{u1,u2}');
@@ -35,7 +35,7 @@ SELECT is(prune_presences(0), 0::bigint, 'nobody to remove');
 SELECT is(prune_rooms(), 1::bigint, 'their room goes, too');
 SELECT results_eq($$SELECT name FROM presence.rooms$$, ARRAY['prune3'] COLLATE "C", 'the persistent one stays');
 
--- What is undone was never removed.
+-- What is rolled back was never removed.
 SELECT presence_add('prune', 'back');
 SELECT pg_temp.pass(10);
 BEGIN;

@@ -1,13 +1,13 @@
--- Proves what every read returns, and that none shows the expired or writes.
+-- Proves what every read returns, and that none shows expired presences or writes.
 BEGIN;
 \ir lib/helpers.psql
 SELECT no_plan();
 
--- Clocks are read one after the other: a last_seen may differ by a moment.
+-- Clocks are read one after the other: last_seen may differ slightly.
 CREATE FUNCTION pg_temp.close(a timestamptz, b timestamptz) RETURNS boolean LANGUAGE sql AS
 	$$ SELECT abs(extract(epoch FROM a - b)) < 0.005 $$;
 
--- dead: expires below. Joined in this order.
+-- The channel "dead" expires below.  Joined in this order.
 SELECT presence_add('reads', 'dead', 'zoe'), presence_add('reads2', 'dead', 'zoe');
 SELECT pg_temp.pass(30);
 SELECT presence_add('reads', 'c1', 'alice', '{"n": 1}');
@@ -72,17 +72,17 @@ SELECT is((SELECT count(*) FROM jsonb_to_recordset(presence_snapshot('reads') ->
 SELECT is((SELECT s - 'epoch' - 'seq' FROM presence_snapshot('empty') s),
 	'{"room": "empty", "users": 0, "members": [], "anonymous": 0, "connections": 0}', 'snapshot of an unknown room');
 
--- Unknown rooms are empty, and reading makes none.
+-- Rooms that do not exist are empty, and reading creates none.
 SELECT is_empty($$SELECT * FROM presence_list('unknown')$$, 'list of an unknown room');
 SELECT is_empty($$SELECT * FROM presence_users('unknown')$$, 'users of an unknown room');
 SELECT is(presence_count('unknown'), 0::bigint, 'count of an unknown room');
 SELECT is(presence_counts('unknown')::text, '(0,0,0)', 'counts of an unknown room');
 SELECT is_empty($$SELECT FROM presence.rooms WHERE name IN ('unknown', 'empty')$$, 'reading makes no rooms');
 
--- They can be joined with, and used where rows are.
+-- They can be joined with, and used like tables.
 SELECT is((SELECT count(*) FROM (VALUES ('reads'), ('reads2')) r (room), presence_list(r.room)), 7::bigint, 'list joins laterally');
 
--- No read writes: all of them run where writing is refused.
+-- No read writes: all of them work in a read-only transaction.
 SET LOCAL transaction_read_only = on;
 SELECT is(pg_temp.state_of($$SELECT presence_add('r', 'c')$$), '25006', 'an add is refused here');
 SELECT is(pg_temp.error_of('SELECT * FROM ' || call), 'no error', 'read only: ' || call)

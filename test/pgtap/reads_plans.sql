@@ -1,12 +1,13 @@
--- Proves that reading a room of five costs the same blocks beside one of 60,000, whoever has collected which statistics.
+-- Proves that reading a room of five reads the same number of blocks beside one of 60,000, whichever statistics were
+-- collected.
 BEGIN;
 \ir lib/helpers.psql
 SELECT no_plan();
 
--- Alive for as long as this takes, by the extension's clock, which other tests may have pushed ahead.
+-- Live during the whole test, by the extension's clock, which other tests may have advanced.
 CREATE TEMP TABLE clock AS SELECT a.last_seen + '10 minutes' AS seen FROM presence_add('clock', 'clock') a;
 
--- Rows of others, as a table holds them: the triggers would only take time.
+-- Other rows, as the table would contain them: the triggers would only take time.
 ALTER TABLE presence.presences DISABLE TRIGGER USER;
 TRUNCATE presence.presences, presence.rooms, presence.people, presence.user_last_seen;
 
@@ -17,7 +18,7 @@ CREATE FUNCTION pg_temp.fill_small() RETURNS void LANGUAGE sql AS $$
 	FROM clock, generate_series(1, 5) r, generate_series(1, 5) c;
 	INSERT INTO presence.rooms (name) SELECT 'small' || r FROM generate_series(1, 5) r;
 $$;
--- Everybody in the big room is one of three users.
+-- All members of the big room are one of three users.
 CREATE FUNCTION pg_temp.fill_big() RETURNS void LANGUAGE sql AS $$
 	INSERT INTO presence.presences (last_seen, room, channel_name, user_id)
 	SELECT seen, 'big', 'big-' || c, CASE WHEN c % 4 > 0 THEN 'crowd' || c % 4 END FROM clock, generate_series(1, 60000) c;
@@ -29,11 +30,11 @@ CREATE FUNCTION pg_temp.fill_wide() RETURNS void LANGUAGE sql AS $$
 	SELECT seen, 'wide' || c, 'everywhere', 'everywhere' FROM clock, generate_series(1, 10000) c;
 $$;
 
--- Statistics are taken from a sample, which misses the small rooms of a very large table: so of this one.
+-- Statistics are taken from a sample, which misses the small rooms of a very large table: therefore of this one.
 ALTER TABLE presence.presences ALTER id SET STATISTICS 1, ALTER room SET STATISTICS 1, ALTER channel_name SET STATISTICS 1,
 	ALTER user_id SET STATISTICS 1, ALTER meta SET STATISTICS 1, ALTER joined_at SET STATISTICS 1, ALTER last_seen SET STATISTICS 1;
 
--- Blocks of tables and indexes of presence that this transaction asked for, and whole readings of presences.
+-- Blocks of tables and indexes of presence that this transaction requested, and sequential scans of presences.
 CREATE FUNCTION pg_temp.blocks() RETURNS bigint LANGUAGE sql AS $$
 	SELECT sum(pg_stat_get_xact_blocks_fetched(oid)) FROM pg_class
 	WHERE relnamespace = 'presence'::regnamespace AND relkind IN ('r', 'i')
@@ -69,12 +70,12 @@ INSERT INTO reads VALUES
 	('SELECT jsonb_array_length(presence_snapshot(''small3'')->''members'')'),
 	('SELECT l::text FROM (SELECT room, connections, users, anonymous FROM presence.room_list WHERE room = ''small3'') l');
 
--- Before there is a big room.
+-- Before the big room exists.
 SELECT pg_temp.fill_small();
 CREATE TEMP TABLE alone AS SELECT query, c.* FROM reads, pg_temp.cost_of(query) c;
 SELECT is_empty('SELECT query FROM alone WHERE answer IS NULL', 'each reads something');
 
--- At most two levels more of an index, for each look into one.
+-- At most two more levels of an index, for each index scan.
 CREATE FUNCTION pg_temp.compare(circumstance text) RETURNS SETOF text LANGUAGE plpgsql AS $$
 DECLARE
 	a record;
@@ -112,7 +113,7 @@ ANALYZE presence.presences, presence.rooms;
 SELECT pg_temp.compare('statistics of a channel in many rooms');
 SELECT pg_temp.fill_small(), pg_temp.fill_big();
 
--- The session's settings for its own plans do not matter, and are left alone.
+-- The session's settings for its own plans do not matter, and are not changed.
 SET LOCAL enable_indexscan = off;
 SET LOCAL enable_bitmapscan = off;
 SET LOCAL plan_cache_mode = force_custom_plan;
@@ -126,7 +127,7 @@ RESET enable_indexscan;
 RESET enable_bitmapscan;
 RESET plan_cache_mode;
 
--- What a policy calls is planned, and runs, as the session wants it.
+-- Functions called by a policy are planned, and run, with the session's settings.
 CREATE FUNCTION pg_temp.settings() RETURNS text LANGUAGE sql VOLATILE AS
 	$$ SELECT current_setting('enable_seqscan') || current_setting('jit') || current_setting('plan_cache_mode') $$;
 CREATE TEMP TABLE seen (settings text);
@@ -150,7 +151,7 @@ SELECT is_empty($$SELECT query FROM (SELECT * FROM alone WHERE query !~ 'snapsho
 RESET ROLE;
 SELECT results_eq('SELECT DISTINCT settings FROM seen', ARRAY[pg_temp.settings()], 'a policy meets the settings of the session');
 
--- An error on the way gives them back, too.
+-- An error restores them, too.
 CREATE OR REPLACE FUNCTION pg_temp.look(room text) RETURNS boolean LANGUAGE plpgsql VOLATILE AS
 	$$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = 'P0009'; END $$;
 SET LOCAL ROLE presence_test_tenant;
@@ -165,12 +166,12 @@ RESET ROLE;
 SELECT is(pg_temp.settings(), (SELECT max(settings) FROM seen), 'after which they are, too');
 ALTER TABLE presence.presences DISABLE ROW LEVEL SECURITY;
 
--- The list of rooms costs what it shows.
+-- The cost of the list of rooms depends on what it shows.
 SELECT ok(scans = 0 AND blocks < 200, format('the first 20 rooms by name: %s blocks', blocks))
 FROM pg_temp.cost_of('SELECT count(*) FROM (SELECT * FROM presence.room_list WHERE room > ''c'' ORDER BY room LIMIT 20) l');
 SELECT is(answer, '(big,60000,3,15000)', 'the big room is counted as a whole')
 FROM pg_temp.cost_of('SELECT l::text FROM (SELECT room, connections, users, anonymous FROM presence.room_list WHERE room = ''big'') l');
--- Whether somebody is there is answered by the first who is.
+-- Whether a room or user has a presence is answered by the first one found.
 SELECT ok(answer = 'true' AND blocks < 20, format('is one of 15,000 connections there: %s blocks', blocks))
 FROM pg_temp.cost_of('SELECT presence_is_online(''crowd1'')');
 

@@ -1,4 +1,4 @@
--- Proves that row-level security on presence.presences rules every function, heartbeats included.
+-- Proves that row-level security on presence.presences applies to every function, heartbeats included.
 BEGIN;
 \ir lib/helpers.psql
 SELECT no_plan();

@@ -1,4 +1,4 @@
--- Proves that adds of presences which policies hide, or let read only, are refused and are no sign of life.
+-- Proves that adds of presences which policies hide, or make read-only, are refused and are not heartbeats.
 \ir lib/helpers.psql
 SELECT no_plan();
 DELETE FROM presence.presences;
@@ -12,7 +12,7 @@ SET app.login = 'bob';
 SELECT last_seen AS seen FROM presence_list('rls') WHERE channel_name = 'c1' \gset
 SELECT pg_temp.pass(10);
 
--- bob's new presence would pass the policy, but alice's is in its place.
+-- bob's new presence would pass the policy, but alice's already exists in its place.
 SET ROLE presence_test_user;
 SELECT is((presence_add('rls', 'c2', 'bob')).user_id, 'bob', 'bob repeats his own add');
 SELECT is((presence_add('rls', 'c3', 'bob')).user_id, 'bob', 'and adds more');

@@ -1,5 +1,5 @@
--- Proves that what a room asks, whether it is empty, and who leaves with it, does not depend on what the caller sees, and
--- that a member makes rooms but does not configure them.
+-- Proves that the rules of a room, whether it is empty, and which presences leave with it, do not depend on what the
+-- caller sees, and that a member makes rooms but does not configure them.
 BEGIN;
 \ir lib/helpers.psql
 SELECT no_plan();
@@ -21,13 +21,13 @@ SELECT presence_add('b:full', 'b1', 'bob'), presence_add('b:open', 'b2', 'bob'),
 SELECT presence_add('a:empty', 'a2', 'alice'), presence_add('b:empty', 'b3', 'bob');
 DELETE FROM presence.presences WHERE room LIKE '%:empty';
 
--- A policy that hides a room from who enters it does not open it.
+-- A policy that hides a room from a user who enters it does not lift its rules.
 CREATE POLICY enters ON presence.presences USING (channel_name = 'a3');
 SELECT is(pg_temp.as_role('presence_test_a', $$SELECT presence_add('b:private', 'a3', 'alice')$$), 'PR004', 'a private room stays private');
 SELECT is(pg_temp.as_role('presence_test_a', $$SELECT presence_add('b:full', 'a3', 'alice')$$), 'PR001', 'and a full one full');
 DROP POLICY enters ON presence.presences;
 
--- Who prunes removes what is empty, not what looks empty.
+-- Pruning removes what is empty, not what looks empty to the caller.
 DROP POLICY mine ON presence.rooms;
 CREATE POLICY all_rooms ON presence.rooms USING (true);
 SET LOCAL ROLE presence_test_a;
@@ -38,7 +38,7 @@ SELECT results_eq('SELECT name FROM presence.rooms ORDER BY name', '{a:open,b:fu
 	'not those where others are');
 SELECT is((SELECT max_members FROM presence.rooms WHERE name = 'b:full'), 1, 'with what they ask');
 
--- Who may delete a room leaves nobody in it.
+-- Deleting a room removes all its presences, visible to the caller or not.
 SET LOCAL ROLE presence_test_a;
 DELETE FROM presence.rooms WHERE name = 'b:open';
 RESET ROLE;
@@ -53,11 +53,11 @@ SET LOCAL ROLE presence_test_a;
 SELECT is(prune_rooms(), 0::bigint, 'rooms of others are not the caller''s to prune');
 RESET ROLE;
 
--- What is old goes by whoever prunes.
+-- Old admissions are removed whichever role prunes.
 INSERT INTO presence.admissions SELECT 'a:open', 'old', now() - interval '1 year';
 SELECT is(pg_temp.as_role('presence_test_a', 'SELECT prune_rooms()'), 'may', 'who prunes may forget old admissions');
 
--- A member makes rooms by their names alone, and no presence with a number of its own.
+-- A member makes rooms by name only, and no presence with a chosen id.
 ALTER TABLE presence.rooms DISABLE ROW LEVEL SECURITY;
 ALTER TABLE presence.presences DISABLE ROW LEVEL SECURITY;
 SELECT is(pg_temp.as_role('presence_test_member', format('INSERT INTO presence.rooms (name, %s) VALUES (''mine'', %s)', c, v)), '42501',

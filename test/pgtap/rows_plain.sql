@@ -1,4 +1,4 @@
--- Proves that without shared memory the rows say who is alive: their last_seen ages them, a heartbeat renews it.
+-- Proves that without shared memory the rows decide what is live: by their last_seen, which a heartbeat renews.
 BEGIN;
 \ir lib/helpers.psql
 SELECT no_plan();

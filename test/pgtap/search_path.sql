@@ -36,7 +36,7 @@ CREATE TABLE trap.members (LIKE presence.presences);
 CREATE DOMAIN trap.text AS integer;
 CREATE DOMAIN trap.jsonb AS integer;
 
--- What a call answers with the traps first, even before pg_catalog.
+-- What a call returns with the traps first, even before pg_catalog.
 CREATE FUNCTION pg_temp.trapped(call pg_catalog.text) RETURNS pg_catalog.text LANGUAGE plpgsql AS $$
 DECLARE
 	query pg_catalog.text := format('SELECT (%s)::pg_catalog.text', call);
@@ -77,7 +77,7 @@ FROM (VALUES
 ORDER BY n;
 SELECT is_empty('SELECT FROM trap.presences UNION ALL SELECT FROM trap.rooms', 'nothing went into the traps');
 
--- The same for what returns rows, and for the commit, which announces.
+-- The same for functions that return rows, and for the commit, which announces.
 CREATE ROLE presence_test_trap;
 BEGIN;
 SET LOCAL search_path = trap, pg_catalog;

@@ -13,7 +13,7 @@ INSERT INTO levels VALUES (0, 'presence_test_nobody'), (1, 'presence_test_reader
 	(3, 'presence_test_admin'), (4, current_user);		-- the owner
 SELECT presence_add('r', 'c', 'u', '{}');
 
--- 1. What the lowest level that may call each function is ------------------------
+-- 1. The lowest level that may call each function --------------------------------
 CREATE TEMP TABLE functions (level int, names text);
 INSERT INTO functions VALUES
 	(1, 'presence_list presence_users presence_count presence_anonymous_count presence_counts presence_rooms presence_user_rooms
@@ -33,7 +33,7 @@ LEFT JOIN functions f ON p.proname = ANY (regexp_split_to_array(f.names, '\s+'))
 CROSS JOIN levels l WHERE d.deptype = 'e'
 GROUP BY p.oid, p.proname ORDER BY p.proname;
 
--- 2. Which privileges each level has on each table and view, on any column -----------
+-- 2. The privileges of each level on each table and view, on any column --------------
 CREATE TEMP TABLE tables (name text, level int, privileges text);
 INSERT INTO tables VALUES
 	('presences', 1, 'SELECT'), ('presences', 2, 'INSERT UPDATE DELETE'),
@@ -59,7 +59,7 @@ GROUP BY c.oid, c.relname, w.privilege ORDER BY c.relname, w.privilege;
 SELECT is_empty($$SELECT l.role, s.oid::regclass FROM levels l, pg_class s WHERE s.relnamespace = 'presence'::regnamespace AND s.relkind = 'S'
 	AND l.level < 4 AND has_sequence_privilege(l.role, s.oid, 'USAGE, SELECT, UPDATE')$$, 'nobody but the owner may use a sequence');
 
--- 3. What is done with them ---------------------------------------------------------
+-- 3. Statements of each level -------------------------------------------------------
 CREATE TEMP TABLE cells (level int, statement text);
 INSERT INTO cells SELECT level, 'SELECT * FROM ' || call FROM (VALUES
 	(1, 'presence_list(''r'')'), (1, 'presence_users(''r'')'), (1, 'presence_count(''r'')'), (1, 'presence_anonymous_count(''r'')'),
@@ -99,7 +99,7 @@ INSERT INTO cells VALUES
 	(3, 'UPDATE presence.bans SET reason = NULL WHERE user_id = ''none'''), (3, 'DELETE FROM presence.bans WHERE user_id = ''none'''),
 	(3, 'INSERT INTO presence.invitations (room, user_id) VALUES (''r'', ''plain'')'), (3, 'DELETE FROM presence.invitations WHERE user_id = ''none'''),
 	(4, 'INSERT INTO presence.admissions VALUES (''r'', ''u'', now())'), (3, 'DELETE FROM presence.admissions WHERE user_id = ''none'''),
-	-- who may change all rows of a table may lock it
+	-- a role that may change all rows of a table may lock it
 	(2, 'LOCK TABLE presence.presences IN ACCESS EXCLUSIVE MODE'), (2, 'LOCK TABLE presence.people IN ACCESS EXCLUSIVE MODE'),
 	(3, 'LOCK TABLE presence.rooms IN ROW EXCLUSIVE MODE'), (3, 'LOCK TABLE presence.rooms IN SHARE MODE'),
 	(3, 'LOCK TABLE presence.bans IN SHARE MODE'), (3, 'LOCK TABLE presence.invitations IN SHARE MODE'),
@@ -109,9 +109,9 @@ INSERT INTO cells VALUES
 	(4, 'CREATE POLICY p ON presence.presences USING (true)'), (4, 'CREATE INDEX ON presence.people (chosen_at)'),
 	(4, 'CREATE TRIGGER t AFTER INSERT ON presence.presences FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()'),
 	(4, 'CREATE TABLE presence.mine ()'),
-	-- what PostgreSQL lets everybody do who is connected
+	-- what PostgreSQL lets every connected role do
 	(0, 'LISTEN presence_changed'), (0, 'SELECT pg_notify(''presence_matrix'', ''{"event": "join"}'')');
--- Without shared memory there is no state, which only they hear who may have it.
+-- Without shared memory there is no state: only roles that may use it get that error.
 SELECT is(CASE WHEN f.fares = '55000' AND NOT pg_temp.preloaded() THEN 'may' ELSE f.fares END,
 		  CASE WHEN l.level >= c.level THEN 'may' ELSE '42501' END, l.role || ': ' || c.statement)
 FROM cells c CROSS JOIN levels l CROSS JOIN LATERAL pg_temp.as_role(l.role, c.statement) AS f (fares)

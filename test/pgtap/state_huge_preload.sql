@@ -1,11 +1,11 @@
--- Proves: short-lived state whose text would be far longer than its jsonb is refused
--- at once, and numbers that double precision cannot hold make no cursor.
+-- Proves: short-lived state whose text would be far longer than its jsonb is refused at once, and numbers outside the
+-- range of double precision make no cursor.
 BEGIN;
 \ir lib/helpers.psql
 SELECT no_plan();
 SET LOCAL statement_timeout = '60s';
 
--- All texts here together would have 14 GB.
+-- All texts here together would be 14 GB.
 CREATE TEMPORARY TABLE huge AS
 	SELECT ('{"list": [' || repeat(number || ',', 50000) || '1]}')::jsonb AS value FROM (VALUES ('1e131000'), ('-1e131000'), ('1e-16000')) AS n (number);
 SELECT is(pg_temp.error_of(format(call, i)),
@@ -16,7 +16,7 @@ FROM (VALUES ('SELECT presence_set_state(''r'', ''k'', (SELECT value FROM huge L
 	generate_series(0, 2) i;
 SELECT is_empty($$SELECT * FROM presence_get_state('r')$$, 'and nothing is set');
 
--- What is no cursor is not shown as one, and is in nobody's way.
+-- What is not a cursor is not shown as one, and does not disturb others.
 SELECT lives_ok(format('SELECT presence_set_state(%L, %L, %L)', 'board', 'cursor:' || value, value), value)
 FROM (VALUES ('{"x": 1e400, "y": 0, "meta": {}}'), ('{"x": 0, "y": -1e400, "meta": {}}'), ('{"x": 1e-400, "y": 0, "meta": {}}'),
 	('{"x": 0, "y": -1e-400, "meta": {}}'), ('{"x": 1e1800, "y": 0, "meta": {}}'), ('{"x": "1", "y": 0, "meta": {}}'),
@@ -27,7 +27,7 @@ SELECT results_eq($$SELECT user_id, x, y, meta FROM presence_cursors('board')$$,
 	'only cursors are cursors');
 SELECT is((SELECT count(*) FILTER (WHERE presence_clear_state('board', key)) FROM presence_get_state('board')), 14::bigint, 'all of it is state');
 
--- As deep as a value can be.
+-- A value of the greatest possible depth.
 SELECT lives_ok(format('SELECT presence_set_state(%L, %L, %L)', 'deep', 'k', repeat('[', 1000) || repeat(']', 1000)), 'a value of 1,000 levels');
 SELECT is((SELECT value FROM presence_get_state('deep')), (repeat('[', 1000) || repeat(']', 1000))::jsonb, 'comes back');
 SELECT presence_clear_state('deep', 'k');

@@ -1,4 +1,4 @@
--- Proves that without preload every function of short-lived state says 55000 and what to do.
+-- Proves that without preload every function of short-lived state fails with 55000 and a hint.
 BEGIN;
 \ir lib/helpers.psql
 SELECT no_plan();

@@ -1,4 +1,5 @@
--- Proves that state, cursors, typing and broadcasts of a room are for who sees its row, where policies on presence.rooms say who does.
+-- Proves that state, cursors, typing and broadcasts of a room are available only to roles that see its row, where
+-- presence.rooms has policies.
 BEGIN;
 \ir lib/helpers.psql
 SELECT no_plan();
@@ -8,7 +9,7 @@ CREATE ROLE presence_test_bypass BYPASSRLS;
 SELECT presence_grant('presence_test_red'), presence_grant('presence_test_bypass');
 SELECT presence_add('red:state', 'r1', 'rita'), presence_add('blue:state', 'b1', 'bill');
 
--- Every function that deals with a room's state, or sends something there.
+-- Every function that accesses a room's state, or sends something there.
 CREATE TEMP TABLE calls (call text, needs_memory boolean);
 INSERT INTO calls VALUES
 	('presence_set_state(%L, ''k'', ''1'')', true), ('presence_get_state(%L)', true), ('presence_clear_state(%L, ''k'')', true),
@@ -18,7 +19,7 @@ INSERT INTO calls VALUES
 UPDATE calls SET needs_memory = false WHERE pg_temp.preloaded();
 GRANT SELECT ON calls TO PUBLIC;
 
--- What calls for a room come to; those that need shared memory and have none come to 55000.
+-- The results of calls for a room; those that need shared memory fail with 55000 without it.
 CREATE FUNCTION pg_temp.fares(room text, expected text) RETURNS SETOF text LANGUAGE sql AS $$
 	SELECT is(pg_temp.state_of('SELECT ' || format('* FROM ' || call, room)),
 			  CASE WHEN needs_memory THEN '55000' ELSE expected END,
@@ -26,21 +27,21 @@ CREATE FUNCTION pg_temp.fares(room text, expected text) RETURNS SETOF text LANGU
 	FROM calls ORDER BY call
 $$;
 
--- 1. Without row-level security nothing is asked --------------------------------
+-- 1. Without row-level security nothing is checked ------------------------------
 SET LOCAL ROLE presence_test_red;
 SELECT pg_temp.fares('red:state', 'no');
 SELECT pg_temp.fares('blue:state', 'no');
 SELECT pg_temp.fares('no such room', 'no');
 RESET ROLE;
 
--- 2. Policies on presences alone say nothing of rooms ----------------------------
+-- 2. Policies on presences alone do not apply to rooms ---------------------------
 ALTER TABLE presence.presences ENABLE ROW LEVEL SECURITY;
 SET LOCAL ROLE presence_test_red;
 SELECT pg_temp.fares('blue:state', 'no');
 RESET ROLE;
 ALTER TABLE presence.presences DISABLE ROW LEVEL SECURITY;
 
--- 3. Policies on rooms do, in the session that has asked before --------------------
+-- 3. Policies on rooms do, in a session that checked before ------------------------
 ALTER TABLE presence.rooms ENABLE ROW LEVEL SECURITY;
 CREATE POLICY by_tenant ON presence.rooms TO presence_test_red USING (name LIKE current_setting('app.tenant') || ':%');
 SET LOCAL ROLE presence_test_red;
@@ -57,7 +58,7 @@ SELECT is(pg_temp.error_of($$SELECT presence_broadcast('red:state', 'e')$$),
 SELECT is((presence_add('blue:new', 'b2')).room, 'blue:new', 'who enters a room');
 SELECT pg_temp.fares('blue:new', 'no');
 
--- 4. Not for whom they do not apply to ------------------------------------------------
+-- 4. Not for roles that bypass them ---------------------------------------------------
 RESET ROLE;
 SET LOCAL ROLE presence_test_bypass;
 SELECT pg_temp.fares('red:state', 'no');
@@ -69,7 +70,7 @@ SET LOCAL ROLE presence_test_bypass;
 SELECT pg_temp.fares('red:state', '42501');
 RESET ROLE;
 
--- 5. What was set is there, and without row-level security it is for all again ------------------
+-- 5. What was set exists, and without row-level security it is available to all again ------------
 SELECT is((SELECT string_agg(key, ' ') FROM presence_get_state('blue:state')), 'cursor:u k typing:u', 'what the one tenant has set is there')
 WHERE pg_temp.preloaded();
 ALTER TABLE presence.rooms DISABLE ROW LEVEL SECURITY;

@@ -1,4 +1,4 @@
--- Proves what short-lived state keeps, for how long, and what it refuses.
+-- Proves which short-lived state is kept, for how long, and which is refused.
 BEGIN;
 \ir lib/helpers.psql
 SELECT no_plan();
@@ -60,7 +60,7 @@ SELECT results_eq($$SELECT t || '!' FROM presence_typing_users('c') t$$, $$VALUE
 SELECT presence_typing('c', 'zoe', false);
 SELECT results_eq($$SELECT presence_typing_users('c')$$, $$VALUES ('alice')$$, 'until told otherwise');
 
--- Time passes, on a slow server also by itself.
+-- Time passes, on a slow server also without the test's doing.
 SELECT pg_temp.pass(3);
 SELECT results_eq($$SELECT presence_typing_users('c')$$, $$VALUES ('alice')$$, 'typing lasts for 6 seconds');
 SELECT presence_cursor_update('c', 'alice', 1, 1);
@@ -77,7 +77,7 @@ SELECT presence_set_state('r', 'short', '1', 0.5), presence_set_state('r', 'long
 SELECT pg_temp.pass(1);
 SELECT results_eq($$SELECT key FROM presence_get_state('r')$$, $$VALUES ('long')$$, 'from half a second to 30 days');
 
--- What is refused, and how.
+-- What is refused, with which error.
 SELECT is(pg_temp.error_of($$SELECT presence_set_state('r', 'k', 'null')$$),
 	'22023 argument "value" must not be a JSON null | Listeners take null for a state that is gone. | Call presence_clear_state() to remove the state.',
 	'null is for what is gone');

@@ -1,4 +1,4 @@
--- Proves that presence.stats counts what the committed changes were, whoever made them, savepoint-exact.
+-- Proves that presence.stats counts the committed changes, whichever process made them, exact to the savepoint.
 \ir lib/helpers.psql
 SELECT no_plan();
 DELETE FROM presence.presences;
@@ -11,7 +11,7 @@ SELECT is(max_channels::text, current_setting('presence.max_channels'), 'max_cha
 SELECT is(queue_size, pg_size_bytes(current_setting('presence.queue_size')), 'queue_size is the setting, in bytes') FROM presence.stats;
 SELECT matches(epoch, '^[0-9a-f]{16}$', 'the epoch is a number in hex') FROM presence.stats;
 
--- Remembers the counters, and tells how they have moved once all is delivered.
+-- Remembers the counters, and returns how they have changed once all is announced.
 CREATE TEMP TABLE before AS SELECT * FROM presence.stats;
 CREATE PROCEDURE pg_temp.delivered() LANGUAGE plpgsql AS $$
 BEGIN

@@ -1,4 +1,5 @@
--- Proves that presence_add says whether it made the presence, and that of equal names the last one counts where many are added.
+-- Proves that presence_add returns whether it made the presence, and that of equal names the last one counts where many
+-- are added.
 BEGIN;
 \ir lib/helpers.psql
 SELECT no_plan();

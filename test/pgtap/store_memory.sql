@@ -1,4 +1,5 @@
--- Proves that what presence_add_many needs for one channel does not stay for the others: its memory is that of the changes.
+-- Proves that memory which presence_add_many needs for one channel is freed before the next: only the changes
+-- themselves remain.
 BEGIN;
 \ir lib/helpers.psql
 SELECT no_plan();
@@ -17,7 +18,7 @@ $$;
 CREATE TRIGGER note_memory AFTER INSERT ON presence.presences
 	FOR EACH ROW WHEN (NEW.channel_name ~ '000$') EXECUTE FUNCTION pg_temp.note_memory();
 
--- A ban elsewhere has each one looked for among the banned, a private room among the invited.
+-- A ban in another room makes each add look for bans, a private room for invitations.
 SELECT presence_ban('elsewhere', 'banned');
 SELECT presence_configure_room('private', 10000, private => true);
 INSERT INTO presence.invitations (room, user_id) SELECT 'private', 'u' || n FROM generate_series(1, 3000) n;

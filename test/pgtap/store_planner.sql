@@ -1,9 +1,10 @@
--- Proves that the statements of the extension look into indexes whatever the session has set, and that a user's triggers are planned as the session has it.
+-- Proves that the statements of the extension use indexes whatever the session's settings, and that a user's triggers
+-- are planned with the session's settings.
 BEGIN;
 \ir lib/helpers.psql
 SELECT no_plan();
 
--- A user's trigger sees the session's own settings of the planner.
+-- A user's trigger sees the session's own planner settings.
 CREATE TEMP TABLE seen (what text, settings text);
 CREATE FUNCTION pg_temp.settings() RETURNS text LANGUAGE sql AS $$
 	SELECT string_agg(current_setting(name), ' ' ORDER BY name)
@@ -59,13 +60,13 @@ SELECT is_empty($$SELECT DISTINCT what, settings FROM seen WHERE settings <> 'on
 RESET enable_mergejoin;
 RESET enable_indexscan;
 
--- Settings come back when planning fails.
+-- Settings are restored when planning fails.
 ALTER TABLE presence.presences RENAME meta TO meta_gone;
 SELECT is(pg_temp.state_of($$SELECT presence_update('planner', 'c1', '{}')$$), '42703', 'a statement that cannot be planned');
 SELECT is(pg_temp.settings(), 'on on on on on on', 'leaves the settings as they were');
 ALTER TABLE presence.presences RENAME meta_gone TO meta;
 
--- No table is read whole, whatever makes a plan void or the session thinks of indexes.
+-- No table is scanned sequentially, whatever invalidates a plan and whatever the session's settings for index scans.
 CREATE TEMP VIEW scans AS
 	SELECT relname, seq_scan FROM pg_stat_xact_user_tables WHERE schemaname = 'presence' AND relname IN ('presences', 'rooms');
 CREATE TEMP TABLE before (relname name, seq_scan bigint);

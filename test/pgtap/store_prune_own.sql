@@ -1,4 +1,5 @@
--- Proves that prune_presences in a transaction also removes what the same transaction added, and that heartbeats are right whatever becomes of it.
+-- Proves that prune_presences also removes what the same transaction added, and that heartbeats are correct however it
+-- ends.
 \ir lib/helpers.psql
 SELECT no_plan();
 DELETE FROM presence.presences;
@@ -17,7 +18,7 @@ SELECT is((presence_add('own', 'c1')).created, true, 'it can come again');
 SELECT is(presence_touch('c1'), true, 'and beats');
 SELECT is((SELECT count(*) FROM presence_list('own')), 1::bigint, 'and is there');
 
--- Rolled back: who was there before is there again.
+-- Rolled back: a channel present before is present again.
 BEGIN;
 SELECT presence_add('other', 'c1');
 SELECT presence_add('own', 'c3');
@@ -28,7 +29,7 @@ SELECT is(presence_touch('c1'), true, 'who was there before does again');
 SELECT is(presence_touch('c3'), false, 'who was not does not');
 SELECT is((SELECT string_agg(room, ' ') FROM presence_rooms('c1') room), 'own', 'in the room from before');
 
--- To a savepoint: who was added before it is there.
+-- To a savepoint: a channel added before it is present.
 BEGIN;
 SELECT presence_add('own', 'c4');
 SAVEPOINT pruned;
@@ -51,7 +52,7 @@ SELECT results_eq($$SELECT channel_name, user_id FROM presence_list('own')$$, $$
 SELECT is(prune_presences(0), 1::bigint, 'until it is pruned');
 SELECT is(presence_touch('c5'), false, 'then no more');
 
--- Age decides as ever.
+-- Age decides as usual.
 BEGIN;
 SELECT presence_add('own', 'old');
 SELECT pg_temp.pass(10);

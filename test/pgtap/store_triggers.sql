@@ -1,4 +1,5 @@
--- Proves that a row which a trigger of the user's own suppresses is said to be so, and that presence_update answers true only where it holds what was asked.
+-- Proves that a row which a user's own trigger suppresses is reported as such, and that presence_update returns true
+-- only where the row contains what was requested.
 BEGIN;
 \ir lib/helpers.psql
 SELECT no_plan();
@@ -39,7 +40,7 @@ SELECT is(pg_temp.error_of($$SELECT presence_add('no room', 'c')$$),
 SELECT is((presence_add('suppress', 'c')).created, true, 'only one that is');
 DROP TRIGGER a_suppressor ON presence.rooms;
 
--- Policies: the presence of somebody else is seen, and not changed.
+-- Policies: the presence of another user is visible, and not changed.
 CREATE ROLE store_member;
 SELECT presence_grant('store_member', 'member');
 ALTER TABLE presence.presences ENABLE ROW LEVEL SECURITY;
@@ -64,7 +65,7 @@ RESET ROLE;
 SELECT is((SELECT string_agg(room || channel_name || meta, ' ' ORDER BY room, channel_name) FROM presence.presences WHERE room IN ('theirs', 'ours')),
 	'oursshared{"n": 4} theirsmine{"n": 1} theirsshared{"n": 1}', 'that is what the table says');
 
--- A policy that calls functions, which ask the policies themselves and fail: each takes its own answer.
+-- A policy that calls functions, which check policies themselves and fail: each uses its own result.
 CREATE FUNCTION public.store_policy(channel text, owner text) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
 	IF channel = 'there' THEN

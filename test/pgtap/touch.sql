@@ -1,4 +1,4 @@
--- Proves that a heartbeat keeps a channel alive in all its rooms, and answers false to all that are not present.
+-- Proves that a heartbeat keeps a channel live in all its rooms, and returns false for channels that are not present.
 BEGIN;
 \ir lib/helpers.psql
 SELECT no_plan();

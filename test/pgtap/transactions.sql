@@ -1,8 +1,8 @@
--- Proves what becomes of presences and heartbeats when transactions and savepoints commit or are rolled back.
+-- Proves what happens to presences and heartbeats when transactions and savepoints commit or are rolled back.
 \ir lib/helpers.psql
 SELECT no_plan();
 
--- A rolled-back add leaves nothing to beat, even where its own transaction beat.
+-- An add that is rolled back leaves nothing to touch, even where its own transaction sent a heartbeat.
 BEGIN;
 SELECT presence_add('tx', 'ghost');
 SELECT is(presence_touch('ghost'), true, 'a transaction sees its own add');
@@ -16,7 +16,7 @@ SELECT is(presence_touch_many('{ghost}'), '{}', 'the same for many: present with
 ROLLBACK;
 SELECT is(presence_touch('ghost'), false, 'and not after');
 
--- A rolled-back removal takes nothing away.
+-- A removal that is rolled back removes nothing.
 SELECT presence_add('tx', 'c');
 BEGIN;
 SELECT presence_leave_all('c');
@@ -27,7 +27,7 @@ ROLLBACK;
 SELECT is(presence_touch('c'), true, 'rolled back, the channel is present');
 SELECT results_eq($$SELECT presence_rooms('c')$$, ARRAY['tx'], 'where it was');
 
--- Committed, both hold.
+-- Committed, both take effect.
 BEGIN;
 SELECT presence_leave_all('c');
 SELECT presence_add('tx', 'd');
@@ -79,7 +79,7 @@ SELECT is(presence_touch_many('{outer,inner,innermost,handler,never}'), '{innerm
 SELECT results_eq($$SELECT channel_name FROM presence_list('tx') ORDER BY 1$$,
 	ARRAY['d', 'handler', 'inner', 'kept', 'outer', 'released'] COLLATE "C", 'the list agrees');
 
--- Heartbeats are not taken back.
+-- Heartbeats are not rolled back.
 SELECT pg_temp.pass(40);
 BEGIN;
 SELECT is(presence_touch('kept'), true, 'a heartbeat in a transaction');
@@ -89,7 +89,7 @@ SELECT is((SELECT count(*) FROM presence_list('tx') WHERE channel_name = 'kept')
 WHERE pg_temp.preloaded();
 SELECT is((SELECT count(*) FROM presence_list('tx')), pg_temp.preloaded()::int::bigint, 'the others are dead');
 
--- A dead channel that a rolled-back transaction added again stays dead.
+-- An expired channel that a rolled-back transaction added again stays expired.
 SELECT pg_temp.pass(61);
 BEGIN;
 SELECT is((presence_add('tx', 'kept')).room, 'tx', 'a dead channel is added');
@@ -98,7 +98,7 @@ ROLLBACK;
 SELECT is(presence_touch('kept'), false, 'rolled back, it is as dead as before');
 SELECT is_empty($$SELECT * FROM presence_list('tx')$$, 'and unseen');
 
--- A transaction may become read-only when it has done its work.
+-- A transaction may become read-only after it has made its changes.
 SELECT presence_add('tx', 'reader', 'rita');
 BEGIN;
 SELECT presence_leave_all('reader');

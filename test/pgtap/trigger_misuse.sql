@@ -1,8 +1,8 @@
--- Proves that the trigger functions serve the tables of the extension alone: on another table they raise an error.
+-- Proves that the trigger functions work on the tables of the extension only: on another table they raise an error.
 \ir lib/helpers.psql
 SELECT no_plan();
 
--- Tables with other columns, with the same ones, and with the same name.
+-- Tables with different columns, with the same ones, and with the same name.
 CREATE SCHEMA presence_test;
 CREATE TABLE presence_test.numbers AS SELECT i AS a, i AS b, i AS c, i AS d, i AS e, i AS f, i AS g FROM generate_series(1, 3) i;
 CREATE TABLE presence_test.presences (LIKE presence.presences);
@@ -25,7 +25,7 @@ INSERT INTO presence_test.people VALUES (1, 2, 3);
 INSERT INTO presence_test.child (room, channel_name, id) VALUES ('r', 'c', 1);
 INSERT INTO presence_test.parted VALUES (1, 'r', 'c', 'u', '{}', now(), now());
 
--- What the statements on a table raise under a trigger.
+-- The errors of the statements on a table with a trigger.
 CREATE FUNCTION pg_temp.under(target text, timing text, level text, called text, statement text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
 	result text;
@@ -52,7 +52,7 @@ SELECT is(pg_temp.under('presence_test.' || t, 'AFTER TRUNCATE', 'STATEMENT', 'p
 	'39P01', concat_ws(' ', 'capture_truncate', t))
 FROM unnest('{numbers,presences,people,child,parted}'::text[]) t;
 
--- Nor at other moments on their own.
+-- Nor for other events on their own tables.
 SELECT is(pg_temp.under('presence.presences', 'BEFORE INSERT', 'ROW', 'presence.' || f, $$SELECT presence_add('r', 'c')$$),
 	'39P01', f || ' before')
 FROM unnest('{capture_row,renew_id,capture_truncate,capture_person,room_deleted}'::text[]) f;
@@ -64,7 +64,7 @@ SELECT is(pg_temp.under('presence.rooms', 'BEFORE DELETE', 'ROW', 'presence.room
 	'39P01', 'room_deleted before');
 DELETE FROM presence.rooms WHERE name = 'border';
 
--- Nor where the columns of their own table are others.
+-- Nor where the columns of their own table differ.
 BEGIN;
 ALTER TABLE presence.presences RENAME TO others;
 CREATE TABLE presence.presences (id integer, room integer, channel_name integer, user_id integer, meta integer, joined_at integer, last_seen integer);

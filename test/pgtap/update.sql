@@ -36,7 +36,7 @@ SELECT cmp_ok((SELECT last_seen FROM presence_list('update') WHERE channel_name 
 SELECT is(presence_update('update', 'c', '{"b": null, "e": null, "f": null}'), true, 'the last keys');
 SELECT is(pg_temp.meta(), '{}', 'leave an empty object');
 
--- Plain SQL: who is moved is another presence, who is changed is not.
+-- Plain SQL: a moved row is another presence, a changed one is not.
 SELECT presence_add('update', 'moving');
 CREATE FUNCTION pg_temp.id() RETURNS bigint LANGUAGE sql AS
 	$$ SELECT id FROM presence.presences WHERE channel_name IN ('moving', 'moved') $$;

@@ -1,6 +1,6 @@
--- Proves that presence_start_worker starts one worker where the library is not preloaded, which expires the dead.
--- Nobody is older than the server, which may have started just now.  A session
--- that begins after the reload has the new setting.
+-- Proves that presence_start_worker starts one worker where the library is not preloaded, which expires presences. No
+-- presence is older than the server, which may have just started. A session that begins after the reload has the new
+-- setting.
 LOAD 'presence';
 ALTER SYSTEM SET presence.max_age = '6s';
 SELECT pg_reload_conf();

@@ -1,4 +1,5 @@
--- Proves that one call of prune_rooms removes no more rooms than it may while others wait, and goes on at the next.
+-- Proves that one call of prune_rooms removes no more rooms than it may while others wait, and continues with the next
+-- call.
 BEGIN;
 SELECT plan(6);
 

@@ -1,4 +1,4 @@
--- The load beside sqlsmith: a script for pgbench.
+-- The load that runs during sqlsmith: a script for pgbench.
 \set n random(1, 1000000)
 LISTEN presence_changed;
 CALL smith.step(:n);

@@ -1,7 +1,6 @@
--- What the random queries of sqlsmith find: rooms with people in them, values of
--- every type that presence's functions take, and these functions, each under more
--- than one name so that they are met often.  Their caller is a client with all
--- rights that presence_grant gives, no superuser.
+-- Objects for the random queries of sqlsmith: rooms with people in them, values of every type that presence's functions
+-- take, and these functions, each under more than one name so that they are called often. The role that calls them is a
+-- client with all privileges that presence_grant gives, not a superuser.
 \set ON_ERROR_STOP 1
 
 CREATE EXTENSION presence;
@@ -32,9 +31,9 @@ BEGIN
 END
 $$;
 
--- sqlsmith reads pg_proc without its schema, and finds this view first: a few of
--- the server's functions beside ours.  Operators go out of the real catalogue, for
--- half of its queries would take a range of one type for that of another.
+-- sqlsmith reads pg_proc without its schema, and finds this view first: a few of the server's functions beside those of
+-- presence. Operators are removed from the real catalog, because otherwise half of the queries would take a range of
+-- one type for one of another.
 CREATE SCHEMA catalog;
 CREATE VIEW catalog.hard_types AS
 SELECT oid FROM pg_type
@@ -72,7 +71,7 @@ FROM generate_series(-2, 100) i;
 INSERT INTO presence.rooms (name) SELECT DISTINCT room FROM smith.arguments;
 SELECT count(presence_add(room, channel_name, user_id)) FROM smith.arguments;
 
--- sqlsmith calls no function that returns a set, and reads views.
+-- sqlsmith calls no set-returning functions, but reads views.
 CREATE VIEW smith.list AS SELECT r.name AS in_room, l.* FROM presence.rooms r, presence_list(r.name) l;
 CREATE VIEW smith.users AS SELECT r.name AS in_room, u.* FROM presence.rooms r, presence_users(r.name) u;
 CREATE VIEW smith.snapshots AS SELECT r.name AS in_room, presence_snapshot(r.name) AS snapshot FROM presence.rooms r;
@@ -83,8 +82,8 @@ CREATE VIEW smith.statuses AS SELECT s.* FROM presence_statuses(ARRAY(SELECT DIS
 GRANT USAGE ON SCHEMA smith TO smith;
 GRANT ALL ON ALL TABLES IN SCHEMA smith TO smith;
 
--- One step of the load.  What sqlsmith does to rooms and bans makes it fail now
--- and then, which must not end it.
+-- One step of the load. Changes that sqlsmith makes to rooms and bans make it fail now and then, which must not end the
+-- load.
 CREATE SEQUENCE smith.steps;
 CREATE PROCEDURE smith.step(n integer)
 LANGUAGE plpgsql AS $$

@@ -1,22 +1,22 @@
 /*-------------------------------------------------------------------------
  *
  * chaos.c
- *		Makes trouble while the writers write.
+ *		Causes disturbances while the writers write.
  *
  *	worker	terminates the worker at random moments
- *	crash	kills a server process, so that the server starts anew
+ *	crash	kills a server process, so that the server restarts
  *	mode	changes presence.notify
- *	stall	lets a listener stop reading, inside a transaction, and fills the
- *			queue of notifications
- *	freeze	stops the worker, or somebody else, as a busy machine might
+ *	stall	makes a listener stop reading, inside a transaction, and fills the
+ *			notification queue
+ *	freeze	stops the worker, or another process, as a busy machine might
  *	burst	changes thousands of presences in one transaction
  *	locks	holds locks on rows and tables, as a member may
- *	big		keeps a room with very many members in motion
+ *	big		keeps changing a room with very many members
  *	extension	drops the extension and creates it again
- *	triggers	nothing more: the triggers are the trouble (020_convergence.pl)
+ *	triggers	nothing more: the triggers disturb enough (020_convergence.pl)
  *
- * Each kind does one act after the other, and rests between two of them when
- * all have to.  An act that is to rest leaves nothing behind that keeps others.
+ * Each kind performs one act after the other, and pauses between two of them
+ * when all threads must.  A paused act leaves nothing behind that blocks others.
  *
  *-------------------------------------------------------------------------
  */
@@ -40,7 +40,7 @@ static const struct
 
 static atomic_llong acts;
 
-/* Run a statement; false: it failed, which matters if it was not to be. */
+/* Run a statement; false: it failed, which is reported if unexpected. */
 bool
 chaos_run_with(PGconn *conn, const char *sql, int n, const char *const *values)
 {
@@ -60,7 +60,7 @@ chaos_run(PGconn *conn, const char *sql)
 	return chaos_run_with(conn, sql, 0, NULL);
 }
 
-/* A number from a query; -1: there is none. */
+/* A number from a query; -1: no result. */
 int
 chaos_ask_number(PGconn *conn, const char *sql)
 {
@@ -75,7 +75,7 @@ chaos_ask_number(PGconn *conn, const char *sql)
 	return number;
 }
 
-/* Wait, or less when a pause or the end comes. */
+/* Wait; less if a pause or the end comes first. */
 void
 chaos_wait(double seconds)
 {
@@ -91,14 +91,14 @@ chaos_between(Random *random, double low, double high)
 	return low + (high - low) * random_below(random, 1000) / 1000;
 }
 
-/* How many acts there were. */
+/* How many acts were performed. */
 long long
 chaos_acts(void)
 {
 	return atomic_load(&acts);
 }
 
-/* One act of the kind that was chosen; none where that has no acts. */
+/* One act of the chosen kind; none if that kind has no acts. */
 static void
 act(PGconn *conn, Random *random)
 {
@@ -112,7 +112,7 @@ act(PGconn *conn, Random *random)
 	chaos_wait(0.1);
 }
 
-/* The thread that makes trouble. */
+/* The thread that causes the disturbances. */
 void *
 chaos_main(void *argument)
 {

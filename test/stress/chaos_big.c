@@ -1,10 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * chaos_big.c
- *		Keeps one room with very many members in motion.
+ *		Keeps changing one room with very many members.
  *
- * Members beat, but for a slice that is left to die; slices leave and come
- * again; single ones come, change and go.
+ * Members send heartbeats, except a slice that is left to expire; slices leave
+ * and join again; single members join, change and leave.
  *
  *-------------------------------------------------------------------------
  */
@@ -14,7 +14,7 @@
 #include "chaos.h"
 #include "names.h"
 
-/* Members that come or beat in one statement. */
+/* Members that join or send heartbeats in one statement. */
 #define CHUNK 5000
 
 /* Names of the channels from %d to %d, as names.c has them, and users for them. */
@@ -23,15 +23,15 @@
 #define SLICE_OF_USERS "ARRAY(SELECT CASE WHEN mod(i, 5) > 0 THEN 'user ' || 3 * mod(i, 8) END" \
 	" FROM generate_series(%d, %d) i ORDER BY i)"
 
-/* A slice of the members, from one to before another. */
+/* A slice of the members; "to" is excluded. */
 typedef struct Slice
 {
 	int			from;
 	int			to;
 } Slice;
 
-static int	filled;				/* channels below this have come once */
-static Slice silent;			/* left to die */
+static int	filled;				/* channels below this have joined once */
+static Slice silent;			/* left to expire */
 
 static Slice
 pick_slice(Random *random, int limit)
@@ -42,7 +42,7 @@ pick_slice(Random *random, int limit)
 	return slice;
 }
 
-/* They come; those who are there beat. */
+/* A slice joins; for present members that is a heartbeat. */
 static void
 enter(PGconn *conn, Slice slice)
 {
@@ -53,7 +53,7 @@ enter(PGconn *conn, Slice slice)
 	(void) chaos_run(conn, sql);
 }
 
-/* They beat, in one call. */
+/* A slice sends heartbeats, in one call. */
 static void
 beat(PGconn *conn, Slice slice)
 {
@@ -65,7 +65,7 @@ beat(PGconn *conn, Slice slice)
 	(void) chaos_run(conn, sql);
 }
 
-/* They leave, some by name, some as rows. */
+/* A slice leaves, some members by name, some as rows. */
 static void
 leave(PGconn *conn, Random *random, Slice slice)
 {
@@ -79,7 +79,7 @@ leave(PGconn *conn, Random *random, Slice slice)
 	(void) chaos_run(conn, sql);
 }
 
-/* One after the other comes, changes or goes. */
+/* Single members join, change or leave, one after the other. */
 static void
 trickle(PGconn *conn, Random *random)
 {
@@ -105,7 +105,10 @@ trickle(PGconn *conn, Random *random)
 	}
 }
 
-/* Everybody comes, chunk by chunk, who has come beats meanwhile; all may rest. */
+/*
+ * All members join, chunk by chunk, with heartbeats of those present
+ * meanwhile; a pause interrupts this.
+ */
 static void
 fill(PGconn *conn)
 {
@@ -120,7 +123,7 @@ fill(PGconn *conn)
 	}
 }
 
-/* What happens in the room within a moment. */
+/* One act in the room. */
 void
 chaos_crowd(PGconn *conn, Random *random)
 {

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * chaos_server.c
- *		Trouble with the server's processes, its settings and its queue.
+ *		Disturbs the server's processes, its settings and its queue.
  *
  *-------------------------------------------------------------------------
  */
@@ -48,8 +48,8 @@ chaos_change_mode(PGconn *conn, Random *random)
 }
 
 /*
- * Notify until the queue takes no more, which only the oldest reader can
- * change.  From version 17 on it can be made small; before that it has 8 GB.
+ * Notify until the queue is full, which only the oldest reader can change.
+ * From PostgreSQL 17 on its size can be set; before that it is 8 GB.
  */
 static void
 fill_queue(void)
@@ -89,8 +89,8 @@ chaos_stop_reading(PGconn *conn, Random *random)
 }
 
 /*
- * Stop the worker, or a session of a writer, wherever it is.  Shorter and longer
- * than what the worker calls a stall, and than max_age.
+ * Stop the worker, or a writer's session, wherever it is; for a time shorter or
+ * longer than what the worker regards as a stall, and than max_age.
  */
 void
 chaos_freeze_somebody(PGconn *conn, Random *random)

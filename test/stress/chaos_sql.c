@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * chaos_sql.c
- *		Trouble that a session makes by SQL alone.
+ *		Disturbances that a session causes by SQL alone.
  *
  *-------------------------------------------------------------------------
  */
@@ -11,10 +11,10 @@
 #include "chaos.h"
 #include "names.h"
 
-/* Room for the names of all channels, quoted. */
+/* Space for the names of all channels, quoted. */
 #define ARRAY_SIZE (CHANNELS * (NAME_SIZE + 10))
 
-/* Append a name to an array as SQL reads it. */
+/* Append a name to an array in SQL syntax. */
 static char *
 append_name(char *at, const char *name)
 {
@@ -29,7 +29,7 @@ append_name(char *at, const char *name)
 	return at;
 }
 
-/* An array of some rooms, from a random one on. */
+/* An array of some rooms, beginning at a random one. */
 static const char *
 make_rooms(Random *random, int count)
 {
@@ -48,7 +48,7 @@ make_rooms(Random *random, int count)
 	return buffer;
 }
 
-/* An array of all channels that are not to fall silent. */
+/* An array of all channels that are not meant to expire. */
 static const char *
 make_channels(void)
 {
@@ -71,14 +71,14 @@ make_channels(void)
 }
 
 /*
- * The bursts, of rooms $1 and channels $2, or $3 times.  Each changes thousands of presences
- * or some of them thousands of times.
+ * The bursts, of rooms $1 and channels $2, or $3 times.  Each changes thousands
+ * of presences, or some of them thousands of times.
  */
 static const char *const bursts[] = {
-	/* all come */
+	/* all join */
 	"SELECT count(presence_add(r, c, CASE WHEN random() < 0.5 THEN 'user 0' END))"
 	" FROM unnest($1::text[]) r, unnest($2::text[]) c WHERE $3::int > 0",
-	/* all go and come again */
+	/* all leave and join again */
 	"WITH gone AS (DELETE FROM presence.presences WHERE room = ANY ($1) AND channel_name = ANY ($2)"
 	" RETURNING 1) SELECT count(presence_add(r, c)) FROM (SELECT count(*) FROM gone) g,"
 	" unnest($1::text[]) r, unnest($2::text[]) c WHERE $3::int > 0",
@@ -88,14 +88,14 @@ static const char *const bursts[] = {
 	/* one is changed thousands of times, also its user */
 	"SELECT count(presence_update(r, c, jsonb_build_object('v', 2000000000 + i))), count(presence_add(r, c, 'user ' || 3 * (i % 8)))"
 	" FROM (SELECT ($1::text[])[1] AS r, ($2::text[])[1] AS c) s, generate_series(1, $3::int) i",
-	/* one comes and goes thousands of times */
+	/* one joins and leaves thousands of times */
 	"SELECT count(presence_add(r, c)), count(presence_remove(r, c))"
 	" FROM (SELECT ($1::text[])[1] AS r, ($2::text[])[2] AS c) s, generate_series(1, $3::int) i",
-	/* all go */
+	/* all leave */
 	"SELECT presence_leave_all_many($2), $1::text[] IS NULL, $3::int"
 };
 
-/* Thousands of subtransactions, a part of them rolled back. */
+/* Thousands of subtransactions, some of them rolled back. */
 static const char *const subtransactions =
 "DO $$ BEGIN FOR i IN 1..500 LOOP BEGIN"
 " PERFORM presence_add('room ' || 4 * (i % 4), 'channel ' || i % 7, NULL, jsonb_build_object('v', 3000000000 + i));"
@@ -104,8 +104,8 @@ static const char *const subtransactions =
 " EXCEPTION WHEN division_by_zero THEN NULL; END; END LOOP; END $$";
 
 /*
- * A transaction of one to three bursts, some of which do not come to be.  A slow
- * server gets smaller ones: they are not to hold up all others for minutes.
+ * A transaction of one to three bursts, some of which are rolled back.  A slow
+ * server gets smaller ones, so that they do not delay all others for minutes.
  */
 void
 chaos_burst(PGconn *conn, Random *random)
@@ -142,8 +142,8 @@ chaos_burst(PGconn *conn, Random *random)
 }
 
 /*
- * Hold rows or a table for a while, as role converge_member, who has what
- * presence_grant gives.
+ * Lock rows or a table for a while, as role converge_member, which has the
+ * privileges that presence_grant gives.
  */
 void
 chaos_hold_locks(PGconn *conn, Random *random)
@@ -178,7 +178,7 @@ chaos_hold_locks(PGconn *conn, Random *random)
 	chaos_run(conn, "RESET ROLE");
 }
 
-/* Create the extension, whatever comes in between. */
+/* Create the extension, retrying when that fails. */
 static void
 create_extension(PGconn *conn)
 {

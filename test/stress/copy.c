@@ -1,20 +1,20 @@
 /*-------------------------------------------------------------------------
  *
  * copy.c
- *		Keeps a listener's copy of the rooms, by the rules that listeners are
- *		told to follow.
+ *		Keeps a listener's copy of the rooms, by the rules documented for
+ *		listeners.
  *
  *	1. A gap in seq, or a new epoch: read every room again.
  *	2. join and update put the presence in, unless one with a higher id is there;
  *	   leave takes it out by its id; a bulk with lists does both.
  *	3. Any other bulk, and resync: read again.
  *
- * Events that a snapshot contains already are applied all the same: they end
- * in what it shows.
+ * Events that a snapshot already includes are applied all the same: the result
+ * is the same.
  *
- * A gap itself is trouble here: these listeners miss nothing.  Where a room is
- * exact an event must also be possible, its counts right, and its user_joined
- * and user_left true.
+ * A gap itself is a failure here: these listeners miss nothing.  Where a room is
+ * exact, an event must also be consistent with the copy, and its counts,
+ * user_joined and user_left must be correct.
  *
  *-------------------------------------------------------------------------
  */
@@ -44,7 +44,7 @@ copy_init(Copy *copy)
 	copy_reset(copy);
 }
 
-/* Nobody is in a room, as far as is known. */
+/* Empty the copy of a room. */
 void
 copy_clear_room(Room *room)
 {
@@ -54,7 +54,7 @@ copy_clear_room(Room *room)
 	room->exact = false;
 }
 
-/* Know nothing; what was counted stays. */
+/* Empty the whole copy, except its counters. */
 void
 copy_reset(Copy *copy)
 {
@@ -65,7 +65,7 @@ copy_reset(Copy *copy)
 	copy_make_stale(copy);
 }
 
-/* Have every room read again. */
+/* Mark every room to be read again. */
 void
 copy_make_stale(Copy *copy)
 {
@@ -76,7 +76,7 @@ copy_make_stale(Copy *copy)
 	}
 }
 
-/* From now on every room must follow exactly, or need not. */
+/* Set whether from now on events must fit every room exactly. */
 void
 copy_set_exact(Copy *copy, bool exact)
 {
@@ -84,7 +84,7 @@ copy_set_exact(Copy *copy, bool exact)
 		copy->rooms[i].exact = exact;
 }
 
-/* Connections that a user has in a room. */
+/* The number of connections of a user in a room. */
 static int
 connections_of(const Room *room, int user)
 {
@@ -120,7 +120,7 @@ count_room(const Room *room)
 	return counts;
 }
 
-/* The presence that an event or a snapshot shows. */
+/* The presence in an event or a snapshot. */
 static Member
 read_member(const Json *json, bool truncated)
 {
@@ -136,7 +136,7 @@ read_member(const Json *json, bool truncated)
 	return member;
 }
 
-/* The place of a presence in a room; NULL: its channel is not ours. */
+/* The slot of a presence in a room; NULL: not a channel of the harness. */
 static Member *
 find_place(Room *room, const Json *json)
 {
@@ -145,7 +145,7 @@ find_place(Room *room, const Json *json)
 	return channel >= 0 && channel < room->size ? &room->members[channel] : NULL;
 }
 
-/* Put a presence in, unless a newer one has its place. */
+/* Put a presence into its slot, unless a newer one is there. */
 static void
 put_member(Member *place, const Member *member)
 {
@@ -153,7 +153,10 @@ put_member(Member *place, const Member *member)
 		*place = *member;
 }
 
-/* A join: what is wrong with it where it must fit; NULL: nothing. */
+/*
+ * Apply a join; returns what is wrong with it where it must fit, NULL if
+ * nothing.
+ */
 static const char *
 apply_join(Room *room, const Json *event)
 {
@@ -177,7 +180,7 @@ apply_join(Room *room, const Json *event)
 	return wrong;
 }
 
-/* A leave, the same way. */
+/* The same for a leave. */
 static const char *
 apply_leave(Room *room, const Json *event)
 {
@@ -202,7 +205,7 @@ apply_leave(Room *room, const Json *event)
 	return NULL;
 }
 
-/* An update, the same way. */
+/* The same for an update. */
 static const char *
 apply_update(Room *room, const Json *event)
 {
@@ -235,8 +238,8 @@ apply_update(Room *room, const Json *event)
 }
 
 /*
- * A bulk with lists, the same way: first those who left, of whom some may have
- * come in the meantime, then those who joined.
+ * The same for a bulk with lists: first the leaves, some of them of presences
+ * that joined in the meantime, then the joins.
  */
 static const char *
 apply_bulk(Room *room, const Json *event)
@@ -265,7 +268,7 @@ apply_bulk(Room *room, const Json *event)
 	return wrong;
 }
 
-/* What is wrong with the counts of an event; NULL: nothing. */
+/* Returns what is wrong with the counts of an event; NULL if nothing. */
 static const char *
 check_counts(const Room *room, const Json *event)
 {
@@ -280,7 +283,7 @@ check_counts(const Room *room, const Json *event)
 	return NULL;
 }
 
-/* An event of one room. */
+/* Apply an event of one room. */
 static const char *
 apply_to_room(Copy *copy, Room *room, const char *kind, const Json *event)
 {
@@ -315,7 +318,7 @@ apply_to_room(Copy *copy, Room *room, const char *kind, const Json *event)
 	return wrong ? wrong : check_counts(room, event);
 }
 
-/* A resync of one room or all. */
+/* Apply a resync of one room or all. */
 static const char *
 apply_resync(Copy *copy, const char *name)
 {
@@ -359,7 +362,7 @@ apply_number(Copy *copy, const Json *event)
 	return wrong;
 }
 
-/* Apply an event; false, with the reason: it must not be like this. */
+/* Apply an event; false, with the reason: it is wrong. */
 bool
 copy_apply(Copy *copy, const char *payload, char *trouble, int size)
 {
@@ -394,7 +397,7 @@ copy_apply(Copy *copy, const char *payload, char *trouble, int size)
 	return wrong == NULL;
 }
 
-/* Take over a snapshot of a room; false: it is not one. */
+/* Apply a snapshot of a room; false: it is not one. */
 bool
 copy_load(Copy *copy, int room, const char *snapshot)
 {
@@ -408,7 +411,7 @@ copy_load(Copy *copy, int room, const char *snapshot)
 	copy_clear_room(target);
 	if (epoch && strcmp(epoch, copy->epoch) != 0)
 	{
-		/* The server has started anew; its first event comes later. */
+		/* The server has restarted; its first event comes later. */
 		copy_make_stale(copy);
 		snprintf(copy->epoch, sizeof(copy->epoch), "%s", epoch);
 		copy->seq = -1;
@@ -430,7 +433,7 @@ copy_load(Copy *copy, int room, const char *snapshot)
 	return good;
 }
 
-/* Whether a copy's presence is the one of the table. */
+/* Whether a presence in a copy equals the one in the table. */
 static bool
 same_member(const Member *a, const Member *truth)
 {
@@ -440,7 +443,7 @@ same_member(const Member *a, const Member *truth)
 		(a->version == truth->version || a->version == UNTOLD_VERSION);
 }
 
-/* Tell each presence in which a copy is not the table; how many. */
+/* Report each presence in which a copy differs from the table; how many. */
 int
 copy_differences(const Copy *copy, const Copy *truth,
 				 CopyTell tell, void *arg)

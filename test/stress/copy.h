@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * copy.h
- *		What one listener believes about every room.
+ *		One listener's copy of every room.
  *
  *-------------------------------------------------------------------------
  */
@@ -11,7 +11,7 @@
 #include "json.h"
 #include "names.h"
 
-/* Values of Member.version that are none. */
+/* Values of Member.version that are not versions. */
 #define NO_VERSION		(-1)	/* no meta */
 #define UNTOLD_VERSION	(-2)	/* an event left the meta out */
 
@@ -30,7 +30,7 @@ typedef struct Room
 	bool		stale;			/* to be read again */
 
 	/*
-	 * Agreed with the table while all was quiet and has followed events alone
+	 * Was equal to the table at a quiet point and has followed only events
 	 * since, so the next event must fit exactly.
 	 */
 	bool		exact;
@@ -48,7 +48,7 @@ typedef struct Copy
 	long long	checked;		/* events that had to fit exactly */
 } Copy;
 
-/* Is told of a presence that differs. */
+/* Called for each presence that differs. */
 typedef void (*CopyTell) (void *arg, int room, int channel,
 						  const Member *copy, const Member *truth);
 

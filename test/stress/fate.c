@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * fate.c
- *		Errors that say nothing against the server.
+ *		Errors that are no fault of the server.
  *
  *-------------------------------------------------------------------------
  */
@@ -9,10 +9,10 @@
 
 #include "harness.h"
 
-/* Of random transactions: deadlocks, serialization, two who insert the same. */
+/* Of random transactions: deadlocks, serialization, concurrent inserts. */
 static const char *const always[] = {"40P01", "40001", "23505", "25P02", NULL};
 
-/* By kind of chaos: those of the user's triggers; of what was dropped. */
+/* By kind of chaos: errors of the user's triggers; of dropped objects. */
 static const struct
 {
 	const char *chaos;
@@ -23,7 +23,7 @@ static const struct
 	{"locks", {"42501", NULL}}
 };
 
-/* Messages of internal errors that mean: it was dropped just now. */
+/* Messages of internal errors about objects that were just dropped. */
 static const char *const dropped[] = {
 	"cache lookup failed for", "could not open relation with OID", "could not find tuple for",
 	"tuple concurrently", NULL
@@ -38,7 +38,7 @@ is_among(const char *state, const char *const *states)
 	return false;
 }
 
-/* Whether an internal error comes from a DROP beside the statement. */
+/* Whether an internal error comes from a concurrent DROP. */
 static bool
 is_dropped(const PGresult *result)
 {
@@ -59,7 +59,7 @@ is_breakage(const PGresult *result)
 	return connection_may_break() && (state == NULL || strncmp(state, "57P", 3) == 0);
 }
 
-/* Whether a statement failed by an error that is to be expected. */
+/* Whether a statement failed with an expected error. */
 bool
 is_fate(const PGresult *result)
 {

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * harness.h
- *		What the threads of the harness share.
+ *		Declarations shared by the threads of the harness.
  *
  *-------------------------------------------------------------------------
  */
@@ -20,30 +20,30 @@
 typedef uint64_t Random;
 
 /*
- * Seconds within which everything must come to rest.  Only what never comes
- * fails, so that a busy machine may be slow.
+ * Seconds within which everything must come to rest; long, so that a slow
+ * machine does not fail.
  */
 #define PATIENCE 120
 
 typedef struct Options
 {
 	const char *conninfo;
-	const char *name;			/* of the run, for what it prints */
+	const char *name;			/* of the run, for its messages */
 	const char *chaos;			/* "none" or one of chaos.c */
 	double		seconds;
 	int			writers;
 	int			listeners;
-	int			max_age_ms;		/* as the server has it */
+	int			max_age_ms;		/* the server's setting */
 	uint64_t	seed;
-	bool		hold;			/* for a debugger, at a divergence */
+	bool		hold;			/* wait for a debugger at a divergence */
 } Options;
 
 extern Options options;
 
-/* The threads follow these. */
-extern atomic_bool paused;		/* writers and chaos rest */
-extern atomic_bool finished;	/* everybody goes home */
-extern atomic_int resting;		/* how many rest */
+/* The threads obey these. */
+extern atomic_bool paused;		/* writers and chaos pause */
+extern atomic_bool finished;	/* all threads exit */
+extern atomic_int resting;		/* how many are paused */
 
 extern double now_seconds(void);
 extern void nap(double seconds);

@@ -3,9 +3,9 @@
  * json.c
  *		Reads JSON into a tree.
  *
- * Strict where a wrong payload would show (syntax, trailing bytes), lax where
- * the payloads of presence need nothing (numbers are whole, escapes beyond
- * ASCII become a question mark).
+ * Strict where that detects a wrong payload (syntax, trailing bytes), lax in
+ * what the payloads of presence do not need (numbers are integers, escapes
+ * beyond ASCII become a question mark).
  *
  *-------------------------------------------------------------------------
  */
@@ -23,7 +23,7 @@ skip_space(const char **at)
 		(*at)++;
 }
 
-/* Step over a character; false: another one stands there. */
+/* Skip the given character; false: the next one is different. */
 static bool
 accept(const char **at, char c)
 {
@@ -34,7 +34,7 @@ accept(const char **at, char c)
 	return true;
 }
 
-/* The character that an escape stands for. */
+/* The character that an escape represents. */
 static char
 unescape(const char **at)
 {
@@ -61,7 +61,7 @@ parse_string(const char **at)
 	char	   *result;
 	char	   *end;
 
-	/* Texts may be long and have many strings: look no further than needed. */
+	/* Texts may be long and have many strings: search no further than needed. */
 	while (*quote && *quote != '"')
 		quote += 1 + (*quote == '\\' && quote[1]);
 	result = end = malloc(quote - *at + 1);

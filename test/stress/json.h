@@ -21,7 +21,7 @@ typedef enum JsonKind
 	JSON_OBJECT
 } JsonKind;
 
-/* A value; the members of an array or object hang on "first". */
+/* A value; "first" points to the members of an array or object. */
 typedef struct Json
 {
 	JsonKind	kind;

@@ -3,8 +3,8 @@
  * listener.c
  *		Sessions that LISTEN and keep copies of the rooms.
  *
- * Listener 0 reads a room only when an event asks for it; the others read
- * rooms at random moments as well, as a client that comes in would.
+ * Listener 0 reads a room only when an event requires it; the others read
+ * rooms at random times as well, as a client that connects would.
  *
  *-------------------------------------------------------------------------
  */
@@ -17,10 +17,10 @@
 #include "copy.h"
 #include "harness.h"
 
-/* Payloads kept for the report of a divergence. */
+/* Number of payloads kept for the report of a divergence. */
 #define LOG_SIZE 20000
 
-/* How many of them it shows for a room, and for how many rooms. */
+/* How many of them are shown per room, and for how many rooms. */
 #define SHOWN 60
 #define SHOWN_ROOMS 2
 
@@ -30,14 +30,14 @@ struct Listener
 	pthread_t	thread;
 	PGconn	   *conn;
 	Random		random;
-	pthread_mutex_t mutex;		/* guards all below */
+	pthread_mutex_t mutex;		/* protects all below */
 	Copy		copy;
-	int			mark;			/* the newest that has been seen */
+	int			mark;			/* the newest one received */
 	char	   *log[LOG_SIZE];	/* ring of payloads and readings */
 	long long	logged;
 };
 
-/* Remember a line for the report. */
+/* Keep a line for the report. */
 static void
 log_line(Listener *listener, const char *line)
 {
@@ -47,7 +47,7 @@ log_line(Listener *listener, const char *line)
 	*place = strdup(line);
 }
 
-/* Read a room; false: the connection is gone. */
+/* Read a room; false: the connection is lost. */
 static bool
 read_room(Listener *listener, int room)
 {
@@ -69,7 +69,7 @@ read_room(Listener *listener, int room)
 	return good;
 }
 
-/* Read what has to be read again. */
+/* Read the rooms that must be read again. */
 static void
 read_stale_rooms(Listener *listener)
 {
@@ -78,7 +78,7 @@ read_stale_rooms(Listener *listener)
 			return;
 }
 
-/* Whether a line of the log speaks of a room. */
+/* Whether a line of the log is about a room. */
 static bool
 speaks_of(const char *line, int room)
 {
@@ -86,7 +86,7 @@ speaks_of(const char *line, int room)
 	const char *at = strstr(line, "\"room\":");
 	const char *end = at ? strstr(at, ",\"added\"") : NULL;
 
-	/* Room names end in their numbers, whatever JSON did to the rest. */
+	/* Room names end in their numbers, however JSON escapes the rest. */
 	snprintf(tail, sizeof(tail), " %d\"", room);
 	if (at == NULL)
 		return false;
@@ -97,8 +97,8 @@ speaks_of(const char *line, int room)
 }
 
 /*
- * Show the last that a listener was told of a room, and all that it was told
- * of two presences.
+ * Show the last payloads that a listener received about a room, and all that it
+ * received about two presences.
  */
 static void
 show_log(Listener *listener, int room, const long long *ids)
@@ -122,7 +122,7 @@ show_log(Listener *listener, int room, const long long *ids)
 	}
 }
 
-/* An event does not fit: say so, the first time with what came before. */
+/* Report an event that does not fit, the first time with those before it. */
 static void
 report_misfit(Listener *listener, const char *payload, const char *trouble)
 {
@@ -140,7 +140,7 @@ report_misfit(Listener *listener, const char *payload, const char *trouble)
 	json_free(event);
 }
 
-/* Take a notification. */
+/* Process a notification. */
 static int
 take_notification(Listener *listener, PGnotify *notify)
 {
@@ -154,7 +154,7 @@ take_notification(Listener *listener, PGnotify *notify)
 	return 0;
 }
 
-/* Take all notifications that have arrived. */
+/* Process all notifications that have arrived. */
 static void
 take_notifications(Listener *listener)
 {
@@ -177,7 +177,7 @@ take_notifications(Listener *listener)
 	pthread_mutex_unlock(&listener->mutex);
 }
 
-/* Connect, listen, and begin with nothing. */
+/* Connect, listen, and begin with an empty copy. */
 static bool
 begin_listening(Listener *listener)
 {
@@ -237,14 +237,14 @@ listener_start(int number)
 	return listener;
 }
 
-/* Wait until a listener has gone home. */
+/* Wait until a listener has exited. */
 void
 listener_join(Listener *listener)
 {
 	pthread_join(listener->thread, NULL);
 }
 
-/* Whether all that came before a mark has been taken. */
+/* Whether all notifications before a mark have been processed. */
 bool
 listener_has_seen(Listener *listener, int mark)
 {
@@ -256,7 +256,7 @@ listener_has_seen(Listener *listener, int mark)
 	return seen;
 }
 
-/* The rooms in which a copy differs, and the first presence that does. */
+/* The rooms in which a copy differs, and the first differing presence. */
 typedef struct Report
 {
 	int			lines;
@@ -281,7 +281,7 @@ tell_difference(void *argument, int room, int channel, const Member *copy, const
 			   truth->id, truth->user, truth->version);
 }
 
-/* Compare a copy with the table; how many presences differ. */
+/* Compare a copy with the table; returns how many presences differ. */
 int
 listener_compare(Listener *listener, const void *truth, bool tell)
 {
@@ -303,7 +303,7 @@ listener_compare(Listener *listener, const void *truth, bool tell)
 	return count;
 }
 
-/* The copy is right: from now on every event must fit. */
+/* The copy is correct: from now on every event must fit. */
 void
 listener_set_exact(Listener *listener)
 {
@@ -312,7 +312,7 @@ listener_set_exact(Listener *listener)
 	pthread_mutex_unlock(&listener->mutex);
 }
 
-/* Say what a listener got. */
+/* Print what a listener received. */
 void
 listener_report(Listener *listener)
 {
@@ -323,7 +323,7 @@ listener_report(Listener *listener)
 		   copy->bulks, copy->resyncs);
 }
 
-/* Add up what listeners got. */
+/* Add up what all listeners received. */
 void
 listener_count(Listener *listener, long long *events, long long *resyncs)
 {

@@ -1,18 +1,19 @@
 /*-------------------------------------------------------------------------
  *
  * main.c
- *		Lets many sessions write and many listen, and compares at every quiet
- *		point what the listeners believe with what the table says.
+ *		Runs many writing and many listening sessions, and compares at every
+ *		quiet point the listeners' copies with the table.
  *
  * usage: converge --conninfo STRING [--name WORD] [--seconds N] [--chaos KIND]
  *				   [--writers N] [--listeners N] [--max-age MILLISECONDS]
  *				   [--big MEMBERS] [--seed N] [--hold 1]
  *
- * A quiet point: writers and chaos rest, everybody present beats, the queue is
- * empty, and each listener has taken a NOTIFY sent after that.  Then every
- * copy must be the table.  At the end the hearts stop, and table and copies
- * must become empty.  Exits with 0 when nothing was wrong; with --hold 1 it
- * stays for a debugger when the copies do not become the table.
+ * A quiet point: writers and chaos are paused, all present channels have sent a
+ * heartbeat, the queue is empty, and each listener has processed a NOTIFY sent
+ * after that.  Then every copy must equal the table.  At the end the heartbeats
+ * stop, and table and copies must become empty.  Exits with 0 if nothing was
+ * wrong; with --hold 1 it waits for a debugger when the copies do not become
+ * equal to the table.
  *
  *-------------------------------------------------------------------------
  */
@@ -27,7 +28,7 @@
 #include "harness.h"
 #include "names.h"
 
-/* Failures that are told; more are only counted. */
+/* Failures that are printed; more are only counted. */
 #define MAX_TOLD 8
 
 Options		options = {"", "run", "none", 10, 8, 4, 2000, 0, false};
@@ -72,7 +73,7 @@ random_below(Random *random, int limit)
 	return (int) ((random_next(random) >> 33) % limit);
 }
 
-/* Something is wrong. */
+/* Report a failure. */
 void
 fail(const char *format,...)
 {
@@ -97,7 +98,7 @@ failures(void)
 	return atomic_load(&nfailures);
 }
 
-/* Rest until the pause is over. */
+/* Wait until the pause is over. */
 void
 rest_while_paused(void)
 {
@@ -115,14 +116,14 @@ chaos_is(const char *kind)
 	return strcmp(options.chaos, kind) == 0;
 }
 
-/* Whether connections get lost because somebody kills the server. */
+/* Whether connections are lost because the server is killed. */
 bool
 connection_may_break(void)
 {
 	return chaos_is("crash");
 }
 
-/* What the server has to say beside its answers does not matter. */
+/* The server's notices do not matter. */
 static void
 ignore_notice(void *argument, const char *message)
 {
@@ -130,7 +131,7 @@ ignore_notice(void *argument, const char *message)
 	(void) message;
 }
 
-/* Connect; a server that is starting is waited for.  NULL: not yet. */
+/* Connect, waiting for a server that is starting.  NULL: not yet. */
 PGconn *
 connect_patiently(const char *name)
 {
@@ -152,7 +153,7 @@ connect_patiently(const char *name)
 	return NULL;
 }
 
-/* Have everybody rest. */
+/* Pause writers and chaos. */
 static bool
 pause_all(void)
 {
@@ -233,7 +234,7 @@ read_options(int argc, char **argv)
 	}
 }
 
-/* Say what has been done and heard. */
+/* Print what has been done and received. */
 static void
 report(void)
 {

@@ -1,9 +1,9 @@
 /*-------------------------------------------------------------------------
  *
  * names.c
- *		Names things so that JSON, SQL arrays and long names get their share.
+ *		Makes names that exercise quoting in JSON and SQL arrays, and long names.
  *
- * Every name ends in a blank and its number.
+ * Every name ends in a space and its number.
  *
  *-------------------------------------------------------------------------
  */
@@ -57,7 +57,7 @@ name_user(int user, char *buffer)
 	return buffer;
 }
 
-/* The number in a name; -1: it is none of ours. */
+/* The number in a name; -1: not a name of the harness. */
 int
 name_number(const char *name)
 {

@@ -12,7 +12,7 @@
 #define CHANNELS	160
 #define USERS		24
 
-/* One more room, which the writers leave alone; mostly it has no channels. */
+/* One more room, which the writers do not use; mostly it has no channels. */
 #define BIG_ROOM	ROOMS
 #define ALL_ROOMS	(ROOMS + 1)
 

@@ -3,7 +3,7 @@
  * quiet.c
  *		Brings everything to rest, and compares the copies with the table.
  *
- * Writers and chaos rest already when this is called.
+ * Writers and chaos are already paused when this is called.
  *
  *-------------------------------------------------------------------------
  */
@@ -18,7 +18,7 @@ static PGconn *control;
 static int	marks;
 static int	points;
 
-/* Ask on the control connection; NULL: it is not there at the moment. */
+/* Query on the control connection; NULL: not connected at the moment. */
 static PGresult *
 ask(const char *sql)
 {
@@ -41,7 +41,7 @@ ask(const char *sql)
 	return NULL;
 }
 
-/* Ask for nothing but the effect. */
+/* Run a statement for its effect only. */
 static bool
 tell(const char *sql)
 {
@@ -51,14 +51,14 @@ tell(const char *sql)
 	return result != NULL;
 }
 
-/* Everybody present gives a sign of life. */
+/* Send a heartbeat for all present channels. */
 void
 quiet_beat(void)
 {
 	(void) tell("SELECT presence_touch_many(ARRAY(SELECT DISTINCT channel_name FROM presence.presences))");
 }
 
-/* The table as a copy; false: not now. */
+/* Read the table into a copy; false: not possible now. */
 static bool
 read_truth(Copy *truth)
 {
@@ -87,8 +87,8 @@ read_truth(Copy *truth)
 }
 
 /*
- * Whether the worker has nothing left to say; "seq" tells how far it is.  Where
- * nobody is present there need be none.
+ * Whether the worker has nothing left to announce; "seq" is its last number.
+ * Without presences no worker need run.
  */
 static bool
 is_drained(long long *seq)
@@ -106,7 +106,7 @@ is_drained(long long *seq)
 	return drained;
 }
 
-/* Wait until nothing moves any more; false: it does not come to that. */
+/* Wait until nothing changes any more; false: that is not reached. */
 static bool
 wait_until_drained(double deadline, bool beating)
 {
@@ -128,7 +128,7 @@ wait_until_drained(double deadline, bool beating)
 	return true;
 }
 
-/* Wait until every listener has taken all that was sent before. */
+/* Wait until every listener has processed all that was sent before. */
 static bool
 wait_for_listeners(double deadline, bool beating)
 {
@@ -166,7 +166,7 @@ compare_all(const Copy *truth, bool tell_all)
 	return count;
 }
 
-/* Say what the server thinks it is doing. */
+/* Print the server's view of its state. */
 static void
 show_state(void)
 {
@@ -179,9 +179,10 @@ show_state(void)
 }
 
 /*
- * Wait until every copy is the table, which "empty" has to be.  In a crashing
- * server marks may get lost, so each try sends another one.  The last try may
- * be cut short by the deadline: then what the one before it found is told.
+ * Wait until every copy equals the table, which must be empty if "empty".  While
+ * the server crashes marks may get lost, so each try sends another one.  The
+ * last try may be cut short by the deadline: then the result of the one before
+ * it is reported.
  */
 bool
 quiet_converge(bool empty)
@@ -228,7 +229,7 @@ quiet_converge(bool empty)
 	return false;
 }
 
-/* Say what every session does. */
+/* Print what every session does. */
 void
 quiet_show_sessions(void)
 {
@@ -240,14 +241,14 @@ quiet_show_sessions(void)
 	PQclear(result);
 }
 
-/* How many times all was quiet and every copy was the table. */
+/* How many times all was quiet and every copy equaled the table. */
 int
 quiet_points(void)
 {
 	return points;
 }
 
-/* Take leave. */
+/* Disconnect. */
 void
 quiet_end(void)
 {

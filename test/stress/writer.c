@@ -1,9 +1,9 @@
 /*-------------------------------------------------------------------------
  *
  * writer.c
- *		Sessions that do to presences all that can be done, at random.
+ *		Sessions that perform all possible operations on presences, at random.
  *
- * Errors that are the fate of random transactions are passed over (fate.c).
+ * Errors that random transactions must expect are ignored (fate.c).
  * Any other error is a failure, and so is a statement that takes too long.
  *
  *-------------------------------------------------------------------------
@@ -31,7 +31,7 @@ static Writer writers[MAX_WRITERS];
 static atomic_llong versions;
 
 /*
- * Channels that nobody adds or touches for a while, so that they expire: at
+ * Channels that are not added or touched for a while, so that they expire: at
  * any time a seventh of them, for one and a half times max_age.
  */
 bool
@@ -41,8 +41,8 @@ writer_is_silent(int channel)
 }
 
 /*
- * A channel at random; "alive": one that is not silent.  The silent are mostly
- * left alone anyway, so that they come to expire.
+ * A channel at random; "alive": one that is not silent.  Silent ones are mostly
+ * avoided anyway, so that they expire.
  */
 static int
 pick_channel(Writer *writer, bool alive)
@@ -57,7 +57,7 @@ pick_channel(Writer *writer, bool alive)
 	return channel;
 }
 
-/* A room at random; low ones more often, so that some are crowded. */
+/* A room at random; low numbers more often, so that some are crowded. */
 static int
 pick_room(Writer *writer)
 {
@@ -109,7 +109,7 @@ make_user(Writer *writer, char *buffer)
 	return name_user(random_below(&writer->random, USERS), buffer);
 }
 
-/* An array of channels, as SQL reads it. */
+/* An array of channels, in SQL syntax. */
 static const char *
 make_channels(Writer *writer, char *buffer, int size, bool alive)
 {
@@ -297,7 +297,7 @@ do_prune(Writer *writer)
 	return run(writer, kind % 2 ? "SELECT prune_rooms()" : "SELECT prune_presences()", 0, NULL);
 }
 
-/* Do one thing. */
+/* Perform one operation. */
 static bool
 do_something(Writer *writer)
 {
@@ -320,7 +320,7 @@ do_something(Writer *writer)
 	return deeds[i].run(writer);
 }
 
-/* A transaction of many things, some of them taken back. */
+/* A transaction of many operations, some of them rolled back. */
 static void
 do_transaction(Writer *writer)
 {
@@ -355,7 +355,7 @@ do_transaction(Writer *writer)
 	(void) run(writer, good && random_below(&writer->random, 5) ? "COMMIT" : "ROLLBACK", 0, NULL);
 }
 
-/* Be connected. */
+/* Connect if not connected. */
 static bool
 stay_connected(Writer *writer)
 {
@@ -392,7 +392,7 @@ writer_main(void *argument)
 	return NULL;
 }
 
-/* How many things have been done. */
+/* How many operations were performed. */
 long long
 writer_operations(void)
 {

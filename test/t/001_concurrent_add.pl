@@ -1,5 +1,5 @@
-# Proves: 200 identical adds at once make one row and one join; 200 different
-# ones make 200 of each.
+# Proves: 200 concurrent adds of one pair make one row and one join; 200
+# concurrent adds of different pairs make 200 of each.
 use strict;
 use warnings FATAL => 'all';
 
@@ -16,7 +16,7 @@ my $listener = listen_to($node);
 
 await_announcer($node);
 
-# Run a script once in each of so many connections at once.
+# Run a script once in each of several connections at the same time.
 sub at_once
 {
 	my ($name, $sql) = @_;
@@ -50,7 +50,7 @@ is(scalar(keys %{ { map { $_->{added}{channel_name} => 1 } @events } }), $client
 is(scalar(grep { $_->{user_joined} } @events), 20, 'each user joins once');
 is($events[-1]{connections}, $clients, 'the last says how many there are');
 
-# Leaving again, everybody removing everybody.
+# Removal by several sessions at the same time, each removing all channels.
 at_once('leaving', q{SELECT presence_leave_all('socket ' || (:client_id / 10));});
 @events = $listener->drain;
 is(scalar(grep { $_->{event} eq 'leave' } @events), 20, 'whom ten remove at once leaves once');

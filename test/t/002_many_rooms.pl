@@ -14,7 +14,7 @@ my $dir = PostgreSQL::Test::Utils::tempdir();
 
 is(value($node, 'SHOW max_locks_per_transaction'), 64, 'the default');
 
-# Everybody in the same order, where none of the rooms exists yet.
+# All sessions use the same order; none of the rooms exists yet.
 append_to_file("$dir/enter.sql",
 	"SELECT count(presence_add('room ' || i, 'socket ' || :client_id)) FROM generate_series(1, $rooms) i;\n");
 $node->command_ok(
@@ -23,7 +23,7 @@ $node->command_ok(
 is(value($node, 'SELECT count(*) FROM presence.presences'), $sessions * $rooms, 'all presences are there');
 is(value($node, 'SELECT count(*) FROM presence.rooms'), $rooms, 'all rooms are there');
 
-# Each in an order of its own, where the rooms exist.
+# Each session uses its own order; the rooms exist.
 append_to_file("$dir/shuffle.sql",
 	"SELECT count(presence_add('room ' || i, 'other ' || :client_id)) FROM "
 	  . "(SELECT i FROM generate_series(1, $rooms) i ORDER BY random()) s;\n");
@@ -31,7 +31,7 @@ $node->command_ok(
 	[ 'pgbench', '-n', '-c', $sessions, '-j', 2, '-t', 1, '-f', "$dir/shuffle.sql", 'postgres' ],
 	"and each in an order of its own");
 
-# Neither the entering nor the leaving transaction holds a lock for each room.
+# Neither the entering nor the leaving transaction holds one lock per room.
 my $session = session($node);
 $session->query('BEGIN');
 $session->query("SELECT count(presence_add('hall ' || i, 'socket')) FROM generate_series(1, $rooms) i");

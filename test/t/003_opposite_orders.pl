@@ -1,6 +1,6 @@
-# Proves: sessions that leave the same 500 rooms in opposite orders, beside the
-# worker that expires everybody all the time, never deadlock.
-# PRESENCE_TEST_SECONDS sets for how long.
+# Proves: sessions that leave the same 500 rooms in opposite orders never
+# deadlock, even while the worker expires channels continuously.
+# PRESENCE_TEST_SECONDS sets the duration.
 use strict;
 use warnings FATAL => 'all';
 
@@ -16,8 +16,8 @@ log_lock_waits = off
 ));
 my $dir = PostgreSQL::Test::Utils::tempdir();
 
-# Each session leads a channel through the same rooms in an order of its own,
-# and another that both sessions remove.
+# Each session moves one channel through the same rooms in its own order, and
+# another channel that both sessions remove.
 for my $side ([ 'up', 'ASC', q(ARRAY['up too', 'down too']) ], [ 'down', 'DESC', q(ARRAY['down too', 'up too']) ])
 {
 	my ($name, $order, $both) = @$side;
@@ -38,7 +38,7 @@ SELECT prune_presences(0.05);
 ));
 }
 
-# Many channels of one room, whose ids run in another order than their names:
+# Many channels of one room, whose ids are in another order than their names:
 # updated in one call, removed in another.
 my $many = join(', ', map { "'m$_'" } 1 .. 9);
 my $back = join(', ', map { "'m$_'" } reverse 1 .. 9);
@@ -48,7 +48,7 @@ SELECT presence_add_many('room 1', ARRAY[$back], ARRAY(SELECT 'user ' || (random
 SELECT presence_leave_all_many(ARRAY[$many]);
 ));
 
-# The rooms are there: to make rooms in opposite orders is another matter.
+# The rooms exist already: creating rooms in opposite orders is not tested here.
 value($node, q{INSERT INTO presence.rooms (name) SELECT 'room ' || i FROM generate_series(1, 500) i});
 
 my @clients = map {

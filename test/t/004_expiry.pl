@@ -1,5 +1,6 @@
-# Proves: who falls silent leaves on time and stays dead, who beats stays, and
-# reads know it before the worker does.
+# Proves: a channel without heartbeats leaves on time and stays expired, a
+# channel with heartbeats stays, and reads hide an expired channel before the
+# worker removes it.
 use strict;
 use warnings FATAL => 'all';
 
@@ -15,7 +16,7 @@ presence.bulk_threshold = 1000
 my $dir = PostgreSQL::Test::Utils::tempdir();
 my $listener = listen_to($node);
 
-# Some beat all the time.
+# Some channels send heartbeats all the time.
 append_to_file("$dir/beat.sql",
 	"SELECT presence_touch_many(ARRAY(SELECT 'beating ' || i FROM generate_series(1, 20) i));\n");
 value($node, "SELECT presence_add_many('r', ARRAY(SELECT 'beating ' || i FROM generate_series(1, 20) i))");
@@ -23,7 +24,7 @@ my $beater = IPC::Run::start(
 	[ 'pgbench', '-n', '-c', 1, '-R', 20, '-T', 3600, '-f', "$dir/beat.sql", $node->connstr('postgres') ],
 	'>', \my $beat_out, '2>', \my $beat_err);
 
-# Others fall silent, at different times.
+# Others stop, at different times.
 my $old_id;
 my $joiner = session($node);
 for my $i (1 .. 20)
@@ -45,7 +46,7 @@ is($leaves[-1]{connections}, 20, 'who beats is counted');
 is($leaves[0]{removed}{meta}{n}, 1, 'the leave carries the meta');
 is(value($node, 'SELECT count(*) FROM presence.presences WHERE room = \'r\''), 20, 'who beats stays');
 
-# The dead stay dead until they come again.
+# Expired channels stay expired until they are added again.
 is(value($node, "SELECT presence_touch('silent 20')"), 'f', 'the dead cannot be touched');
 is(value($node, "SELECT presence_touch_many(ARRAY['silent 1', 'beating 1'])"), '{"silent 1"}',
 	'nor in an array');
@@ -54,7 +55,7 @@ cmp_ok(value($node, "SELECT id FROM presence_add('r', 'silent 20')"), '>', $old_
 is(value($node, "SELECT presence_touch('silent 20')"), 't', 'and can be touched');
 is_deeply($listener->summary, ['join r silent 20'], 'a rejoin is a join');
 
-# A worker that does not come: reads know better.
+# While the worker is stopped, reads hide expired channels themselves.
 my $worker = await_sleep($node);
 stop_process($worker);
 value($node, "SELECT presence_add('s', 'slow'), presence_add('s', 'gone'), presence_add('r', 'silent 20')");
@@ -66,7 +67,7 @@ is( value($node, q{SELECT (SELECT count(*) FROM presence_list('s')) + (SELECT co
 		+ (SELECT connections FROM presence.room_list WHERE room = 's')}),
 	0, 'to every read');
 
-# It might be the whole server that stood still: who speaks is believed.
+# The whole server might have been stopped: a heartbeat is accepted.
 is(value($node, "SELECT presence_touch('slow')"), 't', 'who speaks lives');
 is(value($node, "SELECT string_agg(channel_name, ' ') FROM presence_list('s') WHERE channel_name = 'slow'"),
 	'slow', 'and is seen');
@@ -77,7 +78,7 @@ ok( $listener->wait_for('the other leaves', sub {
 	}),
 	'who does not leaves, once the worker runs again');
 
-# A change of presence.max_age counts at once.
+# A change of presence.max_age takes effect at once.
 value($node, "SELECT presence_add('t', 'short')");
 $node->safe_psql('postgres', "ALTER SYSTEM SET presence.max_age = '10min'");
 $node->reload;
@@ -91,8 +92,8 @@ ok( $listener->wait_for('the leave', sub {
 	'shorter');
 is(value($node, "SELECT count(*) FROM presence.members WHERE room = 'r'"), 20, 'who beats still stays');
 
-# A machine that is busy with other things may be late itself: of some deaths
-# one is on time.
+# On a busy machine the server itself may be late: of several expiries at least
+# one must be on time.
 ok( wait_until('the worker is on time', sub {
 		return 1 if value($node, 'SELECT last_expiry_lag < interval \'0.5 s\' FROM presence.stats') eq 't';
 		value($node, "SELECT presence_add('r', 'late')");
@@ -106,7 +107,8 @@ $beater->kill_kill;
 ok(wait_until('everybody is gone', sub { value($node, 'SELECT count(*) FROM presence.presences') == 0 }),
 	'without heartbeats everybody goes');
 
-# Who sees the past only does not take the heartbeats of those who came since.
+# A removal with an old snapshot does not affect the heartbeats of channels
+# added since.
 $node->safe_psql('postgres', "ALTER SYSTEM SET presence.max_age = '10min'");
 $node->reload;
 ok(wait_until('the setting arrives', sub { value($node, 'SHOW presence.max_age') eq '10min' }), 'longer again');
@@ -124,8 +126,9 @@ $past->quit;
 is(value($node, 'SELECT channels FROM presence.stats'), 1, 'the past: the channel is still known');
 is(value($node, "SELECT string_agg(room, ' ') FROM presence.members WHERE channel_name = 'late'"), 'new', 'the past: and present where it came later');
 
-# A removal that is rolled back to its savepoint does not take the heartbeats of
-# the rows that are there again.  TRUNCATE makes the rows of an entry uncounted.
+# A removal that is rolled back to a savepoint does not affect the heartbeats of
+# the rows that are restored. TRUNCATE leaves the number of rows of an entry
+# unknown.
 value($node, 'BEGIN; TRUNCATE presence.presences; SELECT presence_add(\'old\', \'late\'); COMMIT');
 select(undef, undef, undef, 0.5);
 my $undecided = session($node);

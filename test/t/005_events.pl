@@ -1,5 +1,5 @@
-# Proves: listeners hear exactly what was committed, in every mode, never
-# before they can see it, and never in more than 7,999 bytes.
+# Proves: in every mode, listeners receive exactly what was committed, never
+# before it is visible to them, and never in more than 7,999 bytes.
 use strict;
 use warnings FATAL => 'all';
 
@@ -14,7 +14,7 @@ my $mode;
 
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 
-# Run statements and compare the events that they make.
+# Run statements and compare the events that they cause.
 sub heard
 {
 	my ($name, $statements, @expected) = @_;
@@ -24,7 +24,7 @@ sub heard
 	return;
 }
 
-# Choose how events travel, and wait until that is so.
+# Choose how events are sent, and wait until that is in effect.
 sub choose_mode
 {
 	my ($setting, $expected) = @_;
@@ -212,7 +212,7 @@ sub sizes
 	my $longest = 0;
 
 	$listener->clear;
-	# 255 characters of 4 bytes, and of 6 bytes once they are JSON.
+	# 255 characters of 4 bytes, each 6 bytes long in JSON.
 	for my $character (q{U&'\+01F600'}, q{chr(1)}, q{'"'}, q{chr(127)}, q{'\'})
 	{
 		my $name = "repeat($character, 255)";
@@ -256,7 +256,7 @@ sub sizes
 	return;
 }
 
-# The ids that events of a kind tell of a room, singly and in lists.
+# The ids in the events of one kind for a room, single and in lists.
 sub ids_told
 {
 	my ($kind, $member, $list, $room, @events) = @_;
@@ -266,7 +266,7 @@ sub ids_told
 	return map { $_->{id} } (map { $_->{$member} } @single), (map { @{ $_->{$list} // [] } } @listed);
 }
 
-# How many of these rows can be read.
+# How many of these rows are visible.
 sub count_rows
 {
 	my ($reader, @ids) = @_;
@@ -274,9 +274,10 @@ sub count_rows
 	return $reader->query('SELECT count(*) FROM presence.presences WHERE id = ANY (ARRAY[' . join(',', @ids) . ']::bigint[])');
 }
 
-# A listener that reads again at each event sees what the event speaks of.  A
-# slow machine folds joins into a bulk, whose lists may be left out: then it
-# says how many joined.  After a resync nobody knows who had been told.
+# A listener that re-reads on each event sees the change that the event
+# announces. On a slow machine joins are collapsed into a bulk, whose lists may
+# be left out: then it has the number of joins. After a resync it is unknown
+# which joins were announced.
 sub reread
 {
 	my $dir = PostgreSQL::Test::Utils::tempdir();
@@ -333,7 +334,8 @@ for my $setting ([ 'auto', 'worker' ], [ 'transaction', 'transaction' ])
 	reread();
 }
 
-# A transaction that keeps its first snapshot counts who is there, not who was.
+# A transaction that keeps its first snapshot counts the current members, not
+# those of its snapshot.
 for my $setting ([ 'auto', 'worker' ], [ 'transaction', 'transaction' ])
 {
 	choose_mode(@$setting);
@@ -351,8 +353,8 @@ for my $setting ([ 'auto', 'worker' ], [ 'transaction', 'transaction' ])
 	$listener->drain;
 }
 
-# A worker that reads while rows are truncated does not count the void before
-# it has told of it.
+# A worker that reads while rows are truncated does not count the room as empty
+# before it has announced the truncation.
 choose_mode('auto', 'worker');
 sql(q{SELECT presence_add_many('t', ARRAY['a', 'b', 'c'])});
 $listener->drain;
@@ -382,7 +384,7 @@ sql(q{ALTER SYSTEM RESET presence.notify_interval});
 $node->reload;
 wait_until('notify_interval', sub { value($node, 'SHOW presence.notify_interval') eq '10ms' });
 
-# Numbers rise by one, without a gap, within one epoch.
+# Within one epoch, sequence numbers rise by one, without a gap.
 choose_mode('auto', 'worker');
 sql(q{SELECT presence_add('n', 'n ' || i) FROM generate_series(1, 20) i});
 $listener->drain;
@@ -394,7 +396,7 @@ my ($seq, $epoch) = split /\|/, value($node, q{SELECT presence_snapshot('n')->>'
 cmp_ok($seq, '>=', $events[-1]{seq}, 'a snapshot tells up to which it goes');
 is($epoch, $events[-1]{epoch}, 'and of which epoch');
 
-# Metas can be kept out of notifications; the channel can be another one.
+# Metas can be left out of notifications; the channel name can be changed.
 sql(q{ALTER SYSTEM SET presence.notify_meta = off});
 $node->reload;
 wait_until('notify_meta', sub { value($node, 'SHOW presence.notify_meta') eq 'off' });
@@ -408,7 +410,7 @@ ok($private && !$private->{truncated}, 'a meta that is private is not called tru
 sql(q{SELECT presence_leave_all('secret')});
 ok(!defined(($listener->drain)[0]{removed}{meta}), 'nor told when its owner leaves');
 
-# Off is off.
+# With "off" nothing is sent.
 $listener->clear;
 sql(q{ALTER SYSTEM SET presence.notify = 'off'});
 $node->reload;

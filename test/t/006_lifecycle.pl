@@ -1,5 +1,5 @@
-# Proves: a resident worker is in nobody's way, comes back when it should,
-# leaves when it should, and joins succeed where none can run.
+# Proves: a running worker blocks no statement, restarts and exits when it
+# should, and joins succeed where no worker can run.
 use strict;
 use warnings FATAL => 'all';
 
@@ -16,7 +16,7 @@ presence.max_age = 10min
 
 my $patience = $PostgreSQL::Test::Utils::timeout_default;
 
-# The pid of the worker of a database, once it is (or is not) a certain one.
+# The pid of a database's worker, once it is (or is not) a given one.
 sub worker_of
 {
 	my ($db) = @_;
@@ -42,7 +42,7 @@ sub await_no_worker
 	return wait_until("no worker for $db", sub { worker_of($db) eq '' });
 }
 
-# Run a statement that must not be held up.
+# Run a statement that must not be delayed.
 sub promptly
 {
 	my ($name, $sql, $db) = @_;
@@ -54,7 +54,7 @@ sub promptly
 	return;
 }
 
-# Events of a database still arrive, numbered: the worker tells them.
+# Events of a database still arrive, with numbers: the worker announces them.
 sub is_served
 {
 	my ($db, $name) = @_;
@@ -167,13 +167,13 @@ is(value($node, q{SELECT presence_touch('never')}, 'ext'), 'f', 'what was rolled
 is_served('ext', 'all works still');
 $session->quit;
 
-# A schema of that name proves nothing.
+# A schema with the extension's name does not count as the extension.
 value($node, 'CREATE DATABASE lookalike');
 value($node, q{CREATE SCHEMA presence; CREATE TABLE presence.presences (id int); CREATE TABLE presence.rooms (name text)},
 	'lookalike');
 
 #
-# Signals, and how a worker looks
+# Signals, and how a worker is shown
 #
 
 $pid = await_worker('two');
@@ -202,8 +202,8 @@ $node->reload;
 is(worker_of('two'), $pid, 'SIGHUP does not end a worker with channels');
 is_served('two', 'nor its work');
 
-# An idle worker leaves, and the next join starts another.  The worker looks
-# whether it is idle, or its extension gone, once in a while.
+# An idle worker exits, and the next join starts another. The worker checks
+# periodically whether it is idle, or its extension was dropped.
 value($node, q{ALTER SYSTEM SET presence.max_age = '3s'});
 $node->reload;
 value($node, q{SELECT presence_add('r', 'c')}, 'ext');

@@ -1,5 +1,6 @@
-# Proves: crashes, restarts, jumps of the wall clock and stopped processes kill
-# nobody before a full max_age, and the dead go after it.
+# Proves: after crashes, restarts, jumps of the wall clock and stopped processes
+# no channel expires before a full max_age, and every silent one expires after
+# it.
 use strict;
 use warnings FATAL => 'all';
 
@@ -18,7 +19,7 @@ presence.bulk_threshold = 10000
 
 declare_test_functions($node);
 
-# Wait for the server to take connections again.
+# Wait for the server to accept connections again.
 sub await_server
 {
 	return wait_until('the server is back', sub {
@@ -28,7 +29,7 @@ sub await_server
 	}) || BAIL_OUT('the server does not come back');
 }
 
-# Somebody joins, and is silent for a while.
+# A channel joins, and then sends no heartbeats for a while.
 sub join_silently
 {
 	my ($channel, $seconds) = @_;
@@ -45,7 +46,7 @@ sub is_seen
 	return value($node, "SELECT count(*) FROM presence_list('r') WHERE channel_name = '$channel'") == 1;
 }
 
-# Wait until nobody sees a channel any more: not before a time.
+# Wait until a channel is not visible any more: not before a given time.
 sub dies_not_before
 {
 	my ($name, $channel, $earliest) = @_;
@@ -67,7 +68,8 @@ sub dies_not_before
 	return;
 }
 
-# A backend is killed: the server restarts, everybody gets a full max_age.
+# A backend is killed: the server restarts, and each channel gets a full
+# max_age.
 join_silently('a', 1);
 my $session = session($node);
 my $victim = $session->query('SELECT pg_backend_pid()');
@@ -84,7 +86,7 @@ value($node, q{SELECT presence_add('r', 'heard')});
 ok($listener->wait_for('join', sub { defined $_[0]->{seq} && $_[0]->{event} eq 'join' }), 'crash: the worker tells again');
 $listener->quit;
 
-# The server is away for longer than max_age.
+# The server is down for longer than max_age.
 join_silently('b', 1);
 join_silently('c', 1);
 $node->stop('immediate');
@@ -96,7 +98,7 @@ value($node, q{BEGIN; SELECT presence_add('elsewhere', 'b'); ROLLBACK});
 is(value($node, q{SELECT presence_touch('c')}), 't', 'restart: who beats lives');
 dies_not_before('restart', 'b', $began + $max_age);
 
-# The worker is killed: the same.
+# The worker is killed: same as above.
 join_silently('d', 1);
 $victim = wait_until('a worker', sub { value($node, 'SELECT worker_pid FROM presence.stats') });
 $began = time();
@@ -118,8 +120,8 @@ for my $jump (3600, -7200)
 	wait_until('all are gone', sub { value($node, 'SELECT count(*) FROM presence.presences') == 0 });
 }
 
-# Processes stand still for longer than max_age, idle ones and busy ones; who
-# beats afterwards was never dead.
+# Processes are stopped for longer than max_age, idle and busy ones; a channel
+# that sends a heartbeat afterwards has not expired.
 my $dir = PostgreSQL::Test::Utils::tempdir();
 my ($out, $err) = ('', '');
 my $channels = "ARRAY(SELECT 'still ' || i FROM generate_series(1, 20) i)";

@@ -1,5 +1,6 @@
-# Proves: without shared_preload_libraries all works in the caller's
-# transaction, and presence_start_worker() lets the silent expire.
+# Proves: without shared_preload_libraries everything works in the caller's
+# transaction, and presence_start_worker() starts a worker that expires silent
+# channels.
 use strict;
 use warnings FATAL => 'all';
 
@@ -29,7 +30,8 @@ is(value($node, q{SELECT presence_touch('a')}), 't', 'heartbeats work');
 is(value($node, q{SELECT presence_touch_many(ARRAY['a', 'b'])}), '{b}', 'in arrays, too');
 is(value($node, q{SELECT presence_receive('a', '"heartbeat"')}), 'f', 'and as messages');
 
-# Who beats lives, who does not is not seen, and prune_presences tells.
+# Channels with heartbeats stay, others are hidden, and prune_presences
+# announces their removal.
 value($node, q{SELECT presence_add('r', 'silent')});
 ok( wait_until('the silent are invisible', sub {
 		value($node, q{SELECT presence_touch('a')}) eq 't' or return 1;
@@ -45,7 +47,7 @@ ok($listener->wait_for('leave', sub { $_[0]->{event} eq 'leave' && $_[0]->{remov
 value($node, q{SELECT presence_leave_all('a')});
 cmp_ok(value($node, 'SELECT prune_rooms()'), '>=', 0, 'rooms can be pruned');
 
-# A worker can be started, once.
+# A worker can be started, but only one.
 is(value($node, 'SELECT presence_start_worker()'), 't', 'a worker starts');
 is(value($node, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'presence worker'}), 1, 'there it is');
 value($node, 'SELECT presence_start_worker()');
@@ -64,7 +66,7 @@ ok( wait_until('an idle worker', sub {
 	}),
 	'the idle worker holds no snapshot');
 
-# It must be nobody's trap.
+# The worker must not block other statements.
 my $pid = value($node, q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'presence worker'});
 value($node, "SELECT pg_terminate_backend($pid)");
 ok( wait_until('no worker', sub {
@@ -78,7 +80,7 @@ ok( wait_until('no worker', sub {
 	}),
 	'it leaves with the extension');
 
-# A restart gives everybody a full max_age.
+# After a restart each channel gets a full max_age.
 value($node, 'CREATE EXTENSION presence');
 value($node, q{SELECT presence_add('r', 'survivor')});
 $node->stop('immediate');

@@ -1,5 +1,5 @@
-# Proves: pg_dump and pg_restore keep the rooms that were configured and leave
-# the presences, which were this server's sockets, behind.
+# Proves: pg_dump and pg_restore keep the configured rooms and leave out the
+# presences, which belonged to connections of the dumped server.
 use strict;
 use warnings FATAL => 'all';
 
@@ -53,7 +53,7 @@ for my $format ('custom', 'plain', 'directory')
 	$listener->quit;
 }
 
-# Data alone, into an extension that is there.
+# A data-only restore, into an existing extension.
 $node->command_ok([ 'pg_dump', '--data-only', '-f', "$dir/data", 'postgres' ], 'data alone: dumps');
 value($node, 'CREATE DATABASE data');
 value($node, 'CREATE EXTENSION presence; CREATE TABLE own (room text)', 'data');

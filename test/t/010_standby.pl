@@ -1,5 +1,6 @@
-# Proves: a standby reads, with everybody alive, and refuses to write with
-# 25006; once promoted it grants one max_age, then the dead go.
+# Proves: on a standby reads show every presence and writes are refused with
+# 25006; after promotion each presence gets one max_age, then silent ones
+# expire.
 use strict;
 use warnings FATAL => 'all';
 
@@ -45,7 +46,7 @@ for my $call (
 	like($err, qr/ERROR:  25006:/, "$call is refused");
 }
 
-# Heartbeats are not replicated, so nobody is dead on a standby.
+# Heartbeats are not replicated, so nothing expires on a standby.
 ok( wait_until('the primary forgets', sub { value($primary, q{SELECT count(*) FROM presence.presences}) == 0 }),
 	'on the primary the silent die');
 $primary->wait_for_catchup($standby, 'replay', $primary->lsn('insert'));

@@ -1,5 +1,5 @@
-# Proves: pg_cron prunes on schedule where it is there, and is asked for with
-# 0A000 where it is not.
+# Proves: pg_cron prunes on schedule where it is installed; where it is not,
+# scheduling fails with 0A000.
 use strict;
 use warnings FATAL => 'all';
 
@@ -38,8 +38,8 @@ is(value($node, 'SELECT presence_unschedule_pruning()'), 't', 'unscheduling');
 is(value($node, 'SELECT count(*) FROM cron.job'), 0, 'removes them');
 is(value($node, 'SELECT presence_unschedule_pruning()'), 'f', 'once');
 
-# Without the worker pg_cron does the expiry.  Versions before 1.5 know minutes
-# only; where there is time for that, PRESENCE_TEST_SECONDS says so.
+# Without the worker pg_cron expires presences. Versions before 1.5 support
+# minutes only; PRESENCE_TEST_SECONDS says whether there is time for that.
 my ($version) = value($node, q{SELECT extversion FROM pg_extension WHERE extname = 'pg_cron'}) =~ /^(\d+\.\d+)/;
 if ($version >= 1.5 || tap_seconds(0) > 0)
 {

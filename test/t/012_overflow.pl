@@ -1,5 +1,5 @@
-# Proves: with more channels than presence.max_channels heartbeats go to rows:
-# the living stay, the dead go, reads are right.
+# Proves: with more channels than presence.max_channels heartbeats are written
+# to rows: live channels stay, silent ones expire, reads are correct.
 use strict;
 use warnings FATAL => 'all';
 
@@ -39,7 +39,7 @@ is(value($node, q{SELECT count(*) FROM presence_list('r')}), 50, 'who beats stay
 $listener->events;
 is(scalar(grep { $_->{event} eq 'leave' && $_->{reason} eq 'expired' } $listener->drain), 50, 'each leave is heard');
 
-# Rows are written only now and then.
+# Rows are written at intervals only.
 my $updates = value($node, q{SELECT pg_stat_get_tuples_updated('presence.presences'::regclass)});
 my $began = time();
 select(undef, undef, undef, 6);
@@ -47,7 +47,7 @@ my $more = value($node, q{SELECT pg_stat_get_tuples_updated('presence.presences'
 cmp_ok($more, '<=', 50 * ((time() - $began) / 2 + 2), 'heartbeats write a row a few times in max_age');
 is(value($node, q{SELECT count(*) FROM presence_list('r')}), 50, 'who beats still stays');
 
-# Removal frees memory for others.
+# Removal frees memory for other channels.
 is(value($node, q{SELECT presence_leave_all_many(ARRAY(SELECT 'beating ' || i FROM generate_series(1, 50) i))}), 50, 'all leave');
 $beater->kill_kill;
 ok(wait_until('memory is free', sub { value($node, 'SELECT channels FROM presence.stats') <= 1 }), 'memory is free again');
@@ -55,8 +55,8 @@ value($node, q{SELECT presence_add('r', 'last')});
 is(value($node, q{SELECT presence_touch('last')}), 't', 'for others');
 ok(wait_until('the last dies', sub { value($node, q{SELECT count(*) FROM presence.presences}) == 0 }), 'who die, too');
 
-# A heartbeat in a row is seen once it is committed: who read before that, and
-# found the channel dead, is told to read again.
+# A heartbeat in a row is visible once it is committed: listeners that read
+# before that, and found the channel expired, are sent a resync.
 append_to_file("$dir/full.sql",
 	"SELECT presence_touch_many(ARRAY(SELECT 'full ' || i FROM generate_series(1, 16) i));\n");
 value($node, q{SELECT presence_add_many('full', ARRAY(SELECT 'full ' || i FROM generate_series(1, 16) i))});

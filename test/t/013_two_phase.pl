@@ -1,5 +1,5 @@
-# Proves: a transaction that changed presences cannot be prepared, and says so
-# with 0A000; others can.
+# Proves: a transaction that changed presences cannot be prepared and fails with
+# 0A000; other transactions can be prepared.
 use strict;
 use warnings FATAL => 'all';
 
@@ -35,7 +35,7 @@ for my $preload ('presence', '')
 	value($node, q{ROLLBACK PREPARED 'p'});
 	is(value($node, 'SELECT count(*) FROM other'), 1, "$name: also after heartbeats and reads");
 
-	# A prepared removal of rooms does not hold up those who enter for ever.
+	# A prepared removal of rooms does not block adds indefinitely.
 	is(value($node, q{SELECT channel_name FROM presence_add('r', 'c')}), 'c', "$name: and joins go on");
 	is_deeply($listener->summary, ['join r c'], "$name: and are heard");
 	$listener->quit;

@@ -1,5 +1,5 @@
-# Proves: changes of presences that logical replication applies are announced
-# like any others, and expire where nobody beats for them.
+# Proves: changes of presences applied by logical replication are announced like
+# local ones, and the presences expire where they get no heartbeats.
 use strict;
 use warnings FATAL => 'all';
 
@@ -11,8 +11,8 @@ my $node = new_node('logical', init => { allows_streaming => 'logical' }, conf =
 max_worker_processes = 16
 ));
 
-# Two databases of one server: the slot is made by hand, or both would wait
-# for each other.
+# Two databases of one server: the slot is created separately, because otherwise
+# the two sides would wait for each other.
 value($node, 'CREATE DATABASE there');
 value($node, 'CREATE EXTENSION presence', 'there');
 value($node, q{CREATE PUBLICATION p FOR TABLE presence.presences;
@@ -59,14 +59,15 @@ value($node, q{BEGIN; SELECT presence_add('r', 'never'); ROLLBACK; SELECT presen
 ok(heard('join', 'at last'), 'and so on');
 is(scalar(grep { $_->{added} && $_->{added}{channel_name} eq 'never' } $listener->events), 0, 'without what was rolled back');
 
-# Heartbeats are not replicated: in two thirds of max_age, twice, only the origin beats.
+# Heartbeats are not replicated: after two thirds of max_age, twice, only the
+# origin sends one.
 declare_test_functions($node);
 foreach (1, 2)
 {
 	value($node, q{SELECT advance_clock(667 * setting::bigint) FROM pg_settings WHERE name = 'presence.max_age'});
 	is(value($node, q{SELECT presence_touch('at last')}), 't', 'the origin beats');
 }
-# the worker, asleep until a deadline of before, need not come first
+# the worker, asleep until an earlier deadline, need not come first
 value($node, 'SELECT prune_presences()', 'there');
 ok($event = heard('leave', 'at last'), 'a follower for whom nobody beats lets it go');
 is($event->{reason}, 'expired', 'as expired');

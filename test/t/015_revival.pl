@@ -1,5 +1,5 @@
-# Proves: when the dead come back to life, because the worker stood still or
-# presence.max_age was raised, listeners are told to read again.
+# Proves: when expired presences become live again, because the worker was
+# stopped or presence.max_age was raised, listeners are sent a resync.
 use strict;
 use warnings FATAL => 'all';
 
@@ -19,7 +19,7 @@ sub heard_resync
 		"$name: listeners are told to read again");
 }
 
-# The worker stands still for longer than max_age.
+# The worker is stopped for longer than max_age.
 await_announcer($node);
 value($node, q{SELECT presence_add('r', 'silent')});
 my $worker = await_sleep($node);

@@ -1,10 +1,11 @@
 
-# Proves: whatever happens, the copies that listeners keep by the rules become
-# the table; seq has no gap, and user_joined and user_left alternate.
+# Proves: under concurrent changes and failures, the copies that listeners keep
+# by the documented rules converge to the table; seq has no gap, and user_joined
+# and user_left alternate.
 #
-# The work is done by test/stress, a program of its own: see its main.c.
-# PRESENCE_CONVERGE_SECONDS sets how long all runs take together,
-# PRESENCE_CONVERGE_RUNS names those to be done, and PRESENCE_CONVERGE_SEED
+# The work is done by test/stress, a separate program: see its main.c.
+# PRESENCE_CONVERGE_SECONDS sets the duration of all runs together,
+# PRESENCE_CONVERGE_RUNS names the runs to do, and PRESENCE_CONVERGE_SEED
 # repeats the random numbers of an earlier run.
 use strict;
 use warnings FATAL => 'all';
@@ -17,9 +18,9 @@ use Test::More;
 my $seconds = $ENV{PRESENCE_CONVERGE_SECONDS} // 60;
 my $pg_config = $ENV{PG_CONFIG} // 'pg_config';
 
-# Triggers of a user's own, in the room of every insert and delete, of every
-# change of a people's row: they call the functions and catch their errors, or
-# raise errors of their own to who writes.
+# A user's own triggers, in the transaction of every insert and delete of a
+# presence and of every change of a row of people: they call the functions and
+# catch their errors, or raise errors that fail the writer's statement.
 my $triggers = q{
 	SELECT presence_configure_room('room 8', 3);
 	CREATE FUNCTION follow() RETURNS trigger LANGUAGE plpgsql SET search_path = public AS $$
@@ -88,7 +89,7 @@ my %runs = (
 	extension => { chaos => 'extension' },
 	big => { chaos => 'big', big => 100_000, conf => 'presence.max_channels = 200000' });
 
-# What pg_config says.
+# A value from pg_config.
 sub config_of
 {
 	my ($what) = @_;
@@ -98,8 +99,8 @@ sub config_of
 	return $answer;
 }
 
-# Build the harness; returns the program.  A libpq that was built with sanitizers
-# wants a program with them.
+# Build the harness; returns the program. A libpq that was built with sanitizers
+# needs a program built with them.
 sub build_harness
 {
 	my $program = PostgreSQL::Test::Utils::tempdir() . '/converge';
@@ -116,7 +117,7 @@ sub build_harness
 	return $program;
 }
 
-# A server for a run.
+# Start a server for a run.
 sub start_run
 {
 	my ($name, $run) = @_;
@@ -133,7 +134,7 @@ sub start_run
 			$recent ? $run->{conf_17} // '' : ''));
 }
 
-# In a big room everybody's heartbeats take their time.
+# In a big room the heartbeats of all members take longer.
 sub max_age
 {
 	my ($run) = @_;
@@ -141,7 +142,7 @@ sub max_age
 	return $run->{big} ? 8000 : 1000;
 }
 
-# How many members a room that is big may have: there must be time to fill it.
+# How many members a big room has: there must be time to fill it.
 sub big_room
 {
 	my ($name, $run, $duration) = @_;
@@ -153,7 +154,7 @@ sub big_room
 	return $size;
 }
 
-# Run a program whose output is comment; its exit status.
+# Run a program whose output is printed as comments; returns its exit status.
 sub run_aloud
 {
 	my @command = @_;
@@ -168,7 +169,7 @@ sub run_aloud
 	return $?;
 }
 
-# The harness against a server of its own.
+# Run the harness against a server of its own.
 sub converge
 {
 	my ($program, $name, $duration) = @_;

@@ -1,5 +1,5 @@
-# Proves: who listened before DROP EXTENSION learns after CREATE EXTENSION that
-# nobody is there any more, whether a worker saw the time between or not.
+# Proves: a client that listened before DROP EXTENSION learns after CREATE
+# EXTENSION that all rooms are empty, whether or not a worker ran in between.
 use strict;
 use warnings FATAL => 'all';
 
@@ -36,7 +36,7 @@ $listener->clear;
 value($node, 'BEGIN; DROP EXTENSION presence; CREATE EXTENSION presence; COMMIT');
 heard_resync('at once');
 
-# Nobody has to change anything for that.
+# No further change is needed for that.
 await_announcer($node);
 $listener->drain;
 value($node, 'DROP EXTENSION presence');
@@ -45,7 +45,7 @@ $listener->clear;
 value($node, 'CREATE EXTENSION presence');
 ok($listener->wait_for('resync', sub { $_[0]->{event} eq 'resync' && !defined $_[0]->{room} }), 'CREATE EXTENSION alone: a resync');
 
-# No worker sees DROP EXTENSION, for the launcher cannot start one.
+# No worker notices DROP EXTENSION, because the launcher cannot start one.
 await_announcer($node);
 value($node, q{SELECT presence_add('r', 'unseen')});
 $listener->drain;

@@ -1,7 +1,7 @@
-# Proves: changes of short-lived state are announced once an interval, whole and
-# in the end complete: newest values, expiries, last leaves, evictions, however
-# large; memory stays bounded; worker, restart, DROP and standby lose nothing
-# but what they must.
+# Proves: changes of short-lived state are announced once per interval and in
+# the end completely: newest values, expiries, last leaves, evictions, of any
+# size; memory is bounded; an exit of the worker, a restart, DROP and a standby
+# lose only what they are documented to lose.
 use strict;
 use warnings FATAL => 'all';
 
@@ -20,7 +20,7 @@ declare_test_functions($node);
 my $listener = listen_to($node, 'postgres', 'presence_state');
 my $run = session($node);
 
-# Push the clocks; a change elsewhere has the worker look.
+# Advance the clocks; a change in another room wakes the worker.
 sub push_clock
 {
 	my ($seconds) = @_;
@@ -30,7 +30,7 @@ sub push_clock
 	return;
 }
 
-# The payloads about a room so far.
+# The payloads for a room so far.
 sub payloads
 {
 	my ($room) = @_;
@@ -38,7 +38,8 @@ sub payloads
 	return grep { ($_->{room} // '') eq $room } $listener->events;
 }
 
-# What listeners make of the payloads about a room: the newest of each key.
+# The state that listeners derive from the payloads for a room: the newest value
+# of each key.
 sub told
 {
 	my ($room) = @_;
@@ -46,7 +47,7 @@ sub told
 	return { map { %{ $_->{state} } } payloads($room) };
 }
 
-# Wait until listeners have been told something about a key.
+# Wait until something about a key has been announced.
 sub wait_told
 {
 	my ($room, $key, $check) = @_;
@@ -62,8 +63,8 @@ sub wait_gone
 	return wait_told($room, $key, sub { !defined $_[0] });
 }
 
-# Coalescing.  The first change after a pause goes at once; those that follow
-# within the interval go together.
+# Coalescing. The first change after a pause is announced at once; those that
+# follow within the interval are announced together.
 my $start = time();
 $run->query("SELECT presence_cursor_update('r', 'alice', 0, 0)");
 ok(wait_told('r', 'cursor:alice', sub { $_[0]{x} == 0 }), 'the first change goes');
@@ -80,7 +81,7 @@ is_deeply($payloads[1],
 	'which has all that changed, and null for what is gone again');
 is($payloads[1]{pid}, value($node, 'SELECT worker_pid FROM presence.stats'), 'from the worker');
 
-# The interval between announcements of a room.
+# The interval between announcements for a room.
 sub set_interval
 {
 	my ($interval) = @_;
@@ -93,7 +94,8 @@ sub set_interval
 
 set_interval('300ms');
 
-# Many changes over some time, from two sessions: at most one an interval.
+# Many changes over some time, from two sessions: at most one announcement per
+# interval.
 $listener->clear;
 $start = time();
 while (time() - $start < 2)
@@ -105,7 +107,7 @@ my $seen = scalar(payloads('r'));
 cmp_ok($seen, '<=', (time() - $start) / 0.3 + 2, 'two seconds of changes make no more than one an interval');
 ok(wait_until('two of them', sub { payloads('r') >= 2 }), 'but some');
 
-# A value that does not change is not told again, but lives on.
+# An unchanged value is not announced again, but its expiry is extended.
 $run->query(q(SELECT presence_set_state('calm', 'k', '{"a": [1]}', 500)));
 ok(wait_told('calm', 'k', sub { 1 }), 'a value');
 $listener->clear;
@@ -119,7 +121,7 @@ push_clock(200);
 ok(wait_gone('calm', 'k'), 'until it expires');
 is($run->query(q(SELECT key FROM presence_get_state('calm'))), 'l', 'the other one stays');
 
-# Expiry, without anybody asking for it: no clock is pushed here.
+# Expiry without any call: no clock is advanced here.
 $listener->clear;
 $run->query("SELECT presence_set_state('brief', 'k', '1', 0.4), presence_set_state('brief', 'l', '1', 30)");
 ok(wait_gone('brief', 'k'), 'expiry is announced by itself');
@@ -131,7 +133,7 @@ is(told('brief')->{'cursor:dave'}{y}, 2, 'the cursor stays');
 push_clock(25);
 ok(wait_gone('brief', 'cursor:dave'), 'and then goes');
 
-# The last leave of a user takes cursor and typing along, the first does not.
+# The last leave of a user removes cursor and typing, the first does not.
 $listener->clear;
 $run->query(q(SELECT presence_add('room', 'tab 1', 'alice'), presence_add('room', 'tab 2', 'alice'),
 	presence_add('room', 'phone', 'bob'), presence_add('other', 'phone', 'bob')));
@@ -148,7 +150,7 @@ is($run->query("SELECT count(*) FROM presence_get_state('other')"), 4, 'in that 
 my @before = grep { exists $_->{state}{'cursor:alice'} && !defined $_->{state}{'cursor:alice'} } payloads('room');
 is(scalar(@before), 1, 'only then');
 
-# Also when the leave is one of many in a bulk, and when the user changes.
+# The same when the leave is one of many in a bulk, and when the user changes.
 $node->safe_psql('postgres', q(SELECT presence_add_many('bulk', ARRAY(SELECT 'c' || i FROM generate_series(1, 200) i),
 	ARRAY(SELECT 'u' || i FROM generate_series(1, 200) i))));
 $run->query("SELECT presence_cursor_update('bulk', 'u7', 1, 1), presence_cursor_update('bulk', 'stranger', 1, 1)");
@@ -162,7 +164,7 @@ wait_until('the join has been told', sub { $run->query('SELECT queue_bytes FROM 
 $run->query("SELECT presence_add('bulk', 'c', 'v')");
 ok(wait_gone('bulk', 'cursor:u'), 'which a change of the user takes along');
 
-# Large payloads are split, each within 8,000 bytes and all of them JSON.
+# Large payloads are split, each into valid JSON of less than 8,000 bytes.
 $listener->clear;
 my $long = 'x' x 3000;
 $run->query(qq(SELECT presence_set_state('large', 'k' || i, to_jsonb('$long' || i)) FROM generate_series(1, 5) i));
@@ -171,7 +173,7 @@ is(join(' ', map { told('large')->{"k$_"} eq "$long$_" ? 'ok' : 'bad' } 1 .. 5),
 cmp_ok(scalar(payloads('large')), '>=', 3, 'in several notifications');
 is(scalar(grep { length > 7999 } @{ $listener->{payloads} }), 0, 'none longer than 7,999 bytes');
 
-# One that fits no payload is refused before anything is set.
+# A value that does not fit into a payload is refused before anything is set.
 my ($status, $out, $error) = $node->psql('postgres',
 	q(SELECT presence_set_state(repeat(chr(1), 200), repeat(chr(1), 200), to_jsonb(repeat('x', 6000)))));
 like($error, qr/state is too large to be announced/, 'a value that fits no notification is refused');
@@ -179,7 +181,8 @@ is($run->query(q(SELECT count(*) FROM presence_get_state(repeat(chr(1), 200)))),
 $run->query(q(SELECT presence_set_state(repeat(chr(1), 200), repeat(chr(1), 200), to_jsonb(repeat('x', 5500)))));
 ok(wait_told(chr(1) x 200, chr(1) x 200, sub { length $_[0] == 5500 }), 'one that just fits is told');
 
-# Memory is bounded: the least recently updated gives way and is told gone.
+# Memory is bounded: the least recently updated entry is evicted, and its
+# removal is announced.
 push_clock(5000);
 wait_until('everything has expired', sub { $run->query('SELECT state_entries FROM presence.stats') == 0 });
 $listener->clear;
@@ -197,7 +200,7 @@ ok(!defined told('full')->{k1} && !defined told('full')->{k5}, 'and then the nex
 is($run->query("SELECT string_agg(key, ' ') FROM presence_get_state('old')"), 'kept', 'what is kept alive stays');
 is(scalar(grep { $_->{resync} } $listener->events), 0, 'and listeners know all that');
 
-# A flood beyond what can be remembered until it is told.
+# More changes than can be remembered until they are announced.
 set_interval('5s');
 for my $i (1 .. 20)
 {
@@ -216,7 +219,7 @@ is($run->query("SELECT count(*) FROM presence_get_state('old')"), 1, 'and what i
 
 set_interval('300ms');
 
-# A value as large as memory allows still gets in, among others as large.
+# A value as large as memory allows is still stored, among others as large.
 for my $i (1 .. 30)
 {
 	$run->query("SELECT presence_set_state('huge', 'k$i', to_jsonb(repeat('x', 6900) || '$i'))");
@@ -224,7 +227,7 @@ for my $i (1 .. 30)
 cmp_ok($run->query("SELECT count(*) FROM presence_get_state('huge')"), '>=', 4, 'large values displace small ones');
 is($run->query("SELECT length(value::text) FROM presence_get_state('huge', 'k30')"), 6904, 'the newest is whole');
 
-# The worker ends in between: another one goes on.
+# The worker ends in between: its successor continues.
 $listener->clear;
 my $pid = value($node, 'SELECT worker_pid FROM presence.stats');
 $run->query("SELECT pg_terminate_backend($pid)");
@@ -232,11 +235,11 @@ $run->query("SELECT presence_set_state('again', 'k', '1', 1000)");
 ok(wait_told('again', 'k', sub { 1 }), 'another worker goes on where one ended');
 isnt((payloads('again'))[0]{pid}, $pid, 'another one indeed');
 
-# Off: nothing is told, everything works.
+# Off: nothing is announced, all functions work.
 $node->append_conf('postgresql.conf', 'presence.notify = off');
 $node->reload;
 wait_until('the setting is there', sub { $run->query('SHOW presence.notify') eq 'off' });
-# a new worker has it, too
+# a new worker has the setting, too
 value($node, 'SELECT pg_terminate_backend(worker_pid, 10000) FROM presence.stats');
 $listener->clear;
 $run->query("SELECT presence_set_state('quiet', 'k' || i, '1', 0.3), presence_clear_state('quiet', 'k' || i) FROM generate_series(1, 2000) i");
@@ -252,7 +255,7 @@ ok(wait_told('own', 'cursor:u', sub { defined $_[0] }), 'announced where transac
 $run->query("SELECT presence_leave_all('c')");
 ok(wait_gone('own', 'cursor:u'), 'the last leave takes the cursor along there, too');
 
-# DROP EXTENSION and DROP DATABASE leave nothing behind.
+# DROP EXTENSION and DROP DATABASE free all state.
 $node->safe_psql('postgres', 'CREATE DATABASE second');
 $node->safe_psql('second', 'CREATE EXTENSION presence');
 $node->safe_psql('second', "SELECT presence_set_state('r', 'k' || i, '1', 1000) FROM generate_series(1, 50) i");
@@ -272,7 +275,7 @@ is(value($node, "SELECT count(*) FROM presence_get_state('r')", 'second'), 0, 's
 $listener->quit;
 $run->quit;
 
-# A standby reads what is there, and refuses changes.
+# A standby can read state, and refuses changes.
 $node->backup('base');
 my $standby = PostgreSQL::Test::Cluster->new('standby');
 $standby->init_from_backup($node, 'base', has_streaming => 1);
@@ -287,7 +290,7 @@ for my $call ("presence_set_state('r', 'k', '1')", "presence_clear_state('r', 'k
 }
 $standby->stop;
 
-# A restart, or a crash, forgets.
+# A restart, or a crash, discards all state.
 $node->safe_psql('postgres', "SELECT presence_set_state('r', 'k', '1', 1000)");
 restart_node($node, '', 'immediate');
 is(value($node, "SELECT count(*) FROM presence_get_state('r')"), 0, 'a restart forgets');

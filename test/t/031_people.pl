@@ -1,6 +1,6 @@
-# Proves: listeners on presence_status learn each change of what others see of
-# a user, once, by whatever road it comes, from the worker and from
-# transactions; many connections of one user alternate strictly.
+# Proves: listeners on presence_status receive each change of a user's visible
+# status once, whatever caused it, from the worker and from transactions; with
+# many connections of one user online and offline strictly alternate.
 use strict;
 use warnings FATAL => 'all';
 
@@ -20,8 +20,8 @@ declare_test_functions($node);
 $listener = listen_to($node, undef, 'presence_status');
 await_announcer($node);
 
-# The statuses told since the last call: those that come no later than that of
-# a user who comes now.
+# The statuses announced since the last call: those that arrive no later than
+# that of a user who joins now.
 sub statuses
 {
 	my $mark = 'mark-' . ++$marks;
@@ -35,7 +35,7 @@ sub statuses
 	return grep { $_->{user_id} !~ /^mark-/ } @events;
 }
 
-# From the worker the numbers rise by one; transactions have none.
+# From the worker the numbers rise by one; transactions send none.
 sub check_numbers
 {
 	my ($events) = @_;
@@ -51,7 +51,7 @@ sub check_numbers
 	return;
 }
 
-# The same in short: "alice away back soon", users in order.
+# The same in short: "alice away back soon", ordered by user.
 sub summary
 {
 	my %of;
@@ -60,7 +60,7 @@ sub summary
 	return [ map { @{ $of{$_} } } sort keys %of ];
 }
 
-# Run SQL, and see what it has listeners told.
+# Run SQL, and compare what is announced.
 sub tells
 {
 	my ($sql, $expected, $name) = @_;
@@ -123,7 +123,8 @@ sub run_all
 	tells(q{SELECT presence_add('hall', 'a1', 'alice'), presence_add('hall', 'b1', 'bob')}, [ 'alice away out', 'bob online' ], "$mode: two come");
 	tells(q{DELETE FROM presence.rooms WHERE name = 'hall'}, [ 'alice offline', 'bob offline' ], "$mode: gone with the room");
 
-	# A login on an open connection, another user after it, and a join that has become another's.
+	# A login on an open connection, then as another user, and a join whose user
+	# changes.
 	tells(q{SELECT presence_add('r', 'l', NULL), presence_add('s', 'l', NULL)}, [], "$mode: nobody comes");
 	tells(q{SELECT presence_add('r', 'l', 'carol')}, ['carol online'], "$mode: and logs in");
 	tells(q{SELECT presence_add('s', 'l', 'carol')}, [], "$mode: in each room, as one person");
@@ -135,7 +136,7 @@ sub run_all
 	tells(q{BEGIN; SELECT presence_add('r', 'l', 'fay'); SELECT presence_add('r', 'l', 'gus'); COMMIT}, ['gus online'], "$mode: only the last is told");
 	tells(q{BEGIN; SELECT presence_add('r', 'm', 'hal'); SELECT presence_leave_all('m'); COMMIT}, [], "$mode: who came and went is no news");
 
-	# last_seen is the last sign of life, here half a minute ago.
+	# last_seen is the time of the last heartbeat, here half a minute ago.
 	my $start = time();
 	tells(q{SELECT presence_add('r', 'i', 'ian')}, ['ian online'], "$mode: one who will be silent");
 	value($node, 'SELECT advance_clock(30000000)');
@@ -154,7 +155,7 @@ sub run_all
 	return;
 }
 
-# How many rows remember when users were last seen.
+# How many rows record when users were last seen.
 sub last_seen_rows
 {
 	my ($users) = @_;
@@ -163,7 +164,8 @@ sub last_seen_rows
 }
 
 # Transactions that choose statuses, remove users or read when they were last
-# seen stay open: those who tell and remember others' going wait for none.
+# seen stay open: announcing and recording the leaves of other users waits for
+# none of them.
 sub nobody_waits
 {
 	my ($mode) = @_;
@@ -209,8 +211,8 @@ sub nobody_waits
 	return;
 }
 
-# Many connections of two users come, go and change hands in several rooms: the
-# statuses of each begin with online, end with offline, and alternate.
+# Many connections of two users join, leave and change users in several rooms:
+# the statuses of each user begin with online, end with offline, and alternate.
 sub alternates
 {
 	my ($name, $script) = @_;

@@ -1,5 +1,5 @@
-# Proves: rules of admission are exact under concurrency, at each isolation
-# level, and listeners learn why somebody left.
+# Proves: admission rules are exact under concurrency, at each isolation level,
+# and leave events carry their reason.
 use strict;
 use warnings FATAL => 'all';
 
@@ -17,7 +17,7 @@ my $listener = listen_to($node);
 
 await_announcer($node);
 
-# Adds, and notes how that ended.
+# Add, and record the result.
 value($node, q{
 	CREATE TABLE outcomes (state text, detail text);
 	CREATE FUNCTION try_add(room text, channel text, who text) RETURNS void LANGUAGE plpgsql AS $$
@@ -32,7 +32,7 @@ value($node, q{
 	END $$;
 });
 
-# Run a script once in each of so many connections at once.
+# Run a script once in each of several connections at the same time.
 sub at_once
 {
 	my ($clients, $name, $sql) = @_;
@@ -42,7 +42,7 @@ sub at_once
 	return;
 }
 
-# How the adds ended, as "PR001 100, in 100"; forgotten here.
+# The results of the adds, as "PR001 100, in 100"; cleared by the call.
 sub outcomes
 {
 	my $result = value($node, q{SELECT string_agg(state || ' ' || n, ', ' ORDER BY state COLLATE "C")
@@ -52,7 +52,7 @@ sub outcomes
 	return $result;
 }
 
-# Change settings that a reload brings.
+# Change settings that take effect on reload.
 sub set
 {
 	my ($setting, $value) = @_;
@@ -63,7 +63,7 @@ sub set
 	return;
 }
 
-# 1. A room of 100, and 200 who want in. ---------------------------------------
+# 1. A room with 100 places, and 200 concurrent adds ---------------------------
 for my $level ('READ COMMITTED', 'REPEATABLE READ', 'SERIALIZABLE')
 {
 	my $room = lc $level;
@@ -73,7 +73,7 @@ for my $level ('READ COMMITTED', 'REPEATABLE READ', 'SERIALIZABLE')
 	value($node, "SELECT presence_configure_room('$room', $places)");
 	if ($level eq 'SERIALIZABLE')
 	{
-		# Here some may fail with 40001; never are there too many.
+		# Here some may fail with 40001; the limit is never exceeded.
 		append_to_file("$dir/serializable.sql", "SELECT try_add('$room', 'c' || :client_id, 'u' || :client_id);\n");
 		$node->command_ok(
 			[ 'pgbench', '-n', '--max-tries=1000', '-c', $clients, '-j', 2, '-t', 1, '-f', "$dir/serializable.sql",
@@ -99,13 +99,13 @@ for my $room ('read committed', 'repeatable read')
 	is((sort { $b <=> $a } map { $_->{connections} } grep { $_->{room} eq $room } @events)[0], 100, "$room: never more than 100 connections");
 }
 
-# Without anything that catches errors: those who get in have committed.
+# Without a handler for errors: the adds that succeed have committed.
 value($node, q{SELECT presence_configure_room('bare', 10)});
 append_to_file("$dir/bare.sql", "SELECT presence_add('bare', 'c' || :client_id);\n");
 $node->command_fails([ 'pgbench', '-n', '-c', 40, '-j', 2, '-t', 1, '-f', "$dir/bare.sql", 'postgres' ], 'some are refused');
 is(value($node, q{SELECT presence_count('bare')}), 10, 'exactly 10 are in');
 
-# Rows that a member writes by plain SQL
+# Rows that a member inserts by plain SQL
 value($node, q{
 	CREATE ROLE writer;
 	SELECT presence_grant('writer');
@@ -122,7 +122,7 @@ value($node, q{
 at_once(40, 'rows', q{SELECT try_row('rows', 'c' || :client_id, 'u' || :client_id);});
 is(outcomes(), 'PR001 30, in 10', 'of rows, too, exactly 10 get in');
 
-# A room that is left and entered all the time is never overfull.
+# A room that is left and entered continuously never exceeds its limit.
 value($node, q{SELECT presence_configure_room('door', 3)});
 append_to_file("$dir/door.sql", qq(
 SELECT try_add('door', 'd' || :client_id, NULL);
@@ -136,7 +136,7 @@ is(scalar(grep { $_->{connections} > 3 } @events), 0, 'no event tells of more th
 cmp_ok(scalar(grep { $_->{connections} == 3 } @events), '>', 0, 'though the room was full');
 like(outcomes(), qr/^PR001 \d+, in \d+$/, 'some were refused, nobody failed otherwise');
 
-# 2. Rates ---------------------------------------------------------------------
+# 2. Rate limits ---------------------------------------------------------------
 set('presence.join_rate', 5);
 at_once(50, 'rate', q{SELECT try_add('rated', 'c' || :client_id, 'alice');});
 is(value($node, q{SELECT DISTINCT detail FROM outcomes WHERE state = 'PR003'}), 'room: rated; user: alice; limit: 5 in 3600 seconds', 'PR003 has its DETAIL');
@@ -180,7 +180,7 @@ value($node, q{SELECT try_add('rated', 'more ' || i, 'alice') FROM generate_seri
 is(outcomes(), 'in 20', '0 sets no limit');
 is(value($node, 'SELECT count(*) FROM presence.admissions'), 0, 'and counts nothing');
 
-# 3. A ban in the middle of adds -------------------------------------------------
+# 3. A ban during adds ---------------------------------------------------------
 append_to_file("$dir/ban.sql", "SELECT try_add('field', 'm' || :client_id || ' ' || clock_timestamp(), 'mallory');\n\\sleep 5 ms\n");
 for my $scope ("'field'", 'NULL')
 {
@@ -202,14 +202,15 @@ for my $scope ("'field'", 'NULL')
 	outcomes();
 }
 
-# 4. Why they left -----------------------------------------------------------------
+# 4. Reasons of leaves ---------------------------------------------------------
 declare_test_functions($node);
 value($node, 'DELETE FROM presence.presences');
 value($node, q{SELECT presence_add_many(room, '{a1,a2,b1,x}', '{alice,alice,bob,NULL}') FROM unnest('{p,q}'::text[]) room});
 value($node, q{SELECT presence_add_many('z', '{z1,z2}')});
 $listener->drain;
 
-# What a statement has listeners told: "room channel reason", and * where the user is gone.
+# What is announced for a statement: "room channel reason", and * where the user
+# has left.
 sub leaves
 {
 	my ($sql) = @_;

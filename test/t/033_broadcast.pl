@@ -1,5 +1,6 @@
 # Proves: broadcasts arrive as they were sent, in order with the presence events
-# of the same transaction, only when it commits, and never too large.
+# of the same transaction, only after it commits, and never above the size
+# limit.
 use strict;
 use warnings FATAL => 'all';
 
@@ -17,8 +18,8 @@ my $seq;
 $listener->{psql}->query('LISTEN presence_broadcast');
 await_announcer($node);
 
-# Run SQL, and see what it has listeners told, in order: broadcasts as
-# "room:event", changes as "join room channel".
+# Run SQL, and compare what is announced, in order: broadcasts as "room:event",
+# changes as "join room channel".
 sub tells
 {
 	my ($sql, $expected, $name) = @_;
@@ -31,7 +32,7 @@ sub tells
 	return @events;
 }
 
-# The worker numbers broadcasts on their own; transactions do not.
+# The worker numbers broadcasts separately; transactions send no numbers.
 sub check_numbers
 {
 	for my $event (grep { exists $_->{payload} } @_)
@@ -90,7 +91,7 @@ sub run_all
 	tells(q{BEGIN; SELECT presence_broadcast('r', 'early'); SELECT presence_add_many('r', ARRAY(SELECT 'm' || i FROM generate_series(1, 11) i));
 		SELECT presence_broadcast('r', 'late'); COMMIT}, [ 'bulk r 11 0', 'r:early', 'r:late' ], "$mode: after a bulk that holds what came before");
 
-	# What is undone was never said.
+	# What is rolled back is never sent.
 	tells(q{BEGIN; SELECT presence_broadcast('r', 'no'); ROLLBACK}, [], "$mode: rolled back");
 	tells(q{BEGIN; SELECT presence_broadcast('r', 'yes'); SAVEPOINT s; SELECT presence_broadcast('r', 'no'); ROLLBACK TO s;
 		SAVEPOINT t; SELECT presence_broadcast('r', 'too'); RELEASE t; COMMIT}, [ 'r:yes', 'r:too' ], "$mode: a savepoint rolled back, one released");
@@ -110,7 +111,7 @@ sub run_all
 	like($stderr, qr/cannot PREPARE a transaction that has changed presences/, "$mode: it cannot be prepared");
 	tells('SELECT 1', [], "$mode: and nothing is said");
 
-	# As large as possible: 58 bytes are not payload.
+	# The largest one possible: 58 bytes are not payload.
 	($told[0]) = tells(q{SELECT presence_broadcast('lobby', 'ping', to_jsonb(repeat('x', 7935 - 58)))}, ['lobby:ping'], "$mode: the longest");
 	is(length $told[0]{payload}, 7935 - 58, "$mode: arrives whole");
 	return;

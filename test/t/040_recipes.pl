@@ -1,19 +1,20 @@
-# Proves that the code in README.md and docs/*.md runs and prints what the documents say.
+# Proves: the code in README.md and docs/*.md runs and prints what the documents
+# say.
 #
-# A comment before a fenced block says what to do with it:
+# A comment before a fenced block says how it is tested:
 #
 #     <!-- test: NAME [background] [pool] -->     run the block, by its language
 #     <!-- output: NAME [includes] -->            what NAME printed
 #
 # "background" starts the block, waits for its first output, and lets it run to
-# the end of its section; "pool" connects it through the pgbouncer of the section.
-# Output is compared line by line, whatever the width of columns; … stands for
-# anything, and alone on its line for any lines.  With "includes"
-# the lines are found in it, in this order, beside others.
+# the end of its section; "pool" connects it through the pgbouncer of the
+# section. Output is compared line by line, ignoring the width of columns; …
+# matches anything, and alone on its line any lines. With "includes" the lines
+# must be found in the output in this order, possibly with others between them.
 #
-# Each section (## heading) has a database of its own.  In docs/recipes.md every
-# block of code must be run.  Programs whose interpreter or library is not there
-# are skipped, and said to be.
+# Each section (## heading) has its own database. In docs/recipes.md every block
+# of code must be run. Programs whose interpreter or library is missing are
+# skipped and reported as skipped.
 
 use strict;
 use warnings FATAL => 'all';
@@ -38,7 +39,7 @@ $ENV{NODE_PATH} = join(':', grep { $_ } $ENV{NODE_PATH}, $ENV{PRESENCE_NODE_PATH
 $ENV{PGTZ} = 'UTC';
 $ENV{PYTHONIOENCODING} = 'utf-8';
 
-# How a language is run, and how to find out whether it can be.
+# How a language is run, and how to check whether it can be.
 my %languages = (
 	sql => { suffix => 'sql', command => [ 'psql', '-XqP', 'pager=off' ], stdin => 1 },
 	sh => { suffix => 'sh', command => ['sh'] },
@@ -60,7 +61,7 @@ my %languages = (
 		needs => 'pgbouncer'
 	});
 
-# Whether a language can be run here; asked once.
+# Whether a language can be run here; checked once.
 sub available
 {
 	my ($language) = @_;
@@ -102,7 +103,7 @@ sub read_document
 
 # ------------------------------------------------------------ running blocks
 
-# What the section that runs has started and printed.
+# What the current section has started and printed.
 my ($pool, %output, %skipped, @background);
 
 # Run code with the environment of a block.
@@ -172,7 +173,7 @@ sub note_users
 	return;
 }
 
-# A pgbouncer with the settings of the block, at places of ours.
+# A pgbouncer with the settings of the block, at paths of the test.
 sub start_pool
 {
 	my ($block) = @_;
@@ -202,8 +203,8 @@ sub stop_background
 
 # ---------------------------------------------------------- comparing output
 
-# The lines of a text, without empty ones before and after, and with columns of
-# tables as narrow as can be.
+# The lines of a text, without leading and trailing empty ones, and with columns
+# of tables as narrow as possible.
 sub lines_of
 {
 	my ($text) = @_;
@@ -215,7 +216,7 @@ sub lines_of
 	return split /\n/, $text;
 }
 
-# The pattern that a line of the document stands for.
+# The pattern for a line of the document.
 sub pattern_of
 {
 	my ($line) = @_;
@@ -224,7 +225,7 @@ sub pattern_of
 	return qr/^$pattern$/;
 }
 
-# Whether all lines are there, in order; "includes": beside others.
+# Whether all lines are present, in order; "includes": possibly among others.
 sub matches
 {
 	my ($expected, $got, $includes) = @_;
@@ -243,7 +244,7 @@ sub matches
 	return $includes || !@got;
 }
 
-# What failed, for the log: a program that repeats itself is not shown in full.
+# What failed, for the log: repeated output is shortened.
 sub show_difference
 {
 	my ($block) = @_;
@@ -269,7 +270,7 @@ sub compare_output
 
 # ------------------------------------------------------------------ sections
 
-# Tell each block what the others say of it.
+# Give each block what the other blocks say about it.
 sub link_blocks
 {
 	my @blocks = @_;
@@ -285,7 +286,7 @@ sub link_blocks
 	return;
 }
 
-# Make a database in which the worker runs.
+# Create a database in which the worker runs.
 sub new_database
 {
 	my ($database) = @_;

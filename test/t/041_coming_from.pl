@@ -1,5 +1,5 @@
-# Proves the rows of docs/coming-from.md that listeners hear: one assertion a row.
-# Also that every test the document names exists.
+# Proves: the rows of docs/coming-from.md that concern listeners are correct,
+# one assertion per row, and every test that the document names exists.
 use strict;
 use warnings FATAL => 'all';
 
@@ -154,7 +154,7 @@ run(q{SELECT presence_add('user_42', 'n1', '42'); SELECT presence_broadcast('use
 $event = $broadcast->wait_for('a notification', sub { $_[0]{room} eq 'user_42' }) // {};
 is($event->{payload}{title} // '', 'Hi', 'NotificationConsumer: a room for each user');
 
-# More than the queue holds, a restart, a promotion
+# A full queue, a restart, a promotion
 $changed->clear;
 run(q{SELECT presence_add_many('crowd', ARRAY(SELECT 'a name of some length ' || i FROM generate_series(1, 5000) i))});
 $event = heard('a resync', sub { $_[0]{event} eq 'resync' });
@@ -179,7 +179,7 @@ $standby->stop;
 $node->start;
 is(value($node, q{SELECT presence_touch('survivor')}), 't', 'a restart: one max_age of grace');
 
-# The document: tests are named as `file: what it says when it passes`
+# The document refers to tests as `file: test name`
 my $document = slurp_file("$top/docs/coming-from.md");
 my (@rows, @wrong, %seen);
 

@@ -1,4 +1,4 @@
-# Proves: triggers of a user's own, on the tables of the extension, may call its
+# Proves: a user's own triggers on the tables of the extension may call its
 # functions and catch their errors without harm to the server or the session.
 use strict;
 use warnings FATAL => 'all';
@@ -6,13 +6,13 @@ use warnings FATAL => 'all';
 use PresenceTest;
 use Test::More;
 
-# Nobody expires, however slow the machine.
+# No presence expires, however slow the machine.
 my $node = new_node('user_triggers', conf => "presence.max_age = '1h'");
 
 # 1. A trigger calls presence_add on a full room and catches the error, within
-# the statement of another presence_add.  So many contexts of memory end after
-# the one that the failed call was made in that none of it is left to reuse, and
-# what comes next writes over it.
+# the statement of another presence_add. More memory contexts are deleted after
+# the one in which the failed call was made than are kept for reuse, so that
+# later allocations overwrite it.
 $node->safe_psql(
 	'postgres', q{
 	SELECT presence_configure_room('full', 1);
@@ -46,7 +46,7 @@ $node->safe_psql(
 		FOR EACH ROW EXECUTE FUNCTION follow();
 });
 
-# What a psql session answers, also one that a crash ends.
+# What a psql session prints, even if a crash ends it.
 sub answer_of
 {
 	my ($sql) = @_;
@@ -73,9 +73,9 @@ is(answer_of(q{
 unlike(log_slice($node), qr/terminated by signal|PANIC|TRAP/, 'and no process crashes');
 $node->safe_psql('postgres', 'DROP TRIGGER follow ON presence.presences');
 
-# 2. A trigger on each table calls functions that fail in each layer, and catches
-# that.  Whoever the session is, what it may do, and its settings stay as they
-# were; what is announced tells what happened.
+# 2. A trigger on each table calls functions that fail in each layer, and
+# catches the errors. The session's user, privileges and settings stay as they
+# were; the announced events match what happened.
 $node->safe_psql(
 	'postgres', q{
 	SELECT presence_configure_room('private', private => true);
@@ -196,7 +196,7 @@ is(value($node, q{
 	SELECT string_agg(DISTINCT state, ' ' ORDER BY state) FROM caught WHERE tried !~ 'leave_all|kick|remove'
 }), '22004 22023 54000 P0001 PR001 PR002 PR004', 'for errors of every layer were caught')
   or diag(value($node, 'SELECT DISTINCT tried, state FROM caught ORDER BY 1, 2'));
-# The worker remembers who was last seen, in a transaction of its own.
+# The worker records when users were last seen, in a separate transaction.
 wait_until('the worker has met triggers, too',
 	sub { value($node, q{SELECT count(*) FROM caught WHERE fired ~ 'user_last_seen'}) > 0 });
 is(value($node, q{

@@ -1,6 +1,6 @@
-# Proves: a ban, and the deletion of a room, get through beside transactions that
-# are adding: with a worker they wait for nobody, without one a ban waits a
-# bounded time, and whatever ends that wait leaves the session usable.
+# Proves: a ban, and the deletion of a room, succeed while other transactions
+# are adding: with a worker they wait for nothing, without one a ban waits for a
+# bounded time, and however that wait ends the session remains usable.
 use strict;
 use warnings FATAL => 'all';
 
@@ -13,7 +13,7 @@ my $listener = listen_to($node);
 
 await_announcer($node);
 
-# Nobody in a room any more.
+# Wait until a room is empty.
 sub gone
 {
 	my ($room) = @_;
@@ -43,14 +43,14 @@ ok(gone('field'), 'who has entered beside a ban is removed');
 ok($listener->wait_for('the leave', sub { $_[0]->{event} eq 'leave' && $_[0]->{reason} eq 'banned' && $_[0]->{removed}{channel_name} eq 'c1' }),
 	'and listeners are told why');
 
-# The same as another user, and the other way round.
+# The same as another user, and in the opposite order.
 value($node, q{SELECT presence_unban('field', 'oscar'); SELECT presence_add('field', 'c2')});
 $slow = adding('field', 'c2', 'oscar');
 value($node, q{SELECT presence_ban('field', 'oscar')});
 $slow->query('COMMIT');
 ok(gone('field'), 'who has become a banned user beside the ban is removed');
 
-# Many, more than one batch, while the worker is replaced.
+# Many channels, more than one batch, while the worker is replaced.
 $slow = session($node);
 $slow->query('BEGIN');
 $slow->query(q{SELECT presence_add_many('crowd', array_agg('m' || n), array_agg('eve'::text)) FROM generate_series(1, 2500) n});
@@ -59,13 +59,13 @@ value($node, q{SELECT pg_terminate_backend(worker_pid) FROM presence.stats});
 $slow->query('COMMIT');
 ok(gone('crowd'), 'also where the worker that knew of the ban is gone, and they are many');
 
-# A row that somebody has locked is removed later, and holds nobody else up.
+# A row that another session has locked is removed later, and delays no others.
 value($node, q{SELECT presence_unban(NULL, 'eve'); SELECT presence_add('crowd', 'a', 'eve'), presence_add('crowd', 'b', 'eve')});
 my $locker = session($node);
 $locker->query('BEGIN');
 $locker->query(q{SELECT id FROM presence.presences WHERE channel_name = 'a' FOR UPDATE});
 $slow = adding('crowd', 'c', 'eve');
-# by plain SQL, for presence_ban() would wait for the row
+# by plain SQL, because presence_ban() would wait for the row
 value($node, q{INSERT INTO presence.bans (user_id) VALUES ('eve')});
 value($node, q{SELECT pg_terminate_backend(worker_pid) FROM presence.stats});
 $slow->query('COMMIT');
@@ -74,7 +74,7 @@ ok(wait_until('the others are gone', sub { value($node, q{SELECT string_agg(chan
 $locker->query('COMMIT');
 ok(gone('crowd'), 'and goes when it is free');
 
-# A room that is deleted beside an add comes back.
+# A room that is deleted during an add is created again.
 $slow = adding('cellar', 'c3', 'peggy');
 value($node, q{DELETE FROM presence.rooms WHERE name = 'cellar'});
 $slow->query('COMMIT');
@@ -93,11 +93,13 @@ SELECT presence_ban('field', 'mallory')});
 like($stderr, qr/55P03: could not ban the user now.*DETAIL:  A transaction that adds presences.*HINT:  Repeat the call/s, 'a ban is held up, boundedly');
 is(value($node, 'SELECT count(*) FROM presence.bans'), 0, 'and is not half done');
 
-# Whatever ends the wait: the session goes on, and what it does then counts.
+# However the wait ends, the session continues, and what it does then takes
+# effect.
 value($node, 'CREATE TABLE t (what text)');
 my $session = session($node);
 
-# Statements of one transaction after the ban has failed, by an error caught.
+# Statements of one transaction after the ban has failed with an error that is
+# caught.
 sub survives
 {
 	my ($name, $setting, $condition) = @_;
@@ -123,7 +125,7 @@ survives('limit', undef, 'lock_not_available');
 survives('lock_timeout', "lock_timeout = '100ms'", 'lock_not_available');
 survives('statement_timeout', "statement_timeout = '300ms'", 'query_canceled');
 
-# pg_cancel_backend falls into the wait.
+# pg_cancel_backend arrives during the wait.
 my $pid = $session->query('SELECT pg_backend_pid()');
 $session->query_until(qr/begun/, "\\echo begun\nSELECT presence_ban('field', 'mallory');\n");
 ok(wait_until('the ban waits', sub {
@@ -132,7 +134,7 @@ ok(wait_until('the ban waits', sub {
 $session->query('ROLLBACK');
 is($session->query('SELECT 1 AS one'), '1', 'and the session goes on');
 
-# A deadlock with the transaction that adds.
+# A deadlock with the adding transaction.
 $session->query('BEGIN');
 $session->query('LOCK TABLE t');
 $slow->query_until(qr/begun/, "\\echo begun\nSELECT count(*) FROM t;\n");

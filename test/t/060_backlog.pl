@@ -1,6 +1,6 @@
-# Proves: however many hints wait, each is looked at once: thousands of changes
-# of one presence and of one room are told, soon and once, and whoever announces
-# them can be ended.
+# Proves: however many hints are pending, each is processed once: thousands of
+# changes of one presence and of one room are announced soon and once, and the
+# process that announces them can be terminated.
 use strict;
 use warnings FATAL => 'all';
 
@@ -17,7 +17,7 @@ my $listener = listen_to($node);
 
 await_announcer($node);
 
-# A worker that begins anew has no rooms on its roster.
+# A worker that has just started has no rooms in its roster.
 sub new_worker
 {
 	my $pid = value($node, 'SELECT worker_pid FROM presence.stats');
@@ -32,7 +32,7 @@ sub new_worker
 	return;
 }
 
-# Change the row of room "quiet" so often in one transaction.
+# Change the row of room "quiet" the given number of times in one transaction.
 sub change_sql
 {
 	my ($times, $change) = @_;
@@ -48,14 +48,14 @@ sub change_sql
 		END \$\$};
 }
 
-# How often the worker and others have read a presence.
+# How often the worker and other processes have read a presence.
 sub reads
 {
 	return value($node, q{SELECT pg_stat_force_next_flush(); SELECT idx_tup_fetch + seq_tup_read
 		FROM pg_stat_user_tables WHERE relname = 'presences'}) =~ s/^\s+//r;
 }
 
-# Changes of one presence, whose room has to be loaded.
+# Changes of one presence, whose room must be loaded.
 value($node, q{SELECT presence_add('quiet', 'c', 'u0')});
 $listener->drain;
 new_worker();
@@ -66,13 +66,14 @@ ok($event, 'thousands of changes of one presence are told')
 is($event->{added}{meta}{n}, 20000, 'as one, as it is now');
 is_deeply($listener->summary, ['update quiet c'], 'and no more');
 
-# Its users, who come again, are unwound to the first.
+# Changes of its user, from one to another and back, are traced back to the
+# first.
 new_worker();
 value($node, change_sql(299, q{user_id = 'u' || CASE WHEN i % 3 = 0 THEN 0 ELSE i END}));
 ($event) = grep { $_->{room} eq 'quiet' } $listener->drain;
 is("$event->{previous}{user_id} $event->{added}{user_id}", 'u0 u299', 'a chain of users is told from the first to the last');
 
-# Where a transaction tells them itself, and can be ended while it does.
+# A transaction that announces them itself, and can be terminated meanwhile.
 $node->safe_psql('postgres', q{ALTER SYSTEM SET presence.notify = 'transaction'});
 $node->reload;
 wait_until('transactions speak', sub {
@@ -99,7 +100,8 @@ $node->reload;
 wait_until('a worker speaks', sub { value($node, 'SELECT mode FROM presence.stats') eq 'worker' });
 $listener->drain;
 
-# A long transaction: many turns, none of which looks at what waits for others.
+# A long transaction: many turns, none of which reads hints of other
+# transactions.
 my $joins = 40_000;
 new_worker();
 value($node, 'SELECT presence_reset_stats()');
@@ -113,14 +115,14 @@ is((grep { defined } map { $_->{connections} } reverse grep { ($_->{room} // '')
 is(value($node, 'SELECT resyncs FROM presence.stats'), 0, 'nobody has to read again');
 cmp_ok(reads() - $before, '<', 3 * $joins, 'each is looked up once, beside the load of the room');
 
-# The same for who leaves.
+# The same for leaves.
 value($node, q{DELETE FROM presence.presences WHERE room = 'crowd'});
 @events = $listener->drain;
 my $left = 0;
 $left += $_->{left_count} // ($_->{left} ? @{ $_->{left} } : 1) for grep { ($_->{room} // '') eq 'crowd' } @events;
 is($left, $joins, 'and so is every leave');
 
-# A worker that waits for a lock has not been stopped: nobody is to read again.
+# A worker that waits for a lock was not stopped: no resync is sent.
 my $locker = session($node);
 $locker->query_safe('BEGIN');
 $locker->query_safe('LOCK TABLE presence.presences IN ACCESS EXCLUSIVE MODE');

@@ -1,6 +1,6 @@
-# Proves: the worker's memory of who was announced is bounded by a setting: quiet
-# rooms give theirs back, and a room in use is not read again for each change of
-# it, however small the bound.
+# Proves: the worker's memory of announced presences is bounded by a setting:
+# the memory of quiet rooms is freed, and a room in use is not read again for
+# each of its changes, however low the bound.
 use strict;
 use warnings FATAL => 'all';
 
@@ -18,7 +18,7 @@ my $listener = listen_to($node);
 declare_test_functions($node);
 await_announcer($node);
 
-# How many rooms the worker's memory contexts are of; 100 are listed at most.
+# How many rooms the worker has memory contexts for; 100 are listed at most.
 sub rooms_remembered
 {
 	my $from = -s $node->logfile;
@@ -29,14 +29,14 @@ sub rooms_remembered
 	return scalar(() = log_slice($node, $from) =~ /presence roster room:/g);
 }
 
-# How many presences have been read by now.
+# How many presences have been read so far.
 sub reads
 {
 	return value($node, q{SELECT pg_stat_force_next_flush(); SELECT idx_tup_fetch + seq_tup_read
 		FROM pg_stat_user_tables WHERE relname = 'presences'}) =~ s/^\s+//r;
 }
 
-# Two rooms that are in use, each of them larger than the bound.
+# Two rooms in use, each of them larger than the bound.
 my $members = 3000;
 value($node, qq{INSERT INTO presence.presences (room, channel_name, user_id)
 	SELECT r, 'c' || i, 'u' || i FROM generate_series(1, $members) i, unnest('{a,b}'::text[]) r});
@@ -52,7 +52,7 @@ for my $i (1 .. 10)
 }
 cmp_ok(reads() - $before, '<', $members, 'a large room in use is not read again for each join');
 
-# Many small ones, used once.
+# Many small rooms, each used once.
 value($node, q{INSERT INTO presence.presences (room, channel_name)
 	SELECT 'r' || i % 200, 'd' || i FROM generate_series(1, 4000) i});
 $listener->drain;

@@ -1,5 +1,6 @@
-# Proves: who hears that a user went offline and reads finds when the user was
-# last seen, and what somebody has put on that table does not hold events up.
+# Proves: a client that reads when it receives that a user went offline sees
+# when the user was last seen, and locks or triggers on that table do not delay
+# events.
 use strict;
 use warnings FATAL => 'all';
 
@@ -12,7 +13,7 @@ my $listener = listen_to($node, undef, 'presence_status');
 
 await_announcer($node);
 
-# Events told so far of a user, each with the last_seen that can be read.
+# Events announced so far for a user, each with the visible last_seen.
 sub offline_of
 {
 	my ($user) = @_;
@@ -20,7 +21,7 @@ sub offline_of
 	return grep { $_->{user_id} eq $user && $_->{status} eq 'offline' } $listener->events;
 }
 
-# The last_seen that can be read, as events write it.
+# The visible last_seen, in the format of events.
 sub last_seen
 {
 	my ($user) = @_;
@@ -29,7 +30,8 @@ sub last_seen
 		FROM presence_status('$user')});
 }
 
-# A lock holds up whoever writes the table, so nothing is told that cannot be read.
+# A lock blocks whatever writes the table, so nothing is announced that is not
+# yet visible.
 value($node, q{SELECT presence_add('r', 'a', 'ann')});
 $listener->wait_for('ann online', sub { $_[0]->{user_id} eq 'ann' });
 my $locker = session($node);
@@ -45,7 +47,7 @@ my $event = $listener->wait_for('ann offline', sub { $_[0]->{user_id} eq 'ann' &
 ok($event, 'then it is told');
 is(last_seen('ann'), $event->{last_seen}, 'and is what can be read');
 
-# Somebody's trigger and deferred constraint on the table.
+# A user's trigger and deferred constraint on the table.
 my $pid = value($node, 'SELECT worker_pid FROM presence.stats');
 value($node, q{
 	CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not here'; END $$;

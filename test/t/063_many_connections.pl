@@ -1,5 +1,5 @@
-# Proves: an event of a user costs the same however many connections the user
-# has, as a user_id that all guests share.
+# Proves: the cost of a user's event does not depend on the number of the user's
+# connections, as with a user_id that all guests share.
 use strict;
 use warnings FATAL => 'all';
 
@@ -17,7 +17,7 @@ await_announcer($node);
 
 my $marks = 0;
 
-# The statuses told by now, in short.
+# The statuses announced so far, in short.
 sub statuses
 {
 	my $mark = 'mark' . ++$marks;
@@ -30,7 +30,7 @@ sub statuses
 	return join ', ', map { "$_->{user_id} $_->{status}" } @events;
 }
 
-# How many entries of indexes of the table have been read by now.
+# How many index entries of the table have been read so far.
 sub reads
 {
 	return value($node, q{SELECT pg_stat_force_next_flush(); SELECT sum(idx_tup_read)

@@ -1,5 +1,6 @@
-# Proves: the dead whom nobody has removed yet count for nothing in events, as
-# for who reads: their user comes anew, and that they left is told before.
+# Proves: expired presences that are not yet removed are not counted in events,
+# as they are not in reads: when their user joins again, user_joined is set, and
+# their leaves are announced first.
 use strict;
 use warnings FATAL => 'all';
 
@@ -7,7 +8,7 @@ use PostgreSQL::Test::Utils;
 use PresenceTest;
 use Test::More;
 
-# One event in short, with what it says of the user and the room.
+# One event in short, with what it says about the user and the room.
 sub describe
 {
 	my ($event) = @_;
@@ -17,7 +18,7 @@ sub describe
 	  " $event->{connections}";
 }
 
-# Without shared memory, where nobody may ever remove them.
+# Without shared memory, where they may never be removed.
 my $node = new_node('dead_rows', preload => '');
 
 declare_test_functions($node);
@@ -44,7 +45,8 @@ $session->query_safe(q{SELECT presence_add('r', 'c3', 'alice')});
 $listener->wait_for('c3', sub { ($_[0]->{added}{channel_name} // '') eq 'c3' });
 is_deeply([ map { describe($_) } $listener->events ], ['join r c3 2'], 'a second one is no news of the user');
 
-# Whoever removes them tells of those of whom it was not told; users alternate.
+# Their removal announces only the leaves that were not announced before;
+# user_joined and user_left alternate.
 $listener->clear;
 $session->query_safe('SELECT prune_presences()');
 $listener->wait_for('bob', sub { ($_[0]->{removed}{channel_name} // '') eq 'd1' });

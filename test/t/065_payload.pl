@@ -1,4 +1,4 @@
-# Proves: metas whose text is ten thousand times as long as their jsonb hold up
+# Proves: metas whose text is ten thousand times as long as their jsonb delay
 # neither the worker nor a transaction that announces itself.
 use strict;
 use warnings FATAL => 'all';
@@ -41,7 +41,7 @@ for my $mode ('worker', 'transaction')
 		is(scalar(@good), $members, "$mode: each $event is told, without the meta");
 	}
 
-	# One that fits is told whole.
+	# A meta that fits is announced completely.
 	value($node, q(SELECT presence_add('r', 'small', 'u', '{"n": 1e5, "s": "\u20ac", "l": [null, {}]}')));
 	my ($join) = $listener->drain;
 	is_deeply($join->{added}{meta}, { n => 100_000, s => "\x{20ac}", l => [ undef, {} ] }, "$mode: a small meta is told");

@@ -1,5 +1,5 @@
-# Proves: the last leave of a user takes cursor and typing along, whatever
-# presence.notify says, but not what another connection has set since.
+# Proves: the last leave of a user removes cursor and typing, whatever the value
+# of presence.notify, but not what another connection has set since.
 use strict;
 use warnings FATAL => 'all';
 
@@ -14,7 +14,8 @@ await_announcer($node);
 my $listener = listen_to($node);
 my $run = session($node);
 
-# Run SQL, given how long the worker lets events wait for each other.
+# Run SQL with a given interval by which the worker delays events to collapse
+# them.
 sub slow_worker
 {
 	my ($pause) = @_;
@@ -33,8 +34,8 @@ sub states
 	return $run->query("SELECT string_agg(key || '=' || coalesce(value->>'x', value::text), ' ') FROM presence_get_state('$room')");
 }
 
-# A new connection in place of the old one, in one transaction and in two: the
-# worker hears of both together, after the cursor has been set.
+# A new connection replaces the old one, in one transaction and in two: the
+# worker reads both changes together, after the cursor has been set.
 for my $case ([ one => 'NULL' ], [ two => 'COMMIT' ])
 {
 	my ($count, $between) = @$case;
@@ -57,7 +58,7 @@ for my $case ([ one => 'NULL' ], [ two => 'COMMIT' ])
 		"$count: all of them type on, for others have come");
 }
 
-# Set by a connection whose join is not committed when the leave is told.
+# Set by a connection whose join is not committed when the leave is announced.
 value($node, q(SELECT presence_add('late', 'old', 'alice')));
 $run->query(q(SELECT presence_set_state('late', 'cursor:alice', '{"x": 1}', 100), presence_set_state('late', 'typing:alice', 'true', 100)));
 slow_worker('2s');
@@ -70,7 +71,7 @@ $run->query('COMMIT');
 value($node, q(SELECT presence_remove('late', 'new')));
 ok(wait_until('the cursor is gone', sub { states('late') eq '' }), 'until its own user leaves');
 
-# Where nobody is told.
+# With announcements disabled.
 $node->append_conf('postgresql.conf', 'presence.notify = off');
 $node->reload;
 wait_until('mode off', sub { value($node, 'SELECT mode FROM presence.stats') eq 'off' });

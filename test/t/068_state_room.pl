@@ -1,6 +1,6 @@
-# Proves: reading a large room, which is done in pieces, misses no key that is
-# there all the time, whatever others do meanwhile; and names that came past the
-# triggers do no harm.
+# Proves: reading a large room, which is done in pieces, misses no key that
+# exists all the time, whatever other sessions do meanwhile; and names inserted
+# with the triggers disabled do no harm.
 use strict;
 use warnings FATAL => 'all';
 
@@ -41,8 +41,8 @@ $node->pgbench('--no-vacuum --client=6 --jobs=2 --transactions=150', 0, [ qr/act
 is(value($node, 'SELECT state_evictions FROM presence.stats'), 0, 'with room for all of it');
 is(value($node, "SELECT string_agg(key, ',') = string_agg(key, ',' ORDER BY key COLLATE \"C\") FROM presence_get_state('big')"), 't', 'in order');
 
-# Names that no function would take, of users whose last connection leaves: one
-# that a payload holds, and one that it does not.
+# Names that no function would accept, of users whose last connection leaves:
+# one that fits into a payload, and one that does not.
 my $listener = listen_to($node);
 $listener->drain;
 $node->safe_psql('postgres', q(

@@ -15,7 +15,8 @@ my $dir = PostgreSQL::Test::Utils::tempdir();
 await_announcer($node);
 my $worker = value($node, 'SELECT worker_pid FROM presence.stats');
 
-# Bytes that the worker has in a memory context, without its children.
+# The size in bytes of one of the worker's memory contexts, without its
+# children.
 sub bytes_in
 {
 	my ($context) = @_;
@@ -32,8 +33,8 @@ sub bytes_in
 	return $total - $free;
 }
 
-# So many channels die while others come, so that the worker tells and removes
-# in the same rounds.
+# Many channels expire while others join, so that the worker announces and
+# removes in the same rounds.
 append_to_file("$dir/add.sql", q{
 \set n random(1, 1000000000)
 SELECT count(*) FROM presence_add_many('room', ARRAY(SELECT :n || ' channel ' || i FROM generate_series(1, 20) i));

@@ -1,5 +1,5 @@
-# Proves: rows that cannot be removed, or that somebody has locked, keep nobody
-# else from expiring; they are named in the log once and tried again.
+# Proves: rows that cannot be removed, or that are locked by others, do not
+# delay the expiry of other rows; they are logged once and retried.
 use strict;
 use warnings FATAL => 'all';
 
@@ -15,7 +15,7 @@ sub rows_of
 	return value($node, "SELECT count(*) FROM presence.presences WHERE room = '$room'");
 }
 
-# The pid of the worker; it ought to stay the same.
+# The pid of the worker; it should not change.
 sub worker_of
 {
 	my ($node) = @_;
@@ -25,7 +25,7 @@ sub worker_of
 	});
 }
 
-# Add so many channels to a room.
+# Add the given number of channels to a room.
 sub add_many
 {
 	my ($node, $room, $count) = @_;
@@ -73,7 +73,7 @@ for my $preload ('presence', '')
 	is(() = log_slice($node, $log_start) =~ /could not remove/g, 2, "$mode: each was logged once");
 	is(worker_of($node), $worker, "$mode: all by one worker");
 
-	# They are tried again.
+	# They are retried.
 	value($node, 'DROP TRIGGER keep_late ON presence.presences; DELETE FROM badges');
 	value($node, 'SELECT advance_clock(61 * 1000000)') if $preload;
 	$node->safe_psql('postgres', 'SELECT pg_terminate_backend(pid), presence_start_worker() FROM pg_stat_activity WHERE pid = ' . $worker)
@@ -83,7 +83,7 @@ for my $preload ('presence', '')
 	ok(wait_until('they are gone', sub { rows_of($node, 'many') == 0 }), "$mode: they go once they can");
 	$worker = worker_of($node);
 
-	# A trigger that lets none of its room go.
+	# A trigger that suppresses every removal from its room.
 	$log_start = -s $node->logfile;
 	add_many($node, 'stubborn', 40);
 	add_many($node, 'easy', 40);
@@ -95,7 +95,7 @@ for my $preload ('presence', '')
 	cmp_ok($complaints, '>', 0, "$mode: they are logged");
 	cmp_ok($complaints, '<', 40, "$mode: but not all of them");
 
-	# Rows that somebody has locked.
+	# Rows locked by another session.
 	my $locker = session($node);
 	add_many($node, 'locked', 3000);
 	$locker->query_safe('BEGIN');

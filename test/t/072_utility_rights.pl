@@ -1,6 +1,6 @@
-# Proves: only who may run a statement on a database sends its worker away; a
-# start that was held off is no failure; CREATE EXTENSION and CREATE DATABASE
-# bring a worker where there is something to do for it.
+# Proves: only a role that may run a statement on a database stops its worker; a
+# start that is blocked meanwhile does not count as a failure; CREATE EXTENSION
+# and CREATE DATABASE start a worker where there is work for it.
 use strict;
 use warnings FATAL => 'all';
 
@@ -23,7 +23,7 @@ sub worker_of
 	return value($node, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'presence worker' AND datname = '$db'");
 }
 
-# What an attempt says.
+# The error of a statement, or "none".
 sub error_of
 {
 	my ($user, $sql, $db) = @_;
@@ -59,7 +59,8 @@ is(error_of('boss', 'ALTER DATABASE prod RENAME TO prod2'), 'none', 'the owner m
 is(error_of('boss', 'ALTER DATABASE prod2 RENAME TO prod'), 'none', 'again');
 ok(wait_until('the worker', sub { worker_of('prod') }), 'it comes back');
 
-# Whoever may run it and fails holds the worker off for that time only.
+# A statement that is permitted but fails blocks the worker for its duration
+# only.
 for my $i (1 .. 20)
 {
 	error_of($node->safe_psql('postgres', 'SELECT current_user'), 'DROP DATABASE prod', 'prod');
@@ -95,10 +96,10 @@ ok(wait_until('they are gone', sub { value($node, 'SELECT count(*) FROM presence
 	'those whom CREATE DATABASE copied expire');
 
 #
-# Databases without the extension are looked into once
+# Databases without the extension are examined once
 #
 
-# How often a worker was asked for.
+# How often the start of a worker was requested.
 sub looks_into
 {
 	my ($oid) = @_;

@@ -1,6 +1,6 @@
 # Proves: a launcher that is terminated while a worker starts leaves nothing
-# behind that its successor does not clear up; databases without the extension
-# take no slots away from those that have it, however many there are.
+# behind that its successor does not clean up; databases without the extension
+# take no slots from databases that have it, however many there are.
 use strict;
 use warnings FATAL => 'all';
 
@@ -23,8 +23,8 @@ sub pid_of
 }
 
 #
-# A launcher that ends while a slot is starting: the postmaster is stopped, so
-# that no worker can come.
+# A launcher that exits while a slot is starting: the postmaster is stopped, so
+# that no worker can start.
 #
 
 value($node, 'CREATE DATABASE x');
@@ -55,8 +55,8 @@ $session->quit;
 $inside->quit;
 
 #
-# More databases than slots.  They share the files of template1, and are only
-# looked into.
+# More databases than slots. They share the files of template1, and are only
+# examined.
 #
 
 value($node, q{

@@ -1,4 +1,4 @@
-# Proves: what a user's trigger sets for the session does not stay with the worker.
+# Proves: settings that a user's trigger changes do not persist in the worker.
 use strict;
 use warnings FATAL => 'all';
 
@@ -8,7 +8,8 @@ use Test::More;
 
 my $node = new_node('settings', conf => "presence.max_age = 1s\n");
 
-# The trigger writes down what it finds, and sets what would stop the worker.
+# The trigger records the settings it finds, and sets values that would stop the
+# worker.
 $node->safe_psql('postgres', q{
 	CREATE TABLE found (name text, value text);
 	CREATE FUNCTION meddle() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -1,5 +1,5 @@
-# Proves: the worker removes empty rooms a few at a time, whatever is in the way;
-# a call of prune_rooms that is canceled leaves a sound session.
+# Proves: the worker removes empty rooms a few at a time, even if some cannot be
+# removed; a call of prune_rooms that is canceled leaves the session usable.
 use strict;
 use warnings FATAL => 'all';
 
@@ -13,7 +13,7 @@ presence.max_age = 10min
 log_min_messages = debug1
 ));
 
-# The rooms whose names begin so.
+# The rooms whose names begin with a prefix.
 sub rooms_like
 {
 	my ($prefix) = @_;
@@ -59,7 +59,7 @@ value($node, 'DELETE FROM notes');
 ok(wait_until('the last one is gone', sub { rooms_like('empty') == 0 }), 'it goes when it can');
 
 #
-# Somebody who is entering
+# A transaction that is adding
 #
 
 my $adder = session($node);
@@ -73,7 +73,7 @@ is(rooms_like('late'), 2, 'they are still there');
 is(value($node, q{SELECT channel_name FROM presence_add('another', 'd')}), 'd', 'others enter');
 is(value($node, 'SELECT prune_rooms()'), 0, 'prune_rooms removes none either');
 
-# It is canceled at different moments.
+# It is canceled at different times.
 my $session = session($node);
 my $canceled = 0;
 $session->query_safe('CREATE TABLE proof (n int)');

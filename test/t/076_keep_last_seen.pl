@@ -1,5 +1,6 @@
-# Proves: it is forgotten after presence.keep_last_seen when users were last seen,
-# by the worker, a few rows at a time, or by prune_rooms.
+# Proves: the times when users were last seen are removed after
+# presence.keep_last_seen, by the worker, a few rows at a time, or by
+# prune_rooms.
 use strict;
 use warnings FATAL => 'all';
 
@@ -7,7 +8,7 @@ use PostgreSQL::Test::Utils;
 use PresenceTest;
 use Test::More;
 
-# Rows of users whose ids begin so.
+# Rows of users whose ids begin with a prefix.
 sub rows_of
 {
 	my ($node, $prefix) = @_;
@@ -15,7 +16,7 @@ sub rows_of
 	return value($node, "SELECT count(*) FROM presence.user_last_seen WHERE user_id LIKE '$prefix%'");
 }
 
-# Rows of long ago and of yesterday, and several of one user.
+# Rows from long ago and from yesterday, and several of one user.
 sub fill
 {
 	my ($node) = @_;

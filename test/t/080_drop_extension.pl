@@ -1,5 +1,6 @@
-# Proves: a transaction that changes presences, then drops the extension, commits,
-# whoever announces; and the extension made again knows nothing of it.
+# Proves: a transaction that changes presences, then drops the extension,
+# commits, whichever process announces; and the extension created again has none
+# of the old state.
 use strict;
 use warnings FATAL => 'all';
 
@@ -24,7 +25,7 @@ foreach my $way (sort keys %way)
 		SELECT presence_add('hall', 'c1', 'alice');
 	});
 
-	# What each change needs after the transaction, it finds gone.
+	# What each change needs at commit is dropped by then.
 	my %change = (
 		'leave' => q{SELECT presence_leave_all('c1')},
 		'add' => q{SELECT room FROM presence_add('lobby', 'c4', 'dave')},
@@ -35,7 +36,7 @@ foreach my $way (sort keys %way)
 		'prune' => q{SELECT prune_presences(0)},
 		'ban' => q{SELECT presence_ban(NULL, 'bob')});
 
-	# All of them where the transaction always tells of itself.
+	# All of them only where transactions always announce themselves.
 	delete @change{ grep { !/leave|truncate/ } keys %change } if $way ne 'without preload';
 
 	foreach my $change (sort keys %change)
@@ -51,7 +52,8 @@ foreach my $way (sort keys %way)
 		});
 	}
 
-	# Rolled back, or dropped in a savepoint that is, all is as ever.
+	# If that is rolled back, or in a savepoint that is, everything works as
+	# before.
 	$node->safe_psql(
 		'postgres', q{
 		BEGIN;
@@ -69,7 +71,7 @@ foreach my $way (sort keys %way)
 		'c1 c3', "$way: what was rolled back has not happened");
 	is(value($node, q{SELECT presence_touch('c1'), presence_touch('c2'), presence_touch('c3')}), 't|f|t', 'nor to heartbeats');
 
-	# Within one transaction the extension made again may be used.
+	# Within one transaction the extension created again can be used.
 	$node->safe_psql(
 		'postgres', q{
 		BEGIN;

@@ -1,5 +1,5 @@
-# Proves: with a publication of all tables everything works that changes or
-# removes rows, in sessions and in the worker, which stays the same one.
+# Proves: with a publication FOR ALL TABLES all updates and deletes work, in
+# sessions and in the worker, which is not restarted.
 use strict;
 use warnings FATAL => 'all';
 
@@ -19,7 +19,7 @@ await_announcer($node);
 my $worker = value($node, 'SELECT worker_pid FROM presence.stats');
 my $statuses = listen_to($node, 'postgres', 'presence_status');
 
-# Each statement in a session of its own.
+# Each statement in a separate session.
 sub lives
 {
 	my ($sql, $expected, $name) = @_;
@@ -39,7 +39,7 @@ lives(q{SELECT max_members FROM presence_configure_room('club', 5); SELECT max_m
 lives(q{SELECT status FROM presence_set_status('alice', 'away'); SELECT chosen_status FROM presence_set_status('alice', 'busy')},
 	"offline\nbusy", 'a status is changed');
 
-# Whoever goes offline, by a leave or by silence, is remembered by the worker.
+# The worker records when users went offline, by a leave or by expiry.
 foreach my $round (1 .. 2)
 {
 	value($node, q{SELECT presence_add('lobby', 'c1', 'alice'); SELECT presence_add('lobby', 'c2', 'bob')});

@@ -1,5 +1,6 @@
-# Proves what README.md says of dumps: grants are kept, and triggers that
-# pg_restore left for sessions alone can be found, and put back for replication.
+# Proves: what README.md says about dumps is correct: grants are kept, and
+# triggers that pg_restore enabled for sessions only can be found, and enabled
+# for replication again.
 use strict;
 use warnings FATAL => 'all';
 
@@ -12,11 +13,11 @@ use Test::More;
 my $node = new_node('backups');
 my $dir = PostgreSQL::Test::Utils::tempdir();
 
-# The statements of the README: a query, and what mends.
+# The statements of the README: a query, and the repair.
 my ($block) = slurp_file("$FindBin::RealBin/../../README.md") =~ /<!-- test: triggers-always -->\n```sql\n(.*?)```/s;
 my ($query, $mend) = split /\n\n/, $block, 2;
 
-# Everybody's privileges on the objects of the extension.
+# The privileges of all roles on the objects of the extension.
 my $privileges = q{
 	SELECT string_agg(concat_ws(' ', pg_describe_object(d.classid, d.objid, 0), a.grantee::regrole, a.privilege_type), ', ' ORDER BY 1)
 	FROM (

@@ -1,6 +1,6 @@
-# Proves: rows that no function would write, put in while the triggers were
-# disabled, harm nobody: the worker stays, others are announced and expire, and
-# the odd rows expire as well.
+# Proves: rows that no function would write, inserted while the triggers were
+# disabled, affect no others: the worker keeps running, others are announced and
+# expire, and the odd rows expire as well.
 use strict;
 use warnings FATAL => 'all';
 
@@ -34,7 +34,7 @@ my @odd = (
 	[ "a negative id", "id" => "-7" ],
 	[ "the smallest id", "id" => "'-9223372036854775808'" ]);
 
-# Statements with the capture of changes switched off.
+# Run statements with the capture of changes disabled.
 sub uncaptured
 {
 	return join('; ', 'BEGIN', 'ALTER TABLE presence.presences DISABLE TRIGGER presence_capture_row', @_,
@@ -62,7 +62,7 @@ sub worker_pid
 	return value($node, q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'presence worker' AND datname = current_database()});
 }
 
-# Wait for the worker; its pid.
+# Wait for the worker; returns its pid.
 sub await_worker
 {
 	my ($node) = @_;
@@ -77,7 +77,7 @@ for my $preload ('presence', '')
 	my $node = new_node($preload ? 'odd' : 'odd_plain', preload => $preload, conf => "presence.max_age = 2s\n");
 	my @inserts = map { insert_odd($_) } 0 .. $#odd;
 
-	# They are there when the server starts: the worker loads the table.
+	# They exist when the server starts: the worker loads the table.
 	value($node, "INSERT INTO presence.rooms (name) VALUES ('odd')");
 	value($node, uncaptured(@inserts));
 	is(value($node, 'SELECT count(*) FROM presence.presences'), scalar @odd, "$name: the odd rows are there");
@@ -95,7 +95,7 @@ for my $preload ('presence', '')
 	  or diag(value($node, q{SELECT string_agg(format('%s %s %s %s', left(room, 9), left(channel_name, 9), last_seen, joined_at), '; ') FROM presence.presences}));
 	is(worker_pid($node), $pid, "$name: the worker is the same");
 
-	# They are put in while it runs, one after another, and taken out by SQL.
+	# They are inserted while it runs, one after another, and deleted by SQL.
 	value($node, join('', map {
 		uncaptured($_) . q{SELECT presence_add('odd', 'beside', 'b');
 			DELETE FROM presence.presences WHERE channel_name <> 'beside';
@@ -104,7 +104,7 @@ for my $preload ('presence', '')
 	is(value($node, 'SELECT count(*) FROM presence.presences'), 0, "$name: each can be deleted");
 	ok($listener->wait_for('resync', sub { $_[0]->{event} eq 'resync' }), "$name: listeners are to read again");
 
-	# One that the worker has counted becomes another one unseen.
+	# A row that the worker has counted becomes odd without being noticed.
 	value($node, uncaptured($inserts[6], $inserts[7]) . q{SELECT presence_add('odd', 'beside', 'b')});
 	$listener->drain;
 	value($node, uncaptured(q{UPDATE presence.presences SET user_id = 'short' WHERE channel_name LIKE 'odd%'})
@@ -114,7 +114,7 @@ for my $preload ('presence', '')
 	ok((grep { $_->{added} && $_->{added}{meta} } @events), "$name: one that changed unseen leaves, and others are announced")
 	  or diag(explain(\@events));
 
-	# An update may repair a row, but make none odd.
+	# An update may repair an odd row, but not make one.
 	my (undef, undef, $err) = $node->psql('postgres', uncaptured($inserts[6])
 		. q{BEGIN; UPDATE presence.presences SET user_id = 'short' WHERE channel_name = 'odd 6';
 			UPDATE presence.presences SET user_id = repeat('x', 20000) WHERE channel_name = 'odd 6'});

@@ -1,14 +1,15 @@
-# Proves: what is noted of a transaction follows its savepoints: hints, reasons,
-# and what PREPARE TRANSACTION refuses; also where a user's own triggers begin
-# subtransactions, or change presences while a commit announces others.
+# Proves: what is recorded for a transaction follows its savepoints: hints,
+# reasons, and what PREPARE TRANSACTION refuses; also where a user's own
+# triggers start subtransactions, or change presences while a commit announces
+# others.
 use strict;
 use warnings FATAL => 'all';
 
 use PresenceTest;
 use Test::More;
 
-# A trigger within a removal that catches an error does not change why the
-# others leave.
+# A trigger within a removal that catches an error does not change the reason of
+# the other leaves.
 sub test_reasons
 {
 	my ($node, $listener, $name) = @_;
@@ -72,7 +73,7 @@ sub step
 	return "ROLLBACK TO $savepoint;";
 }
 
-# What is heard of a random walk through savepoints is what is in the table.
+# The events of a random walk through savepoints match the table.
 sub test_savepoints
 {
 	my ($node, $listener, $name) = @_;
@@ -90,7 +91,7 @@ sub test_savepoints
 	return;
 }
 
-# PREPARE TRANSACTION is refused for what would be committed alone.
+# PREPARE TRANSACTION is refused only for changes that would be committed.
 sub test_prepare
 {
 	my ($node, $listener, $name) = @_;
@@ -115,7 +116,7 @@ sub test_prepare
 	return;
 }
 
-# A trigger on what a commit writes down of those who leave adds others.
+# A trigger on the rows that a commit writes for leaves adds other presences.
 sub test_late_changes
 {
 	my ($node, $listener, $name) = @_;
@@ -158,7 +159,8 @@ for my $preload ('presence', '')
 	$node->stop;
 }
 
-# What a prepared transaction wrote for a heartbeat is forgotten with it.
+# Records of a heartbeat written by a prepared transaction are discarded with
+# it.
 my $node = new_node('prepared', conf => "max_prepared_transactions = 5\npresence.max_channels = 16\npresence.max_age = 200s\n");
 declare_test_functions($node);
 await_announcer($node);

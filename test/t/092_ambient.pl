@@ -1,5 +1,6 @@
-# Proves: every function answers the same in databases of any encoding, and of
-# names that must be quoted; who waits too long is told so, and goes on.
+# Proves: every function returns the same in databases of any encoding, and with
+# names that must be quoted; a call that waits too long fails with its error,
+# and the session continues.
 use strict;
 use warnings FATAL => 'all';
 
@@ -14,7 +15,7 @@ my $schema = '"A schema, of our-s"';
 
 value($node, q{CREATE ROLE presence_ambient_role; CREATE ROLE "the ""role""" SUPERUSER LOGIN});
 
-# Run the scenario in a database, as a role; its digest.
+# Run the scenario in a database, as a role; returns its digest.
 sub digest
 {
 	my ($db, $user) = @_;
@@ -50,7 +51,8 @@ is_deeply([ $event->{room}, $event->{added}{channel_name}, $event->{added}{user_
 	[ q{r "1" \\ '}, 'c "2"', 'u "3"', { '"' => '\\' } ], 'quoted names: an event');
 $listener->quit;
 
-# A name that is no ASCII is heard as it is, whatever the encoding of the database.
+# A name that is not ASCII is announced unchanged, whatever the encoding of the
+# database.
 for my $db (qw(latin1 sql_ascii postgres))
 {
 	my $heard = listen_to($node, $db);
@@ -62,8 +64,8 @@ for my $db (qw(latin1 sql_ascii postgres))
 	$heard->quit;
 }
 
-# Whoever waits for a lock ends at a timeout with its error, and the session
-# goes on, also within a transaction that catches the error.
+# A wait for a lock ends at a timeout with its error, and the session continues,
+# also within a transaction that catches the error.
 my @waiting = (
 	q{presence_remove('r', 'c')}, q{presence_leave_all('c')}, q{presence_leave_all_many('{c}')},
 	q{presence_kick('r', 'u')}, q{presence_ban('r', 'u')}, q{presence_update('r', 'c', '{"a": 1}')},
@@ -92,7 +94,7 @@ for my $timeout ([ statement_timeout => '57014' ], [ lock_timeout => '55P03' ])
 	  or diag(value($node, 'TABLE log'), $err);
 }
 
-# A block that catches the error goes on in the same transaction.
+# A block that catches the error continues in the same transaction.
 my $blocks = '';
 for my $call (@waiting)
 {

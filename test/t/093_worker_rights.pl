@@ -1,5 +1,6 @@
-# Proves: where the extension's owner is no superuser, no trigger of his makes
-# the worker one, and what he tries is an error that the log tells.
+# Proves: where the extension's owner is not a superuser, no trigger of that
+# owner gains superuser rights in the worker, and each attempt is an error in
+# the log.
 use strict;
 use warnings FATAL => 'all';
 
@@ -29,7 +30,7 @@ sub as_owner
 
 as_owner(q{CREATE TABLE public.found (attack text, who text, superuser boolean, session_is text)});
 
-# Each attack is what a trigger does, and when it does it.
+# Each attack: what a trigger does, and when it does it.
 my @attacks = (
 	[ 'set_config of role', 'BEFORE DELETE', "PERFORM set_config('role', '$superuser', false)" ],
 	[ 'SET ROLE', 'BEFORE DELETE', "SET ROLE \"$superuser\"" ],
@@ -69,7 +70,7 @@ for my $attack (@attacks)
 	value($node, q{DELETE FROM presence.presences});
 }
 
-# The worker goes on, as the owner.
+# The worker continues, as the owner.
 value($node, q{SELECT presence_add('r', 'last')});
 ok(wait_until('the last one expires', sub { value($node, 'SELECT count(*) FROM presence.presences') == 0 }), 'the worker goes on');
 is(value($node, q{SELECT count(*) FROM pg_roles WHERE rolsuper}), 1, 'and there is one superuser');

@@ -1,5 +1,5 @@
-# Proves: names that were chosen so that the server's own hash of all of them is
-# the same cost no more than others do: rooms, channels, users, keys of state.
+# Proves: names chosen to have the same hash by the server's own hash function
+# cost no more than others do: rooms, channels, users, keys of state.
 use strict;
 use warnings FATAL => 'all';
 
@@ -7,7 +7,7 @@ use PostgreSQL::Test::Utils;
 use PresenceTest;
 use Test::More;
 
-# The step of hash_bytes() over twelve bytes, and the sum that it begins with.
+# The step of hash_bytes() for twelve bytes, and its initial value.
 use constant { WORD => 0xffffffff, GOLDEN => 0x9e3779b9 + 3923095 };
 
 sub mix
@@ -49,8 +49,8 @@ sub pieces
 	return @found;
 }
 
-# Names of so many pieces, each one of so many, that have one hash: all of them
-# lead through the same states.
+# Names of the given number of pieces, each one of several choices, that have
+# the same hash: all of them pass through the same states.
 sub equal_names
 {
 	my ($npieces, $choices) = @_;
@@ -87,7 +87,7 @@ SKIP: {
 
 await_announcer($node);
 
-# Seconds of processor time that a process has taken so far.
+# Seconds of processor time that a process has used so far.
 sub cpu
 {
 	my ($pid) = @_;
@@ -100,7 +100,7 @@ my $session = session($node);
 my $backend = $session->query_safe('SELECT pg_backend_pid()');
 my $worker = value($node, 'SELECT worker_pid FROM presence.stats');
 
-# What a statement and the telling of its events take the server.
+# The server's cost of a statement and of the announcement of its events.
 sub cost
 {
 	my ($sql) = @_;
@@ -112,7 +112,8 @@ sub cost
 	return cpu($backend) + cpu($worker) - $before;
 }
 
-# An attack beside the same with other names of the same length.
+# An attack compared with the same statements with other names of the same
+# length.
 sub compare
 {
 	my ($what, $sql) = @_;

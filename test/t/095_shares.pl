@@ -1,6 +1,7 @@
 # Proves: one database cannot take the queue, the registry or the memory of
-# short-lived state from another: who wants too much pays himself, also where
-# memory was given back by a cut, by DROP EXTENSION or by DROP DATABASE.
+# short-lived state from another: the database that uses too much bears the loss
+# itself, also where memory was freed by discarding the queue, by DROP EXTENSION
+# or by DROP DATABASE.
 use strict;
 use warnings FATAL => 'all';
 
@@ -28,7 +29,7 @@ sub make_database
 
 make_database($_) for 'hog', 'neighbour';
 
-# A figure of a database.
+# A statistic of a database.
 sub figure
 {
 	my ($db, $column) = @_;
@@ -36,9 +37,9 @@ sub figure
 	return value($node, "SELECT $column FROM presence.stats", $db);
 }
 
-# ---- The queue: 64 blocks, of which eight are kept.
+# ---- The queue: 64 blocks, of which eight are reserved.
 
-# Put so many events of about a kilobyte into the hog's queue.
+# Put the given number of events of about a kilobyte into the hog's queue.
 sub flood
 {
 	my ($count) = @_;
@@ -54,7 +55,7 @@ $_->drain for $listener, $hog_listener;
 my $hog_worker = await_sleep($node, 'hog');
 stop_process($hog_worker);
 
-# As much as it can have: the next events have it cut.
+# As much as it can have: the next events make its queue be discarded.
 my ($count, $most) = (600, flood(600));
 while ($count < 2000)
 {
@@ -79,9 +80,10 @@ ok($hog_listener->wait_for('resync', sub { $_[0]->{event} eq 'resync' }), 'who f
 ok(wait_until('all is told', sub { figure('hog', 'queue_bytes') == 0 }), 'and his queue becomes empty');
 $_->quit for $listener, $hog_listener;
 
-# ---- The registry: beside 160 channels 23 are kept, for who has up to eleven.
+# ---- The registry: beside 160 channels 23 are reserved for databases with up
+# to eleven.
 
-# Add channels until so many of them are asked for; how many have entries.
+# Add channels until the given number was added; how many have entries.
 sub enter
 {
 	my ($db, $channels) = @_;
@@ -90,7 +92,7 @@ sub enter
 	return figure($db, 'channels');
 }
 
-# Everybody leaves.
+# All channels leave.
 sub leave
 {
 	my ($db) = @_;
@@ -115,9 +117,9 @@ leave('neighbour');
 is(enter('hog', 400), 160, 'it takes what it can');
 is(enter('neighbour', 15), 11, 'and the other one its share');
 
-# ---- Short-lived state: who has most gives way.
+# ---- Short-lived state: the database that has most has entries evicted.
 
-# Set states of a database for so many seconds.
+# Set states of a database for the given number of seconds.
 sub set
 {
 	my ($db, $prefix, $count) = @_;
@@ -126,7 +128,7 @@ sub set
 	return;
 }
 
-# How many of them there are.
+# How many states there are.
 sub states
 {
 	my ($db, $prefix) = @_;
@@ -148,7 +150,7 @@ set('neighbour', 'many', 1000);
 is(states('neighbour', 'old'), 0, 'until it has as much');
 cmp_ok(abs(figure('hog', 'state_entries') - figure('neighbour', 'state_entries')), '<', 20, 'then it gives its own');
 
-# What has gone and is not told yet takes memory, too.
+# Removed state that is not announced yet uses memory, too.
 for my $last (1 .. 2)
 {
 	value($node, "SELECT presence_set_state('hall', 'last', '$last', 1000)", 'neighbour');
@@ -165,7 +167,7 @@ is(scalar(grep { $_->{resync} } $state_listener->events), 0, 'and none is lost')
 continue_process($hog_worker);
 $state_listener->quit;
 
-# ---- A database that is gone holds nothing.
+# ---- A dropped database occupies nothing.
 
 value($node, 'DROP DATABASE hog');
 is(enter('neighbour', 300), 160, 'a database that is gone has no channels');

@@ -1,5 +1,6 @@
-# Proves: whatever the hashes of names begin with, the processes of a server lock
-# the same for one room, with and without shared memory: a full room is full.
+# Proves: whatever the hashes of names begin with, all processes of a server
+# take the same lock for one room, with and without shared memory: a full room
+# stays full.
 use strict;
 use warnings FATAL => 'all';
 

@@ -1,6 +1,6 @@
-# Proves: a member who locks a table holds up what needs that table, and nothing
-# else: the worker expires, tells state and obeys, commits return, and events
-# come, or a resync for them, once the lock is gone.
+# Proves: a member's lock on a table blocks only what needs that table: the
+# worker expires presences, announces state and obeys signals, commits return,
+# and events, or a resync for them, arrive once the lock is released.
 use strict;
 use warnings FATAL => 'all';
 
@@ -8,7 +8,7 @@ use PostgreSQL::Test::Utils;
 use PresenceTest;
 use Test::More;
 
-# A session of a member that keeps a table to itself.
+# A session of a member that holds an exclusive lock on a table.
 sub lock_as_member
 {
 	my ($node, $table) = @_;
@@ -30,7 +30,7 @@ sub worker_of
 	});
 }
 
-# A new key of state that is told while the lock is held.
+# A new key of state that is announced while the lock is held.
 my $keys = 0;
 
 sub tells_state
@@ -54,7 +54,7 @@ for my $table ('people', 'presences')
 {
 	my $held = $table eq 'presences' ? 'held' : "$table-user";
 
-	# What is committed before the lock, and told after it.
+	# Changes committed before the lock, and announced after it.
 	value($node, q{SELECT presence_add('r', 'beats'), presence_add('r', 'dies')}) if $table eq 'people';
 	$listener->clear;
 	my $lock = lock_as_member($node, $table);
@@ -85,7 +85,7 @@ for my $table ('people', 'presences')
 	ok($listener->wait_for('join', sub { ($_[0]->{added}{channel_name} // '') eq "after $table" }), "$table unlocked: events come");
 }
 
-# The same by a prepared transaction, which no session holds.
+# The same with a prepared transaction, whose lock no session holds.
 value($node, q{SET ROLE member; BEGIN; LOCK TABLE presence.people IN ACCESS EXCLUSIVE MODE; PREPARE TRANSACTION 'stays'});
 $node->stop('fast');
 $node->start;
@@ -99,8 +99,9 @@ value($node, q{ROLLBACK PREPARED 'stays'});
 value($node, q{SELECT presence_add('r', 'more')});
 ok($listener->wait_for('join', sub { ($_[0]->{added}{channel_name} // '') eq 'more' }), 'rolled back: events come');
 
-# Who is making a room that is to be made anew is not waited for either: one adds
-# to a room that is deleted meanwhile, and another one makes it again and idles.
+# A transaction that is creating a room that must be created anew is not waited
+# for either: one session adds to a room that is deleted meanwhile, and another
+# creates it again and stays idle in transaction.
 my ($adder, $maker) = map { session($node) } 1 .. 2;
 value($node, q{SELECT presence_add('gone', 'old')});
 $adder->query_safe(q{BEGIN; SELECT presence_add('gone', 'a')});
@@ -118,7 +119,7 @@ $_->quit for $adder, $maker, $heard;
 
 # ------------------------------------------------ transactions that announce
 
-# Whether a commit returns, and what it says.
+# Whether a commit returns, and its messages.
 sub commits
 {
 	my ($other, $what, $sql) = @_;
@@ -129,7 +130,7 @@ sub commits
 	return $err;
 }
 
-# How a commit fares while a member has locked a table.
+# The result of a commit while a member has locked a table.
 sub commit_beside
 {
 	my ($other, $table, $sql) = @_;
@@ -159,7 +160,7 @@ commit_beside($plain, 'presences', q{SELECT presence_broadcast('r', 'unheard')})
 is(value($plain, q{SELECT count(*) FROM presence.presences WHERE channel_name = 'untold'}), 1, 'what was not told is there');
 is(scalar(grep { $_->{event} eq 'resync' } $listener->drain), 2, 'and listeners are to read it');
 
-# Where only the time of the last sign of life cannot be kept, the rest is told.
+# Where only the time of last_seen cannot be recorded, the rest is announced.
 my $owner = session($plain);
 $owner->query_safe('BEGIN');
 $owner->query_safe('LOCK TABLE presence.user_last_seen IN SHARE MODE');

@@ -1,6 +1,6 @@
-# Proves: behind the policies of the tenants' recipe, as docs/recipes.md has
-# them, one tenant gets nothing from another one and changes nothing there, by
-# function or by plain SQL, as member or as admin.
+# Proves: with the policies of the tenants' recipe in docs/recipes.md, one
+# tenant reads nothing of another and changes nothing there, by function or by
+# plain SQL, as member or as admin.
 use strict;
 use warnings FATAL => 'all';
 
@@ -16,7 +16,8 @@ my ($policies) = slurp_file("$FindBin::RealBin/../../docs/recipes.md") =~ /<!-- 
 await_announcer($node);
 $node->safe_psql('postgres', $policies);
 
-# Run statements for a tenant, as the gateway does: what each prints, or its SQLSTATE.
+# Run statements for a tenant, as the gateway does: returns the output of each,
+# or its SQLSTATE.
 sub as_tenant
 {
 	my ($tenant, @statements) = @_;
@@ -28,7 +29,7 @@ sub as_tenant
 	return wantarray ? @results : $results[0];
 }
 
-# What the one tenant has.
+# What the first tenant has.
 as_tenant('globex',
 	q{SELECT presence_add('globex/lobby', 'globex/77ab', 'globex/gus', '{"secret": "sesame"}')},
 	q{SELECT presence_add('globex/lobby', 'globex/78cd', 'globex/gone')},
@@ -43,7 +44,7 @@ $node->safe_psql('postgres', q{
 	SELECT presence_add('acme/lobby', 'acme/0d1f', 'acme/alice');
 	INSERT INTO presence.admissions VALUES ('globex/lobby', 'globex/gus', now())});
 
-# All of that; whether there was a sign of life since, too.
+# All of that; also whether there was a heartbeat since.
 my $since;
 
 sub what_globex_has
@@ -58,7 +59,7 @@ sub what_globex_has
 	return [ split /\n/, value($node, "SELECT string_agg(t, E'\\n' ORDER BY t) FROM ($tables) x (t)") ];
 }
 
-# Each attack, and what it comes to: what is printed, or the SQLSTATE.
+# Each attack, and its result: the output, or the SQLSTATE.
 my @as_member = (
 	# reading
 	(map { [ "SELECT count(*) FROM presence.$_->[0] WHERE $_->[1] NOT LIKE 'acme/%'", 0 ] } (
@@ -104,7 +105,7 @@ my @as_member = (
 		q{presence_cursors('globex/lobby')}, q{presence_cursor_update('globex/lobby', 'acme/alice', 1, 2)},
 		q{presence_cursor_remove('globex/lobby', 'globex/gus')}, q{presence_typing('globex/lobby', 'globex/gus', true)},
 		q{presence_typing_users('globex/lobby')}, q{presence_broadcast('globex/lobby', 'e')}, q{presence_broadcast('globex/none', 'e')})),
-	# what the manual says that a known name tells
+	# what the manual says a known name reveals
 	[ q{SELECT presence.effective_last_seen('globex/77ab', 'epoch') > presence.effective_last_seen('globex/none', 'epoch')}, 't' ],
 );
 my @as_admin = (
@@ -149,7 +150,7 @@ foreach my $level ('member', 'admin')
 }
 is(as_tenant('globex', q{SELECT presence_touch('globex/77ab')}), 't', 'and is alive');
 
-# Without a tenant there is nothing.
+# Without a tenant nothing is visible.
 is(as_tenant('', q{SELECT count(*) FROM presence.presences}), 0, 'for no tenant nobody is there');
 is($node->psql('postgres', 'SET ROLE gateway; SELECT count(*) FROM presence.presences'), 3, 'where none is said an error is raised');
 

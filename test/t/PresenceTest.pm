@@ -1,4 +1,4 @@
-# What the cluster tests share: a server with presence, a LISTEN client that
+# Shared by the cluster tests: a server with presence, a LISTEN client that
 # collects events, and polling with a deadline.
 package PresenceTest;
 
@@ -16,9 +16,9 @@ our @EXPORT = qw(new_node restart_node wait_until value listen_to session
   await_announcer await_sleep tap_seconds have_extension log_slice declare_test_functions stop_process
   continue_process);
 
-# A started server with the extension in its database "postgres", where nobody
-# dies just because the machine is slow, unless conf says otherwise.  Options:
-# conf (lines of postgresql.conf), preload (default "presence"; "" for none),
+# A started server with the extension in its database "postgres". Unless conf
+# says otherwise, no presence expires because the machine is slow. Options: conf
+# (lines of postgresql.conf), preload (default "presence"; "" for none),
 # extension (default 1), init (arguments of init).
 sub new_node
 {
@@ -61,7 +61,7 @@ sub value
 	return $node->safe_psql($db // 'postgres', $sql);
 }
 
-# Repeat a check until it returns something true, at most so many seconds.
+# Repeat a check until it returns true, for at most the given number of seconds.
 sub wait_until
 {
 	my ($what, $check, $seconds) = @_;
@@ -79,8 +79,8 @@ sub wait_until
 	return;
 }
 
-# A psql session that stays open; errors do not end it.  Its patience is for
-# each query, not for its whole life.
+# A psql session that stays open; errors do not end it. Its timeout applies to
+# each query, not to the whole session.
 sub session
 {
 	my ($node, $db) = @_;
@@ -91,9 +91,9 @@ sub session
 	return $session;
 }
 
-# Have a worker announce for the database.  Without one the first transactions
-# announce themselves; and where it opens the queue between their NOTIFY and their
-# commit, it sends a resync, which a test that counts every event must not meet.
+# Make a worker announce for the database. Without one the first transactions
+# announce themselves; and if it opens the queue between their NOTIFY and their
+# commit, it sends a resync, which would disturb a test that counts every event.
 sub await_announcer
 {
 	my ($node, $db) = @_;
@@ -104,8 +104,9 @@ sub await_announcer
 	return;
 }
 
-# Wait until the worker sleeps with nothing left to do; its pid.  Who stops it
-# then stops it nowhere else: at work it may hold what others wait for.
+# Wait until the worker sleeps with nothing left to do; returns its pid. A test
+# that then stops it is sure to stop it there: a busy worker may hold locks that
+# others wait for.
 sub await_sleep
 {
 	my ($node, $db) = @_;
@@ -116,7 +117,7 @@ sub await_sleep
 	}) || BAIL_OUT('the worker does not sleep');
 }
 
-# How long an endurance test lasts: a few seconds, or what the caller wants.
+# How long an endurance test runs: a few seconds, or as the caller sets it.
 sub tap_seconds
 {
 	my ($default) = @_;
@@ -124,7 +125,7 @@ sub tap_seconds
 	return $ENV{PRESENCE_TEST_SECONDS} // $default;
 }
 
-# Whether the server has an extension's files.
+# Whether the server has the files of an extension.
 sub have_extension
 {
 	my ($node, $name) = @_;
@@ -133,7 +134,7 @@ sub have_extension
 		"SELECT count(*) FROM pg_available_extensions WHERE name = '$name'") > 0;
 }
 
-# What the log says from a position on.
+# The log from a position on.
 sub log_slice
 {
 	my ($node, $from) = @_;
@@ -141,7 +142,7 @@ sub log_slice
 	return substr(slurp_file($node->logfile), $from // 0);
 }
 
-# The functions by which tests move the extension's clocks.
+# The functions by which tests advance the extension's clocks.
 sub declare_test_functions
 {
 	my ($node, $db) = @_;
@@ -182,7 +183,7 @@ package PresenceTest::Listener;
 
 use Test::More;
 
-# Read what has arrived; all events so far.
+# Read what has arrived; returns all events so far.
 sub events
 {
 	my ($self) = @_;
@@ -200,7 +201,7 @@ sub events
 	return @{ $self->{events} };
 }
 
-# Forget the events so far.
+# Clear the events so far.
 sub clear
 {
 	my ($self) = @_;
@@ -220,8 +221,8 @@ sub wait_for
 		sub { (grep { $check->($_) } $self->events)[0] }, $seconds);
 }
 
-# All events of what was committed before this call: those that come before
-# the join of a channel that enters now.  They are forgotten here.
+# All events of what was committed before this call: those that come before the
+# join of a channel that is added now. They are cleared by the call.
 sub drain
 {
 	my ($self) = @_;

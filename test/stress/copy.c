@@ -51,6 +51,7 @@ copy_clear_room(Room *room)
 	memset(room->members, 0, room->size * sizeof(Member));
 	room->seq = -1;
 	room->stale = false;
+	room->compared = false;
 	room->exact = false;
 }
 
@@ -76,12 +77,15 @@ copy_make_stale(Copy *copy)
 	}
 }
 
-/* Set whether from now on events must fit every room exactly. */
+/*
+ * From now on events must fit the rooms exactly that were equal to the table.
+ * One that was read since may contain events that are still to come.
+ */
 void
-copy_set_exact(Copy *copy, bool exact)
+copy_set_exact(Copy *copy)
 {
 	for (int i = 0; i < ALL_ROOMS; i++)
-		copy->rooms[i].exact = exact;
+		copy->rooms[i].exact = copy->rooms[i].compared && !copy->rooms[i].stale;
 }
 
 /* The number of connections of a user in a room. */
@@ -445,12 +449,14 @@ same_member(const Member *a, const Member *truth)
 
 /* Report each presence in which a copy differs from the table; how many. */
 int
-copy_differences(const Copy *copy, const Copy *truth,
+copy_differences(Copy *copy, const Copy *truth,
 				 CopyTell tell, void *arg)
 {
 	int			count = 0;
 
 	for (int r = 0; r < ALL_ROOMS; r++)
+	{
+		copy->rooms[r].compared = true;
 		for (int c = 0; c < channels_of_room(r); c++)
 		{
 			const Member *a = &copy->rooms[r].members[c];
@@ -462,5 +468,6 @@ copy_differences(const Copy *copy, const Copy *truth,
 			if (tell)
 				tell(arg, r, c, a, b);
 		}
+	}
 	return count;
 }

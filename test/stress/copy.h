@@ -28,6 +28,7 @@ typedef struct Room
 	int			size;
 	long long	seq;			/* of its snapshot; for the report */
 	bool		stale;			/* to be read again */
+	bool		compared;		/* not read since it was compared */
 
 	/*
 	 * Was equal to the table at a quiet point and has followed only events
@@ -56,10 +57,10 @@ extern void copy_init(Copy *copy);
 extern void copy_clear_room(Room *room);
 extern void copy_reset(Copy *copy);
 extern void copy_make_stale(Copy *copy);
-extern void copy_set_exact(Copy *copy, bool exact);
+extern void copy_set_exact(Copy *copy);
 extern bool copy_apply(Copy *copy, const char *payload, char *trouble, int size);
 extern bool copy_load(Copy *copy, int room, const char *snapshot);
-extern int	copy_differences(const Copy *copy, const Copy *truth, CopyTell tell,
+extern int	copy_differences(Copy *copy, const Copy *truth, CopyTell tell,
 							 void *arg);
 
 #endif							/* CONVERGE_COPY_H */

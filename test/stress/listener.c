@@ -308,7 +308,7 @@ void
 listener_set_exact(Listener *listener)
 {
 	pthread_mutex_lock(&listener->mutex);
-	copy_set_exact(&listener->copy, true);
+	copy_set_exact(&listener->copy);
 	pthread_mutex_unlock(&listener->mutex);
 }
 

@@ -32,7 +32,7 @@ ISOLATION_OPTS = --inputdir=test --outputdir=. --load-extension=presence
 PG_CPPFLAGS  = -I$(srcdir)/src -DPRESENCE_VERSION='"$(EXTVERSION)"'
 PG_CFLAGS    = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare \
                -Wno-missing-field-initializers
-EXTRA_CLEAN  = META.json presence-*.zip \
+EXTRA_CLEAN  = META.json presence-*.zip bench/out \
                results output_iso regression.diffs regression.out tmp_check
 
 PG_CONFIG   ?= pg_config
@@ -42,8 +42,8 @@ include $(PGXS)
 $(DATA_built): $(SQL_CHAPTERS) presence.control
 	sed 's/@VERSION@/$(EXTVERSION)/' $(SQL_CHAPTERS) > $@
 
-$(OBJS): $(C_HEADERS)
-src/presence.o: presence.control
+$(OBJS) $(OBJS:.o=.bc): $(C_HEADERS)
+src/presence.o src/presence.bc: presence.control
 
 META.json: META.json.in presence.control
 	sed 's/@VERSION@/$(EXTVERSION)/' META.json.in > $@
@@ -55,6 +55,9 @@ bench:
 check-tap:
 	scripts/check $(or $(TAP_TESTS),tap)
 
-dist: META.json
-	git archive --format=zip --prefix=presence-$(EXTVERSION).0/ --add-file=META.json \
+dist: META.json $(DATA_built)
+	git diff --quiet HEAD -- META.json.in presence.control sql
+	git archive --format=zip \
+		--prefix=presence-$(EXTVERSION).0/sql/ --add-file=$(DATA_built) \
+		--prefix=presence-$(EXTVERSION).0/ --add-file=META.json \
 		-o presence-$(EXTVERSION).0.zip HEAD

@@ -132,7 +132,7 @@ define_notify_settings(void)
 							 &presence_notify_meta, true,
 							 PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("presence.bulk_threshold",
-							"Number of changes of one room, delivered together, past which they fold into one bulk event.",
+							"Number of changes of one room, delivered together, past which they collapse into one bulk event.",
 							NULL,
 							&presence_bulk_threshold, 50, 1, INT_MAX,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);

@@ -63,7 +63,10 @@ added_of_row(FunctionCallInfo fcinfo, const PresenceRow *row, bool created)
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE ||
 		desc->natts != lengthof(values))
-		elog(ERROR, "presence.added is not the composite type that it was made as");
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("type presence.added is not as the library expects it"),
+				 errhint("Run ALTER EXTENSION presence UPDATE.")));
 	values[0] = Int64GetDatum(row->id);
 	values[1] = CStringGetTextDatum(row->room);
 	values[2] = CStringGetTextDatum(row->channel);

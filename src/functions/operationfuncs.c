@@ -358,7 +358,10 @@ presence_stat_row(PG_FUNCTION_ARGS)
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE ||
 		desc->natts != lengthof(values))
-		elog(ERROR, "presence.stat_row() is not declared as the library expects");
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("function presence.stat_row() is not as the library expects it"),
+				 errhint("Run ALTER EXTENSION presence UPDATE.")));
 	memset(nulls, database ? false : true, sizeof(nulls));
 	values[0] = CStringGetTextDatum(mode_name(database));
 	nulls[0] = false;

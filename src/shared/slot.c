@@ -180,6 +180,7 @@ occupy(PresenceDatabase *database)
 	database->worker_pid = MyProcPid;
 	database->worker_latch = MyLatch;
 	database->wanted = false;
+	presence_liveness_disarm_watchdog(database);	/* of a worker that failed */
 }
 
 /* STARTING -> NONE: blocked, but still wanted.  The caller holds the lock. */
@@ -261,10 +262,10 @@ presence_slot_recheck_extension(PresenceDatabase *database)
 bool
 presence_slot_extension_rechecked(PresenceDatabase *database)
 {
-	bool		recheck_extension = database->recheck_extension;
-
+	if (!database->recheck_extension)
+		return false;			/* without a write that could undo a request */
 	database->recheck_extension = false;
-	return recheck_extension;
+	return true;
 }
 
 /* Whether queue, registry and state hold nothing of a database. */

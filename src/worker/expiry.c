@@ -155,7 +155,7 @@ compare_deferred(const pairingheap_node *a, const pairingheap_node *b, void *arg
 	return (left < right) - (left > right);
 }
 
-/* Create the expiry state; the first call of _take() will scan. */
+/* Create the expiry state; the first call of presence_expiry_take() will scan. */
 PresenceExpiry *
 presence_expiry_create(MemoryContext context)
 {

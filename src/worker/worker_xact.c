@@ -117,6 +117,18 @@ presence_worker_xact_clear_scratch(void)
 	MemoryContextReset(work.scratch);
 }
 
+/* Whether there is an extension again, in a transaction of its own. */
+static bool
+extension_is_back(void)
+{
+	bool		exists;
+
+	StartTransactionCommand();
+	exists = presence_extension_exists();
+	CommitTransactionCommand();
+	return exists;
+}
+
 /*
  * The extension was dropped: discard its shared state and exit.  If the
  * extension is created again, listeners get a resync.
@@ -125,7 +137,8 @@ presence_worker_xact_clear_scratch(void)
  * whose hints and registry entries are discarded here.  Such a transaction has
  * committed by then, so look for the extension once more after discarding.  If
  * it is back, request another worker, which begins from the rows, and a
- * resync, so that listeners read them.
+ * resync, so that listeners read them.  Look again after leaving: up to then a
+ * transaction that commits finds a worker and requests none.
  */
 static void
 exit_without_extension(void)
@@ -137,14 +150,12 @@ exit_without_extension(void)
 	if (database == NULL)
 		proc_exit(0);
 	presence_slot_forget(database, MyDatabaseId);
-	StartTransactionCommand();
-	needed = presence_extension_exists();
-	CommitTransactionCommand();
+	needed = extension_is_back();
 	if (needed || OidIsValid(work.extension))
 		presence_queue_set_resync_pending(database);
 	disable_all_timeouts(false);	/* the record may soon be another's */
 	presence_slot_leave(database);
-	if (needed)
+	if (needed || extension_is_back())
 		presence_database_want_worker(database);
 	proc_exit(0);
 }

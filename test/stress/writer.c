@@ -305,7 +305,7 @@ do_something(Writer *writer)
 	{
 		int			weight;
 		bool		(*run) (Writer *writer);
-	}			deeds[] = {
+	}			operations[] = {
 		{30, do_add}, {4, do_add_many}, {12, do_update}, {18, do_remove},
 		{12, do_touch}, {4, do_leave_all}, {6, do_many}, {4, do_plain_insert},
 		{4, do_plain_delete}, {4, do_plain_update}, {2, do_plain_move},
@@ -314,10 +314,10 @@ do_something(Writer *writer)
 	int			dice = random_below(&writer->random, 102);
 	int			i = 0;
 
-	while ((dice -= deeds[i].weight) >= 0)
+	while ((dice -= operations[i].weight) >= 0)
 		i++;
 	atomic_fetch_add(&writer->operations, 1);
-	return deeds[i].run(writer);
+	return operations[i].run(writer);
 }
 
 /* A transaction of many operations, some of them rolled back. */

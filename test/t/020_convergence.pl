@@ -1,4 +1,3 @@
-
 # Proves: under concurrent changes and failures, the copies that listeners keep
 # by the documented rules converge to the table; seq has no gap, and user_joined
 # and user_left alternate.

@@ -15,11 +15,9 @@
 
 #include "base/clock.h"
 #include "base/shmem.h"
-#include "catalog/pg_type.h"
 #include "events/announce_turn.h"
 #include "miscadmin.h"
 #include "tables/store_people.h"
-#include "utils/array.h"
 
 /* The status that others see. */
 static const char *
@@ -46,10 +44,30 @@ connections_now(const PresencePerson *person, int64 later)
 	return (presence_shmem_ready() ? person->connections : person->living) - later;
 }
 
+/*
+ * When a user was last seen: of one who is visible, now; of an invisible one,
+ * when that was chosen; of others by what is stored or has been seen in this
+ * turn.
+ */
+static TimestampTz
+last_seen(PresencePeople *people, const PresencePerson *person,
+		  const PresenceTurnUser *user, bool hidden)
+{
+	TimestampTz stored;
+
+	if (!hidden)
+		return presence_clock_wall();
+	if (is_invisible(person))
+		return person->last_seen;
+	stored = presence_store_people_last_seen(people, person->user);
+	return Max(stored, user->last_seen);
+}
+
 /* Make an event of the status of a user; NULL if it has not changed. */
 static PresenceEvent *
-status_event(const PresenceTurn *turn, const PresenceTurnUser *user, int64 later,
-			 PresencePerson *person, List **gone)
+status_event(const PresenceTurn *turn, PresencePeople *people,
+			 const PresenceTurnUser *user, int64 later, PresencePerson *person,
+			 List **gone)
 {
 	int64		now = connections_now(person, later);
 	bool		had_expired = turn->cutoff != 0 &&
@@ -73,10 +91,7 @@ status_event(const PresenceTurn *turn, const PresenceTurnUser *user, int64 later
 	if (strcmp(person->status, effective_status(before, chosen_before)) == 0 &&
 		(hidden || presence_turn_same_user(person->custom_message, message_before)))
 		return NULL;
-	if (!hidden)
-		person->last_seen = presence_clock_wall();
-	else if (!is_invisible(person) && user->last_seen > person->last_seen)
-		person->last_seen = user->last_seen;
+	person->last_seen = last_seen(people, person, user, hidden);
 	event = palloc0(sizeof(PresenceEvent));
 	event->kind = PRESENCE_EVENT_STATUS;
 	event->person = person;
@@ -84,78 +99,43 @@ status_event(const PresenceTurn *turn, const PresenceTurnUser *user, int64 later
 }
 
 /*
- * The limits up to which to count connections of users (as names), as a
- * bigint[]: counting further would not change any event.  Zeros unless
- * "wanted".
+ * Append an event of a user if its status has changed.  Connections are
+ * counted up to a limit: counting further would not change the event.
  */
-static Datum
-connections_to_count(PresenceTurn *turn, List *names, bool wanted)
-{
-	Datum	   *most = palloc0(list_length(names) * sizeof(Datum));
-	ListCell   *lc;
-
-	foreach(lc, names)
-	{
-		const char *name = lfirst(lc);
-		int64		change = turnusers_lookup(turn->users, name)->change;
-		int64		later = presence_backlog_of_user(turn->backlog, name);
-
-		CHECK_FOR_INTERRUPTS();
-		if (!wanted)
-			break;
-		most[foreach_current_index(lc)] = Int64GetDatum((change < 0 ? -change : change) +
-														(later < 0 ? -later : later) + 1);
-	}
-	return PointerGetDatum(construct_array(most, list_length(names), INT8OID,
-										   sizeof(int64), FLOAT8PASSBYVAL,
-										   TYPALIGN_DOUBLE));
-}
-
-/* Append events of users (as names) whose status has changed. */
 static List *
-add_statuses(PresenceTurn *turn, List *events, List *names, List **gone)
+add_status(const PresenceTurn *turn, PresencePeople *people,
+		   const PresenceTurnUser *user, List *events, List **gone)
 {
+	int64		later = presence_backlog_of_user(turn->backlog, user->name);
+	int64		most = (user->change < 0 ? -user->change : user->change) +
+		(later < 0 ? -later : later) + 1;
 	bool		expired_matter = turn->cutoff != 0 || !presence_shmem_ready();
-	ListCell   *lc;
+	PresencePerson *person = presence_store_people_read(people, user->name, most,
+														expired_matter ? most : 0);
+	PresenceEvent *event = status_event(turn, people, user, later, person, gone);
 
-	foreach(lc, presence_store_people(presence_turn_text_array(names),
-									  connections_to_count(turn, names, true),
-									  connections_to_count(turn, names, expired_matter),
-									  turn->snapshot))
-	{
-		PresencePerson *person = lfirst(lc);
-		PresenceEvent *event;
-
-		CHECK_FOR_INTERRUPTS();
-		event = status_event(turn, turnusers_lookup(turn->users, person->user),
-							 presence_backlog_of_user(turn->backlog, person->user),
-							 person, gone);
-		if (event)
-			events = lappend(events, event);
-	}
-	return events;
+	return event ? lappend(events, event) : events;
 }
 
 /* Make events of changed statuses; "gone" gets the users who went offline. */
 List *
 presence_turn_collect_statuses(PresenceTurn *turn, List **gone)
 {
-	List	   *names = NIL;
 	List	   *events = NIL;
+	PresencePeople *people;
 	ListCell   *lc;
 
+	if (turn->named == NIL)
+		return NIL;
+	people = presence_store_people_begin(turn->snapshot);
 	foreach(lc, turn->named)
 	{
 		PresenceTurnUser *user = turnusers_lookup(turn->users, lfirst(lc));
 
 		CHECK_FOR_INTERRUPTS();
-		if (user->change == 0 && !user->chose && !user->left)
-			continue;
-		names = lappend(names, lfirst(lc));
-		if (list_length(names) < PRESENCE_LOOK_UP_BATCH)
-			continue;
-		events = add_statuses(turn, events, names, gone);
-		names = NIL;
+		if (user->change != 0 || user->chose || user->left)
+			events = add_status(turn, people, user, events, gone);
 	}
-	return names == NIL ? events : add_statuses(turn, events, names, gone);
+	presence_store_people_end(people);
+	return events;
 }

@@ -3,6 +3,11 @@
  * store_people.c
  *		Statements on users: presence.people and presence.user_last_seen.
  *
+ * Those who announce read users one by one, and need little of each, so they
+ * scan the indexes themselves: starting an executor would cost many times as
+ * much as the scan.  No privileges or policies apply, and the tables have been
+ * locked.
+ *
  * No statement waits for a row of presence.user_last_seen: transactions insert
  * new rows, and statements that update or remove rows skip locked ones.
  *
@@ -10,31 +15,27 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "base/clock.h"
+#include "base/compat.h"
+#include "catalog/pg_am.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
+#include "shared/liveness.h"
+#include "storage/bufmgr.h"
+#include "tables/extension.h"
 #include "tables/store.h"
 #include "tables/store_people.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
-
-static PresenceStatement people = {
-	"SELECT u.user_id, pe.chosen_status, pe.custom_message,"
-	" CASE WHEN pe.chosen_status " SQL_EQ " 'offline' THEN pe.chosen_at"
-	" ELSE (SELECT pg_catalog.max(s.last_seen) FROM presence.user_last_seen s"
-	" WHERE s.user_id " SQL_EQ " u.user_id) END,"
-	" (SELECT pg_catalog.count(*) FROM (SELECT FROM presence.presences p"
-	" WHERE p.user_id " SQL_EQ " u.user_id LIMIT u.most) c),"
-	" (SELECT pg_catalog.count(*) FROM (SELECT FROM presence.presences p"
-	" WHERE p.user_id " SQL_EQ " u.user_id"
-	" AND presence.is_live(p.channel_name, p.last_seen) LIMIT u.living) l)"
-	" FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3))"
-	" AS u (user_id, most, living)"
-	" LEFT JOIN LATERAL (SELECT pe.chosen_status, pe.custom_message, pe.chosen_at"
-	" FROM presence.people pe WHERE pe.user_id " SQL_EQ " u.user_id OFFSET 0) pe ON true",
-	3, {TEXTARRAYOID, INT8ARRAYOID, INT8ARRAYOID},
-	.few = true
-};
 
 #define NEWEST_OF_EACH \
 	"SELECT t.user_id, pg_catalog.max(t.last_seen) AS last_seen" \
@@ -73,38 +74,231 @@ static PresenceStatement forget_last_seen = {
 	3, {TIDOID, TIDOID, TIMESTAMPTZOID}
 };
 
-/*
- * The users (text[]), as a snapshot shows them.  The connections of each are
- * counted up to the number in "most" (bigint[]), live ones up to the number in
- * "living" (bigint[]).
- */
-List *
-presence_store_people(Datum users, Datum most, Datum living, Snapshot snapshot)
-{
-	Datum		values[] = {users, most, living};
-	uint64		count = presence_store_run_at(&people, values, NULL, snapshot, 0);
-	List	   *result = NIL;
+/* ------------------------------------------------------------------ readers */
 
-	for (uint64 i = 0; i < count; i++)
+/* Columns of presence.presences. */
+enum
+{
+	PRESENCE_CHANNEL = 3,
+	PRESENCE_USER = 4,
+	PRESENCE_SEEN = 7
+};
+
+/* Columns of presence.people. */
+enum
+{
+	PERSON_USER = 1,
+	PERSON_STATUS,
+	PERSON_MESSAGE,
+	PERSON_CHOSEN_AT
+};
+
+/* Columns of presence.user_last_seen. */
+enum
+{
+	GONE_USER = 1,
+	GONE_SEEN
+};
+
+/* A table that is scanned for the rows of one user after the other. */
+typedef struct UserTable
+{
+	Relation	relation;
+	Oid			index;			/* InvalidOid: there is none */
+	AttrNumber	column;			/* of the user */
+} UserTable;
+
+struct PresencePeople
+{
+	UserTable	presences;
+	UserTable	people;
+	UserTable	gone;
+	PresenceTime cutoff;		/* presences last seen before it are expired */
+	bool		chosen;			/* anybody may have chosen a status */
+};
+
+/* Whether a table's index finds a column's values. */
+static bool
+is_usable(Relation relation, Oid index, AttrNumber column)
+{
+	Relation	opened;
+	bool		usable;
+
+	if (!OidIsValid(index) ||
+		!list_member_oid(RelationGetIndexList(relation), index))
+		return false;
+	opened = index_open(index, AccessShareLock);
+	usable = opened->rd_index->indisvalid && opened->rd_rel->relam == BTREE_AM_OID &&
+		opened->rd_index->indkey.values[0] == column;
+	index_close(opened, AccessShareLock);
+	return usable;
+}
+
+/* Open a table; "index" is the name of the one on the column of the user. */
+static UserTable
+open_table(const char *name, const char *index, AttrNumber column)
+{
+	UserTable	table;
+
+	table.relation = table_open(presence_extension_table(name), AccessShareLock);
+	table.index = get_relname_relid(index, RelationGetNamespace(table.relation));
+	if (!is_usable(table.relation, table.index, column))
+		table.index = InvalidOid;
+	table.column = column;
+	return table;
+}
+
+/* Begin to scan a table for the rows of a user, in the active snapshot. */
+static SysScanDesc
+begin_scan(UserTable *table, const char *user)
+{
+	ScanKeyData key;
+
+	ScanKeyInit(&key, table->column, BTEqualStrategyNumber, F_TEXTEQ,
+				CStringGetTextDatum(user));
+	return systable_beginscan(table->relation, table->index, OidIsValid(table->index),
+							  GetActiveSnapshot(), 1, &key);
+}
+
+/* A column of a table's row; 0 for NULL. */
+static Datum
+get_column(UserTable *table, HeapTuple tuple, AttrNumber column)
+{
+	bool		isnull;
+	Datum		datum = heap_getattr(tuple, column, RelationGetDescr(table->relation),
+									 &isnull);
+
+	return isnull ? (Datum) 0 : datum;
+}
+
+/* The same for a text, as a palloc'd string, or NULL. */
+static char *
+get_string(UserTable *table, HeapTuple tuple, AttrNumber column)
+{
+	Datum		datum = get_column(table, tuple, column);
+
+	return datum ? TextDatumGetCString(datum) : NULL;
+}
+
+/*
+ * Begin to read users in a snapshot, including the changes made by this
+ * transaction so far.  It is active until presence_store_people_end().
+ */
+PresencePeople *
+presence_store_people_begin(Snapshot snapshot)
+{
+	PresencePeople *people = palloc(sizeof(PresencePeople));
+
+	people->presences = open_table("presences", "presences_user_id_idx", PRESENCE_USER);
+	people->people = open_table("people", "people_pkey", PERSON_USER);
+	people->gone = open_table("user_last_seen", "user_last_seen_user_id", GONE_USER);
+	people->cutoff = presence_liveness_cutoff(presence_clock_now(),
+											  presence_liveness_max_age());
+	people->chosen = RelationGetNumberOfBlocks(people->people.relation) > 0;
+	CommandCounterIncrement();
+	PushCopiedSnapshot(snapshot);
+	UpdateActiveSnapshotCommandId();
+	return people;
+}
+
+/* End reading users. */
+void
+presence_store_people_end(PresencePeople *people)
+{
+	PopActiveSnapshot();
+	table_close(people->presences.relation, NoLock);
+	table_close(people->people.relation, NoLock);
+	table_close(people->gone.relation, NoLock);
+	pfree(people);
+}
+
+/* Whether the channel of a presence lives. */
+static bool
+is_live(PresencePeople *people, HeapTuple tuple)
+{
+	text	   *channel = DatumGetTextPP(get_column(&people->presences, tuple, PRESENCE_CHANNEL));
+	Datum		seen = get_column(&people->presences, tuple, PRESENCE_SEEN);
+
+	return presence_liveness_is_live(VARDATA_ANY(channel), VARSIZE_ANY_EXHDR(channel),
+									 DatumGetTimestampTz(seen), people->cutoff);
+}
+
+/* Count the connections of a user, up to a number of all and of live ones. */
+static void
+count_connections(PresencePeople *people, PresencePerson *person, int64 most,
+				  int64 living)
+{
+	SysScanDesc scan = begin_scan(&people->presences, person->user);
+	HeapTuple	tuple;
+
+	while ((person->connections < most || person->living < living) &&
+		   (tuple = systable_getnext(scan)))
 	{
-		HeapTuple	tuple = SPI_tuptable->vals[i];
-		TupleDesc	desc = SPI_tuptable->tupdesc;
-		PresencePerson *person = palloc0(sizeof(PresencePerson));
-		bool		isnull;
-		Datum		last_seen = SPI_getbinval(tuple, desc, 4, &isnull);
+		CHECK_FOR_INTERRUPTS();
+		if (person->connections < most)
+			person->connections++;
+		if (person->living < living && is_live(people, tuple))
+			person->living++;
+	}
+	systable_endscan(scan);
+}
+
+/* Read what a user has chosen. */
+static void
+read_choice(PresencePeople *people, PresencePerson *person)
+{
+	UserTable  *table = &people->people;
+	SysScanDesc scan = begin_scan(table, person->user);
+	HeapTuple	tuple = systable_getnext(scan);
+
+	if (tuple)
+	{
+		person->chosen_status = get_string(table, tuple, PERSON_STATUS);
+		person->custom_message = get_string(table, tuple, PERSON_MESSAGE);
+		person->last_seen = DatumGetTimestampTz(get_column(table, tuple, PERSON_CHOSEN_AT));
+	}
+	systable_endscan(scan);
+}
+
+/*
+ * Read a user.  The connections are counted up to "most", the live ones up to
+ * "living".
+ */
+PresencePerson *
+presence_store_people_read(PresencePeople *people, const char *user, int64 most,
+						   int64 living)
+{
+	PresencePerson *person = palloc0(sizeof(PresencePerson));
+
+	person->user = user;
+	person->last_seen = DT_NOBEGIN;
+	if (most > 0 || living > 0)
+		count_connections(people, person, most, living);
+	if (people->chosen)
+		read_choice(people, person);
+	return person;
+}
+
+/* When a user without connections was last seen; DT_NOBEGIN: not known. */
+TimestampTz
+presence_store_people_last_seen(PresencePeople *people, const char *user)
+{
+	SysScanDesc scan = begin_scan(&people->gone, user);
+	TimestampTz newest = DT_NOBEGIN;
+	HeapTuple	tuple;
+
+	while ((tuple = systable_getnext(scan)))
+	{
+		TimestampTz seen = DatumGetTimestampTz(get_column(&people->gone, tuple, GONE_SEEN));
 
 		CHECK_FOR_INTERRUPTS();
-		person->user = presence_store_text(tuple, 1);
-		person->chosen_status = presence_store_text(tuple, 2);
-		person->custom_message = presence_store_text(tuple, 3);
-		person->last_seen = isnull ? DT_NOBEGIN : DatumGetTimestampTz(last_seen);
-		person->connections = DatumGetInt64(SPI_getbinval(tuple, desc, 5, &isnull));
-		person->living = DatumGetInt64(SPI_getbinval(tuple, desc, 6, &isnull));
-		result = lappend(result, person);
+		newest = Max(newest, seen);
 	}
-	SPI_freetuptable(SPI_tuptable);
-	return result;
+	systable_endscan(scan);
+	return newest;
 }
+
+/* ------------------------------------------------------------------- writers */
 
 /* Run a statement with the users of "seen" (text[]) and their times. */
 static void

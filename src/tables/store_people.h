@@ -18,15 +18,19 @@
 /* A user, as announced to listeners. */
 typedef struct PresencePerson
 {
-	char	   *user;
+	const char *user;
 	const char *status;			/* effective; the announcer fills it in */
 	char	   *chosen_status;	/* NULL: none */
 	char	   *custom_message; /* NULL: none */
 	int64		connections;	/* rows, in all rooms, counted up to a limit */
 	int64		living;			/* same, of live channels only */
-	TimestampTz last_seen;		/* DT_NOBEGIN: not known; of an invisible
-								 * user, when that status was set */
+	TimestampTz last_seen;		/* when the status was chosen, DT_NOBEGIN: no
+								 * choice; the announcer fills it in for
+								 * others than invisible users */
 } PresencePerson;
+
+/* Users that are being read. */
+typedef struct PresencePeople PresencePeople;
 
 /* A user of whom a connection has ended, and its last heartbeat. */
 typedef struct PresenceLastSeen
@@ -35,8 +39,13 @@ typedef struct PresenceLastSeen
 	TimestampTz last_seen;
 } PresenceLastSeen;
 
-extern List *presence_store_people(Datum users, Datum most, Datum living,
-								   Snapshot snapshot);
+extern PresencePeople *presence_store_people_begin(Snapshot snapshot);
+extern PresencePerson *presence_store_people_read(PresencePeople *people,
+												  const char *user, int64 most,
+												  int64 living);
+extern TimestampTz presence_store_people_last_seen(PresencePeople *people,
+												   const char *user);
+extern void presence_store_people_end(PresencePeople *people);
 
 /* Lists of PresenceLastSeen. */
 extern void presence_store_add_last_seen(List *seen);

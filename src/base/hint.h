@@ -17,7 +17,8 @@
 
 typedef enum PresenceHintKind
 {
-	PRESENCE_HINT_JOIN,			/* room, channel; the rest is in the table */
+	PRESENCE_HINT_JOIN,			/* room, channel, user; the rest is in the
+								 * table, unless "whole" */
 	PRESENCE_HINT_LEAVE,		/* the whole row, because it is gone */
 	PRESENCE_HINT_UPDATE,		/* room, channel; user, and the one before */
 	PRESENCE_HINT_RESYNC,		/* everything changed: see "stands_for" */
@@ -69,13 +70,14 @@ typedef struct PresenceHint
 	int64		id;				/* of the presence */
 	uint64		rules;			/* PresenceDatabase.rules, read before the
 								 * rules were checked; 0: not checked */
-	TimestampTz joined_at;		/* of a LEAVE */
+	TimestampTz joined_at;		/* of a JOIN or LEAVE */
 	TimestampTz last_seen;		/* of a LEAVE, or a user's: sign of life */
 	uint8		kind;			/* PresenceHintKind */
 	uint8		reason;			/* PresenceReason, of a LEAVE */
 	uint8		stands_for;		/* same as kind, but for a RESYNC the kind of
 								 * the change that could not be announced */
 	bool		truncated;		/* the meta was too large and left out */
+	bool		whole;			/* a JOIN with the meta of the row, if any */
 	bool		announced;		/* by the transaction itself */
 	bool		covered;		/* announced by the worker with another hint */
 	uint32		offset[PRESENCE_NFIELDS];	/* from the start; 0: NULL */
@@ -83,6 +85,9 @@ typedef struct PresenceHint
 
 /* A larger meta, in bytes, is left out: it would not fit into a payload. */
 #define PRESENCE_HINT_MAX_META 7800
+
+/* A JOIN leaves a larger meta to the table, to keep the queue short. */
+#define PRESENCE_HINT_MAX_JOIN_META 256
 
 /* Maximum size of a hint; presence_hint_make() enforces it. */
 #define PRESENCE_HINT_MAX_SIZE (16 * 1024 - 64)

@@ -3,7 +3,11 @@
  * announce_load.c
  *		Reads the rooms and presences of a turn from the tables.
  *
- * Presences are looked up so that they are announced with their current row.
+ * Presences are announced with their current row.  The hint of a join mostly
+ * has the whole row.  If no other hint of the presence is pending, that is the
+ * current one, because the hints of all transactions that the snapshot shows
+ * are known.  Otherwise, and after hints were lost or the table was truncated,
+ * the presence is looked up.
  *
  * A room that is not on the roster is loaded from the table, in a snapshot for
  * which the hints are complete: whatever the snapshot shows as committed has
@@ -53,7 +57,18 @@ look_up(PresenceTurn *turn, List *rooms, List *channels)
 	}
 }
 
-/* Look up the presences that joined or changed by hints, each once. */
+/* Whether the hint of a join has the current row of its presence. */
+static bool
+has_current_row(PresenceTurn *turn, const PresenceWaiting *waiting)
+{
+	return waiting->hint->kind == PRESENCE_HINT_JOIN && waiting->hint->whole &&
+		waiting->subject->nhints == 1 &&
+		!presence_backlog_doubts(turn->backlog, waiting);
+}
+
+/*
+ * Get the rows of the presences that joined or changed by hints, each once.
+ */
 void
 presence_turn_look_up_rows(PresenceTurn *turn, PresenceWaiting *const *now, int nhints)
 {
@@ -70,6 +85,11 @@ presence_turn_look_up_rows(PresenceTurn *turn, PresenceWaiting *const *now, int 
 			continue;
 		subject->turn.sought = true;
 		presence_turn_touch(turn, subject);
+		if (has_current_row(turn, now[i]))
+		{
+			subject->turn.row = presence_turn_row_of(now[i]->hint);
+			continue;
+		}
 		rooms = lappend(rooms, unconstify(char *, subject->key.room));
 		channels = lappend(channels, unconstify(char *, subject->key.channel));
 		if (list_length(rooms) < PRESENCE_LOOK_UP_BATCH)
@@ -104,7 +124,7 @@ presence_turn_note_gone(PresenceTurn *turn)
 			continue;
 		subject->turn.brief = join != NULL && join->hint->xid != leave->hint->xid;
 		if (subject->turn.brief || (join == NULL && !leave->now))
-			subject->turn.row = presence_turn_row_of_leave(leave->hint);
+			subject->turn.row = presence_turn_row_of(leave->hint);
 	}
 }
 

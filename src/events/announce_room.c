@@ -43,7 +43,7 @@ announce_leave(PresenceTurn *turn, PresenceTurnRoom *room, PresenceRosterMember 
 		return;
 	presence_turn_count_user(turn, user, -1);
 	event = presence_turn_add_event(turn, room, PRESENCE_EVENT_LEAVE,
-									presence_turn_row_of_leave(hint));
+									presence_turn_row_of(hint));
 	event->row->user = unconstify(char *, user);
 	event->reason = hint->reason;
 	event->user_left = last;
@@ -65,7 +65,7 @@ row_of_expired(PresenceTurn *turn, PresenceTurnRoom *room, const PresenceRosterM
 	ListCell   *lc;
 
 	if (subject && subject->leave)
-		return presence_turn_row_of_leave(subject->leave->hint);
+		return presence_turn_row_of(subject->leave->hint);
 	foreach(lc, presence_store_look_up(presence_turn_text_array(rooms),
 									   presence_turn_text_array(channels),
 									   turn->snapshot))

@@ -110,9 +110,9 @@ presence_turn_add_event(PresenceTurn *turn, PresenceTurnRoom *room,
 	return event;
 }
 
-/* The row of a presence that left, as its hint has it. */
+/* The row of a presence, as the hint of its leave or a whole join has it. */
 PresenceRow *
-presence_turn_row_of_leave(const PresenceHint *hint)
+presence_turn_row_of(const PresenceHint *hint)
 {
 	PresenceRow *row = palloc0(sizeof(PresenceRow));
 

@@ -21,7 +21,7 @@
 #include "tables/store_presences.h"
 #include "utils/snapshot.h"
 
-/* How many presences, or users, one statement looks up. */
+/* How many presences one statement looks up. */
 #define PRESENCE_LOOK_UP_BATCH 10000
 
 /* A room in this turn. */
@@ -104,7 +104,7 @@ extern PresenceEvent *presence_turn_add_event(PresenceTurn *turn,
 											  PresenceTurnRoom *room,
 											  PresenceEventKind kind,
 											  PresenceRow *row);
-extern PresenceRow *presence_turn_row_of_leave(const PresenceHint *hint);
+extern PresenceRow *presence_turn_row_of(const PresenceHint *hint);
 extern Datum presence_turn_text_array(List *strings);
 
 /* announce_load.c: load rooms, look up presences */

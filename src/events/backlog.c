@@ -122,6 +122,8 @@ struct PresenceBacklog
 	Size		end;
 	Size		capacity;
 	uint64		number;			/* of the next hint */
+	uint64		doubtful;		/* hints before it may not be the last of their
+								 * presences */
 	dlist_head	unknown;		/* not known yet */
 	dlist_head	resyncs;		/* known ones of kind RESYNC */
 	dlist_head	covered;		/* in this turn */
@@ -168,8 +170,6 @@ is_change(const PresenceHint *hint)
 		 hint->kind == PRESENCE_HINT_LEAVE ||
 		 hint->kind == PRESENCE_HINT_UPDATE);
 }
-
-/* Whether a hint is a change of a presence not covered yet. */
 
 /* Ensure space for nhints more hints in the order. */
 static void
@@ -360,6 +360,24 @@ count_users(PresenceBacklog *backlog, const PresenceHint *hint, int nhints)
 				   -1, nhints);
 }
 
+/*
+ * Later changes of the presences of all hints so far may have no hints,
+ * because they were lost or the table was truncated.
+ */
+void
+presence_backlog_doubt(PresenceBacklog *backlog)
+{
+	backlog->doubtful = backlog->number;
+}
+
+/* Whether that is so of a hint. */
+bool
+presence_backlog_doubts(const PresenceBacklog *backlog,
+						const PresenceWaiting *waiting)
+{
+	return waiting->number < backlog->doubtful;
+}
+
 /* A hint has become known: index it. */
 static void
 index_hint(PresenceBacklog *backlog, PresenceWaiting *waiting)
@@ -368,8 +386,12 @@ index_hint(PresenceBacklog *backlog, PresenceWaiting *waiting)
 	PresenceSubject *subject;
 
 	waiting->known = true;
-	if (hint->kind == PRESENCE_HINT_RESYNC && !hint->covered)
-		dlist_push_tail(&backlog->resyncs, &waiting->link);
+	if (hint->kind == PRESENCE_HINT_RESYNC)
+	{
+		presence_backlog_doubt(backlog);
+		if (!hint->covered)
+			dlist_push_tail(&backlog->resyncs, &waiting->link);
+	}
 	if (!is_change(hint))
 		return;
 	subject = get_subject(backlog, hint);

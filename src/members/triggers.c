@@ -242,6 +242,36 @@ is_live(HeapTuple row, TupleDesc desc, const PresenceValue *channel)
 															  presence_liveness_max_age()));
 }
 
+/*
+ * Fill in the meta of a row, unless it is larger than "limit" or is not
+ * announced; whether it is filled in, or there is none.
+ */
+static bool
+fill_meta(PresenceValue *fields, HeapTuple row, TupleDesc desc, Size limit)
+{
+	bool		isnull;
+	Datum		meta = heap_getattr(row, COLUMN_META, desc, &isnull);
+	Jsonb	   *jsonb;
+
+	if (isnull)
+		return true;
+	if (!presence_notify_meta || toast_raw_datum_size(meta) > limit)
+		return false;
+	jsonb = DatumGetJsonbP(meta);
+	fields[PRESENCE_FIELD_META].data = (char *) jsonb;
+	fields[PRESENCE_FIELD_META].length = VARSIZE(jsonb);
+	return true;
+}
+
+/* When the presence of a row joined. */
+static TimestampTz
+joined_at(HeapTuple row, TupleDesc desc)
+{
+	bool		isnull;
+
+	return DatumGetTimestampTz(heap_getattr(row, COLUMN_JOINED_AT, desc, &isnull));
+}
+
 /* A row was inserted. */
 static void
 note_join(HeapTuple row, TupleDesc desc)
@@ -249,6 +279,7 @@ note_join(HeapTuple row, TupleDesc desc)
 	PresenceValue fields[PRESENCE_NFIELDS];
 	PresenceTime now = presence_clock_now();
 	PresenceHint *hint;
+	bool		whole;
 
 	fill_key(fields, row, desc);
 	check_row(row, desc, fields);
@@ -256,7 +287,10 @@ note_join(HeapTuple row, TupleDesc desc)
 							   fields[PRESENCE_FIELD_CHANNEL].length, now,
 							   presence_liveness_cutoff(now, presence_liveness_max_age()),
 							   true);
+	whole = fill_meta(fields, row, desc, PRESENCE_HINT_MAX_JOIN_META);
 	hint = presence_hint_make(PRESENCE_HINT_JOIN, row_id(row, desc), fields);
+	hint->whole = whole;
+	hint->joined_at = joined_at(row, desc);
 	hint->rules = admit(fields, is_live(row, desc, &fields[PRESENCE_FIELD_CHANNEL]) ?
 						PRESENCE_ENTRANCE_LIVE : PRESENCE_ENTRANCE_EXPIRED);
 	presence_xact_note(hint);
@@ -280,27 +314,14 @@ note_leave(HeapTuple row, TupleDesc desc)
 {
 	PresenceValue fields[PRESENCE_NFIELDS];
 	PresenceHint *hint;
-	bool		truncated = false;
-	bool		isnull;
-	Datum		meta = heap_getattr(row, COLUMN_META, desc, &isnull);
+	bool		whole;
 
 	fill_key(fields, row, desc);
-	if (!isnull && presence_notify_meta)
-	{
-		truncated = toast_raw_datum_size(meta) > PRESENCE_HINT_MAX_META;
-		if (!truncated)
-		{
-			Jsonb	   *jsonb = DatumGetJsonbP(meta);
-
-			fields[PRESENCE_FIELD_META].data = (char *) jsonb;
-			fields[PRESENCE_FIELD_META].length = VARSIZE(jsonb);
-		}
-	}
+	whole = fill_meta(fields, row, desc, PRESENCE_HINT_MAX_META);
 	hint = presence_hint_make(PRESENCE_HINT_LEAVE, row_id(row, desc), fields);
 	hint->reason = presence_intent_reason();
-	hint->truncated = truncated;
-	hint->joined_at = DatumGetTimestampTz(heap_getattr(row, COLUMN_JOINED_AT,
-													   desc, &isnull));
+	hint->truncated = !whole && presence_notify_meta;
+	hint->joined_at = joined_at(row, desc);
 	hint->last_seen = newest_sign(row, desc, &fields[PRESENCE_FIELD_CHANNEL]);
 	presence_xact_note(hint);
 }

@@ -80,6 +80,8 @@ static struct
 	PresenceTime next_state;	/* same, of short-lived state */
 	PresenceTime next_log;		/* same, of a log message of a failure */
 	int			max_age;		/* setting in the last round */
+	bool		doubt;			/* the next hints may not be the last of their
+								 * presences: others were lost or late */
 }			delivery;
 
 /* State of one delivery. */
@@ -118,6 +120,7 @@ void
 presence_delivery_begin(void)
 {
 	begin_queue(presence_my_database());
+	delivery.doubt = true;		/* of what the last worker knew */
 }
 
 /*
@@ -353,6 +356,9 @@ announce(PresenceDatabase *database, Snapshot snapshot, bool open, Delivery *tur
 	bool		complete = wait_for_hints(snapshot);
 
 	turn->queue = read_queue(database);
+	if (!complete || delivery.doubt || turn->queue.resync)
+		presence_backlog_doubt(delivery.backlog);
+	delivery.doubt = !complete;
 	if (complete && !turn->queue.resync)
 	{
 		announce_turn(snapshot, turn);

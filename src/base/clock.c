@@ -64,6 +64,16 @@ presence_clock_now(void)
 		(PresenceTime) pg_atomic_read_u64(&clock_state->offset);
 }
 
+/* Return the CPU time that this process has used; microseconds. */
+int64
+presence_clock_cpu(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
+	return (int64) ts.tv_sec * USECS_PER_SEC + ts.tv_nsec / 1000;
+}
+
 /* Return the wall time. */
 TimestampTz
 presence_clock_wall(void)

@@ -28,6 +28,7 @@ extern void presence_clock_shmem_init(void *area, bool found);
 
 extern PresenceTime presence_clock_machine(void);
 extern PresenceTime presence_clock_now(void);
+extern int64 presence_clock_cpu(void);
 extern TimestampTz presence_clock_wall(void);
 extern TimestampTz presence_clock_to_timestamp(PresenceTime time);
 extern PresenceTime presence_clock_from_timestamp(TimestampTz timestamp);

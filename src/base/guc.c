@@ -122,8 +122,8 @@ define_notify_settings(void)
 							   &presence_notify_channel, "presence_changed",
 							   PGC_SIGHUP, 0, check_notify_channel, NULL, NULL);
 	DefineCustomIntVariable("presence.notify_interval",
-							"Shortest time between two deliveries of events, in milliseconds.",
-							"The first event after a pause goes at once.",
+							"Longest pause between two deliveries of events, in milliseconds.",
+							"The pause is shorter if deliveries cost little; the first event after a pause goes at once.",
 							&presence_notify_interval, 10, 0, 60 * 1000,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomBoolVariable("presence.notify_meta",

@@ -47,38 +47,62 @@ presence_extension_exists(void)
 	return OidIsValid(presence_extension_oid());
 }
 
-/* Owner of the extension. */
-Oid
-presence_extension_owner(void)
+/* Find the extension and its owner in the catalog; false if there is none. */
+bool
+presence_extension_find(Oid *oid, Oid *owner)
 {
 	Relation	relation = table_open(ExtensionRelationId, AccessShareLock);
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple	tuple;
-	Oid			owner = BOOTSTRAP_SUPERUSERID;
 
 	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber,
 				F_NAMEEQ, CStringGetDatum("presence"));
 	scan = systable_beginscan(relation, ExtensionNameIndexId, true, NULL, 1, &key);
 	tuple = systable_getnext(scan);
+	*oid = InvalidOid;
+	*owner = BOOTSTRAP_SUPERUSERID;
 	if (HeapTupleIsValid(tuple))
-		owner = ((Form_pg_extension) GETSTRUCT(tuple))->extowner;
+	{
+		Form_pg_extension form = (Form_pg_extension) GETSTRUCT(tuple);
+
+		*oid = form->oid;
+		*owner = form->extowner;
+	}
 	systable_endscan(scan);
 	table_close(relation, AccessShareLock);
+	return OidIsValid(*oid);
+}
+
+/* Owner of the extension. */
+Oid
+presence_extension_owner(void)
+{
+	Oid			oid;
+	Oid			owner;
+
+	(void) presence_extension_find(&oid, &owner);
 	return owner;
 }
 
-/* Switch to the owner of the extension, bypassing row-level security. */
+/* Switch to a user, bypassing row-level security. */
 PresenceSession
-presence_extension_become_owner(void)
+presence_extension_become(Oid owner)
 {
 	PresenceSession caller;
 
 	GetUserIdAndSecContext(&caller.user, &caller.context);
-	SetUserIdAndSecContext(presence_extension_owner(),
+	SetUserIdAndSecContext(owner,
 						   caller.context | SECURITY_LOCAL_USERID_CHANGE |
 						   SECURITY_NOFORCE_RLS);
 	return caller;
+}
+
+/* The same for the owner of the extension. */
+PresenceSession
+presence_extension_become_owner(void)
+{
+	return presence_extension_become(presence_extension_owner());
 }
 
 /* Switch back to the caller. */
@@ -136,6 +160,17 @@ presence_extension_blocks(const char *name, LOCKMODE mode)
 
 	table_close(relation, NoLock);
 	return blocks;
+}
+
+/* Whether a table has triggers, those of foreign keys included. */
+bool
+presence_extension_has_triggers(const char *name)
+{
+	Relation	relation = table_open(presence_extension_table(name), AccessShareLock);
+	bool		any = relation->trigdesc != NULL;
+
+	table_close(relation, AccessShareLock);
+	return any;
 }
 
 /*

@@ -17,6 +17,10 @@
  * The roster can be rebuilt from the tables, and the backlog from the queue.
  * So both are discarded when the queue was discarded.
  *
+ * A delivery has a cost of its own, whatever it announces.  So after each one
+ * the worker pauses, the longer the more CPU time it took, so that it and the
+ * listeners that it wakes never use more than a part of the machine.
+ *
  * Short-lived state has no queue and no rows.  Its changes are taken from
  * shared memory (state.c), and announced in a transaction of their own.
  *
@@ -41,6 +45,7 @@
 #include "shared/queue.h"
 #include "shared/slot.h"
 #include "shared/state.h"
+#include "tables/extension.h"
 #include "tables/store.h"
 #include "tables/store_people.h"
 #include "utils/guc.h"
@@ -54,6 +59,14 @@
 
 /* Bytes of hints announced in one transaction. */
 #define BATCH (256 * 1024)
+
+/*
+ * CPU time of a delivery for which the worker pauses WORK_PAUSE times as long.
+ * The commit signals all listeners, and each of them uses many times what
+ * signaling it takes, so it counts COMMIT_PAUSE times instead.
+ */
+#define WORK_PAUSE 3
+#define COMMIT_PAUSE 20
 
 /* Longest wait for hints of transactions that have ended; microseconds. */
 #define LATE_LIMIT (1000 * 1000)
@@ -258,13 +271,14 @@ resync(PresenceStamp *stamp)
 	presence_notify_resync(stamp);
 }
 
-/* Write when users were last seen. */
+/* Write when users were last seen; only triggers can defer an error. */
 static void
 write_last_seen(List *gone)
 {
 	presence_store_connect();
 	presence_store_merge_last_seen(gone);
-	presence_store_check_constraints();
+	if (presence_extension_has_triggers("user_last_seen"))
+		presence_store_check_constraints();
 	presence_store_finish();
 }
 
@@ -385,24 +399,39 @@ publish(PresenceDatabase *database, const Delivery *turn)
 	presence_queue_consume(database, &delivery.position, turn->bytes);
 }
 
+/* The pause after a delivery, given the CPU time when each part of it began. */
+static int64
+pause_after(int64 began, int64 committing)
+{
+	int64		pause = WORK_PAUSE * (committing - began) +
+		COMMIT_PAUSE * (presence_clock_cpu() - committing);
+
+	return Min(pause, (int64) presence_notify_interval * 1000);
+}
+
 /*
  * Deliver one batch from the queue; false if a lock is not available.
- * Interrupts are held off from the commit until the queue is updated.
+ * Interrupts are held off from the commit until the queue is updated.  "pause"
+ * gets the time to wait before the next delivery.
  */
 static bool
-deliver(PresenceDatabase *database)
+deliver(PresenceDatabase *database, int64 *pause)
 {
 	Delivery	turn = {.stamp = current_stamp(database)};
 	bool		open = presence_queue_is_open(database);
+	int64		began = presence_clock_cpu();
+	int64		committing;
 
 	if (!presence_worker_xact_begin_on("delivering events", announced_tables, NULL))
 		return false;
 	announce(database, GetActiveSnapshot(), open, &turn);
 
+	committing = presence_clock_cpu();
 	HOLD_INTERRUPTS();
 	presence_worker_xact_commit();
 	publish(database, &turn);
 	RESUME_INTERRUPTS();
+	*pause = pause_after(began, committing);
 
 	presence_backlog_drop(delivery.backlog, turn.nhints);
 	presence_database_set(database, PRESENCE_LAST_DRAIN,
@@ -433,15 +462,16 @@ void
 presence_delivery_deliver(PresenceTime now)
 {
 	PresenceDatabase *database = presence_my_database();
+	int64		pause;
 
 	if (database == NULL || !has_news(database) || now < delivery.next)
 		return;
-	if (listeners_are_behind() || !deliver(database))
+	if (listeners_are_behind() || !deliver(database, &pause))
 		delivery.next = now + PRESENCE_WORKER_RETRY_DELAY;
 	else if (presence_queue_bytes(database) > BATCH)
 		delivery.next = 0;
 	else
-		delivery.next = now + (PresenceTime) presence_notify_interval * 1000;
+		delivery.next = presence_clock_now() + pause;
 }
 
 /* Discard the changes of short-lived state. */

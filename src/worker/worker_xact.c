@@ -172,24 +172,31 @@ adopt_extension(PresenceDatabase *database)
 	presence_queue_discard_all(database);
 }
 
-/* Lock the extension, and check whether it is still the same one. */
-static void
+/*
+ * Lock the extension, and check whether it is still the same one; returns its
+ * owner.  The one of the last transaction is locked first: mostly that is it.
+ */
+static Oid
 look_up_extension(void)
 {
 	PresenceDatabase *database = presence_my_database();
-	Oid			extension = presence_extension_oid();
+	Oid			extension = work.extension;
+	Oid			locked;
+	Oid			owner;
 
-	if (OidIsValid(extension))
+	do
 	{
-		LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
-		extension = presence_extension_oid();
-	}
-	if (!OidIsValid(extension))
-		exit_without_extension();
+		if (OidIsValid(extension))
+			LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
+		locked = extension;
+		if (!presence_extension_find(&extension, &owner))
+			exit_without_extension();
+	} while (extension != locked);
 	if (database && (OidIsValid(work.extension) ? extension != work.extension :
 					 database->recheck_extension))
 		adopt_extension(database);
 	work.extension = extension;
+	return owner;
 }
 
 /*
@@ -209,8 +216,7 @@ begin_transaction(const char *what)
 	SetUserIdAndSecContext(GetSessionUserId(), 0);
 	StartTransactionCommand();
 	pgstat_report_activity(STATE_RUNNING, what);
-	look_up_extension();
-	(void) presence_extension_become_owner();
+	(void) presence_extension_become(look_up_extension());
 	MemoryContextSwitchTo(work.scratch);
 }
 

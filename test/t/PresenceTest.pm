@@ -14,7 +14,7 @@ use Time::HiRes qw(time usleep);
 
 our @EXPORT = qw(new_node restart_node wait_until value listen_to session
   await_announcer await_sleep tap_seconds have_extension log_slice declare_test_functions stop_process
-  continue_process);
+  continue_process hold_deliveries);
 
 # A started server with the extension in its database "postgres". Unless conf
 # says otherwise, no presence expires because the machine is slow. Options: conf
@@ -115,6 +115,17 @@ sub await_sleep
 		value($node, q{SELECT pid FROM presence.stats JOIN pg_stat_activity ON pid = worker_pid
 			WHERE state = 'idle' AND wait_event_type = 'Extension' AND queue_bytes = 0}, $db);
 	}) || BAIL_OUT('the worker does not sleep');
+}
+
+# Keep the worker from announcing, whatever its pauses are, until the returned
+# session ends its transaction: a delivery needs a lock that the session holds.
+sub hold_deliveries
+{
+	my ($node, $db) = @_;
+	my $holder = session($node, $db);
+
+	$holder->query_safe('BEGIN; LOCK TABLE presence.user_last_seen IN SHARE MODE');
+	return $holder;
 }
 
 # How long an endurance test runs: a few seconds, or as the caller sets it.

@@ -9,17 +9,36 @@ use PostgreSQL::Test::Utils;
 use PresenceTest;
 use Test::More;
 
-my $node = new_node('expiry', conf => q(
-presence.max_age = 6s
-presence.bulk_threshold = 1000
-));
+my $node = new_node('expiry', conf => 'presence.bulk_threshold = 1000');
 my $dir = PostgreSQL::Test::Utils::tempdir();
 my $listener = listen_to($node);
 
+declare_test_functions($node);
+
+# Change presence.max_age for all sessions.
+sub set_max_age
+{
+	my ($max_age) = @_;
+
+	$node->safe_psql('postgres', "ALTER SYSTEM SET presence.max_age = '$max_age'");
+	$node->reload;
+	wait_until('the setting arrives', sub { value($node, 'SHOW presence.max_age') eq $max_age })
+	  or BAIL_OUT('the setting does not arrive');
+	return;
+}
+
+# The leaves that have arrived, of all channels or of one.
+sub leaves
+{
+	my ($channel) = @_;
+
+	return grep { $_->{event} eq 'leave' && $_->{removed}{channel_name} eq ($channel // $_->{removed}{channel_name}) } $listener->events;
+}
+
 # Some channels send heartbeats all the time.
-append_to_file("$dir/beat.sql",
-	"SELECT presence_touch_many(ARRAY(SELECT 'beating ' || i FROM generate_series(1, 20) i));\n");
-value($node, "SELECT presence_add_many('r', ARRAY(SELECT 'beating ' || i FROM generate_series(1, 20) i))");
+my $beating = q{ARRAY(SELECT 'beating ' || i FROM generate_series(1, 20) i)};
+append_to_file("$dir/beat.sql", "SELECT presence_touch_many($beating);\n");
+value($node, "SELECT presence_add_many('r', $beating)");
 my $beater = IPC::Run::start(
 	[ 'pgbench', '-n', '-c', 1, '-R', 20, '-T', 3600, '-f', "$dir/beat.sql", $node->connstr('postgres') ],
 	'>', \my $beat_out, '2>', \my $beat_err);
@@ -32,10 +51,7 @@ for my $i (1 .. 20)
 	$old_id = $joiner->query_safe("SELECT id FROM presence_add('r', 'silent $i', 'user ' || $i % 5, '{\"n\": $i}')");
 }
 $joiner->quit;
-ok( $listener->wait_for('the last leave', sub {
-		$_[0]->{event} eq 'leave' && $_[0]->{removed}{channel_name} eq 'silent 20';
-	}),
-	'the silent leave');
+ok(age_until($node, 'all have left', $beating, sub { leaves() >= 20 }), 'the silent leave');
 is(value($node, 'SELECT expirations FROM presence.stats'), 20, 'the expirations are counted');
 my @events = $listener->drain;
 my @leaves = grep { $_->{event} eq 'leave' } @events;
@@ -43,7 +59,7 @@ is(scalar @leaves, 20, 'each once');
 is(scalar(grep { $_->{reason} eq 'expired' } @leaves), 20, 'because they expired');
 is(scalar(grep { $_->{user_left} } @leaves), 5, 'each user leaves once');
 is($leaves[-1]{connections}, 20, 'who beats is counted');
-is($leaves[0]{removed}{meta}{n}, 1, 'the leave carries the meta');
+is((grep { $_->{removed}{channel_name} eq 'silent 1' } @leaves)[0]{removed}{meta}{n}, 1, 'the leave carries the meta');
 is(value($node, 'SELECT count(*) FROM presence.presences WHERE room = \'r\''), 20, 'who beats stays');
 
 # Expired channels stay expired until they are added again.
@@ -59,7 +75,7 @@ is_deeply($listener->summary, ['join r silent 20'], 'a rejoin is a join');
 my $worker = await_sleep($node);
 stop_process($worker);
 value($node, "SELECT presence_add('s', 'slow'), presence_add('s', 'gone'), presence_add('r', 'silent 20')");
-ok(wait_until('the dead are invisible', sub { value($node, "SELECT presence_count('s')") == 0 }),
+ok(age_until($node, 'the dead are invisible', $beating, sub { value($node, "SELECT presence_count('s')") == 0 }),
 	'the dead are invisible though the worker does not run');
 is(value($node, "SELECT count(*) FROM presence.presences WHERE room = 's'"), 2, 'their rows are still there');
 is( value($node, q{SELECT (SELECT count(*) FROM presence_list('s')) + (SELECT count(*) FROM presence_rooms('gone'))
@@ -67,51 +83,44 @@ is( value($node, q{SELECT (SELECT count(*) FROM presence_list('s')) + (SELECT co
 		+ (SELECT connections FROM presence.room_list WHERE room = 's')}),
 	0, 'to every read');
 
-# The whole server might have been stopped: a heartbeat is accepted.
-is(value($node, "SELECT presence_touch('slow')"), 't', 'who speaks lives');
+# Once the worker is overdue, the whole server might have been stopped: a
+# heartbeat is accepted.
+ok(wait_until('the worker is overdue', sub { value($node, "SELECT presence_touch('slow')") eq 't' }), 'who speaks lives');
 is(value($node, "SELECT string_agg(channel_name, ' ') FROM presence_list('s') WHERE channel_name = 'slow'"),
 	'slow', 'and is seen');
-continue_process($worker);
 $listener->clear;
-ok( $listener->wait_for('the other leaves', sub {
-		$_[0]->{event} eq 'leave' && $_[0]->{removed}{channel_name} eq 'gone';
-	}),
+continue_process($worker);
+$listener->wait_for('resync', sub { $_[0]->{event} eq 'resync' });
+ok(age_until($node, 'the other leaves', $beating, sub { leaves('gone') }),
 	'who does not leaves, once the worker runs again');
 
-# A change of presence.max_age takes effect at once.
+# A change of presence.max_age takes effect at once: the clocks do not advance by
+# twelve days here.
 value($node, "SELECT presence_add('t', 'short')");
-$node->safe_psql('postgres', "ALTER SYSTEM SET presence.max_age = '10min'");
-$node->reload;
-ok(wait_until('the setting arrives', sub { value($node, 'SHOW presence.max_age') eq '10min' }), 'longer');
+set_max_age('12d');
 value($node, "SELECT presence_touch('short')");
-$node->safe_psql('postgres', "ALTER SYSTEM SET presence.max_age = '6s'");
-$node->reload;
-ok( $listener->wait_for('the leave', sub {
-		$_[0]->{event} eq 'leave' && $_[0]->{removed}{channel_name} eq 'short';
-	}),
-	'shorter');
+set_max_age('10min');
+ok(age_until($node, 'the leave', $beating, sub { leaves('short') }), 'a shorter one');
 is(value($node, "SELECT count(*) FROM presence.members WHERE room = 'r'"), 20, 'who beats still stays');
 
+$beater->kill_kill;
+ok(age_until($node, 'everybody is gone', undef, sub { value($node, 'SELECT count(*) FROM presence.presences') == 0 }),
+	'without heartbeats everybody goes');
+
 # On a busy machine the server itself may be late: of several expiries at least
-# one must be on time.
+# one must be on time. No clock is advanced here.
+set_max_age('1s');
 ok( wait_until('the worker is on time', sub {
 		return 1 if value($node, 'SELECT last_expiry_lag < interval \'0.5 s\' FROM presence.stats') eq 't';
 		value($node, "SELECT presence_add('r', 'late')");
-		$listener->clear;
-		$listener->wait_for('its leave', sub { $_[0]->{event} eq 'leave' && $_[0]->{removed}{channel_name} eq 'late' });
+		wait_until('it goes', sub { value($node, 'SELECT count(*) FROM presence.presences') == 0 });
 		return 0;
 	}),
 	'the worker is not late');
 
-$beater->kill_kill;
-ok(wait_until('everybody is gone', sub { value($node, 'SELECT count(*) FROM presence.presences') == 0 }),
-	'without heartbeats everybody goes');
-
 # A removal with an old snapshot does not affect the heartbeats of channels
 # added since.
-$node->safe_psql('postgres', "ALTER SYSTEM SET presence.max_age = '10min'");
-$node->reload;
-ok(wait_until('the setting arrives', sub { value($node, 'SHOW presence.max_age') eq '10min' }), 'longer again');
+set_max_age('10min');
 value($node, "SELECT presence_add('old', 'late')");
 value($node, 'TRUNCATE presence.presences');
 value($node, "SELECT presence_add('old', 'late')");
@@ -119,8 +128,8 @@ my $past = session($node);
 $past->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ');
 $past->query_safe('SELECT count(*) FROM presence.presences');
 value($node, "SELECT presence_add('new', 'late')");
-select(undef, undef, undef, 0.5);
-is($past->query_safe('SELECT prune_presences(0.2)'), 1, 'the past: the row it sees goes');
+value($node, 'SELECT advance_clock(60 * 1000000)');
+is($past->query_safe('SELECT prune_presences(30)'), 1, 'the past: the row it sees goes');
 $past->query_safe('COMMIT');
 $past->quit;
 is(value($node, 'SELECT channels FROM presence.stats'), 1, 'the past: the channel is still known');
@@ -130,10 +139,10 @@ is(value($node, "SELECT string_agg(room, ' ') FROM presence.members WHERE channe
 # the rows that are restored. TRUNCATE leaves the number of rows of an entry
 # unknown.
 value($node, 'BEGIN; TRUNCATE presence.presences; SELECT presence_add(\'old\', \'late\'); COMMIT');
-select(undef, undef, undef, 0.5);
+value($node, 'SELECT advance_clock(60 * 1000000)');
 my $undecided = session($node);
 $undecided->query_safe('BEGIN; SAVEPOINT s');
-is($undecided->query_safe('SELECT prune_presences(0.2)'), 1, 'a savepoint: a row goes');
+is($undecided->query_safe('SELECT prune_presences(30)'), 1, 'a savepoint: a row goes');
 is(value($node, "SELECT presence_touch('late')"), 'f', 'a savepoint: and beats no more');
 $undecided->query_safe('ROLLBACK TO s');
 is(value($node, "SELECT presence_touch('late')"), 't', 'a savepoint: until it is there again');

@@ -358,15 +358,15 @@ for my $setting ([ 'auto', 'worker' ], [ 'transaction', 'transaction' ])
 choose_mode('auto', 'worker');
 sql(q{SELECT presence_add_many('t', ARRAY['a', 'b', 'c'])});
 $listener->drain;
-sql(q{ALTER SYSTEM SET presence.notify_interval = '2s'});
-$node->reload;
-wait_until('notify_interval', sub { value($node, 'SHOW presence.notify_interval') eq '2s' });
 value($node, 'SELECT pg_terminate_backend(worker_pid, 10000) FROM presence.stats');
 await_announcer($node);
 my $truncator = session($node);
 $listener->drain;
+my $holder = hold_deliveries($node);
 sql(q{SELECT presence_remove('t', 'a')});
 $truncator->query('BEGIN; TRUNCATE presence.presences');
+$holder->query_safe('COMMIT');
+$holder->quit;
 my $since = value($node, 'SELECT clock_timestamp()');
 ok(wait_until('the worker tries to tell it', sub {
 	value($node, qq{SELECT query = 'delivering events' AND query_start > '$since'
@@ -380,9 +380,6 @@ is(scalar(grep { $_->{event} eq 'resync' } @told), 1, 'TRUNCATE is told');
 my $void = (grep { $told[$_]{event} eq 'resync' } 0 .. $#told)[0] // -1;
 is(join(' ', map { $_->{connections} } @told[ 0 .. $void - 1 ]) =~ s/^2$//r, '',
 	'and nothing that came before it counts on it');
-sql(q{ALTER SYSTEM RESET presence.notify_interval});
-$node->reload;
-wait_until('notify_interval', sub { value($node, 'SHOW presence.notify_interval') eq '10ms' });
 
 # Within one epoch, sequence numbers rise by one, without a gap.
 choose_mode('auto', 'worker');

@@ -14,19 +14,6 @@ await_announcer($node);
 my $listener = listen_to($node);
 my $run = session($node);
 
-# Run SQL with a given interval by which the worker delays events to collapse
-# them.
-sub slow_worker
-{
-	my ($pause) = @_;
-
-	$node->append_conf('postgresql.conf', "presence.notify_interval = $pause");
-	$node->reload;
-	wait_until('the interval is set', sub { value($node, 'SHOW presence.notify_interval') eq $pause });
-	$listener->drain;    # the next events wait
-	return;
-}
-
 sub states
 {
 	my ($room) = @_;
@@ -41,7 +28,8 @@ for my $case ([ one => 'NULL' ], [ two => 'COMMIT' ])
 	my ($count, $between) = @$case;
 
 	value($node, qq(SELECT count(presence_add('$count' || i, 'old' || i, 'u' || i)) FROM generate_series(1, $users) i));
-	slow_worker('2s');
+	$listener->drain;
+	my $holder = hold_deliveries($node);
 	value($node, qq(DO \$\$
 		BEGIN
 			FOR i IN 1..$users LOOP
@@ -52,6 +40,8 @@ for my $case ([ one => 'NULL' ], [ two => 'COMMIT' ])
 				PERFORM presence_cursor_update('$count' || i, 'u' || i, 1, 1), presence_set_state('$count' || i, 'typing:u' || i, 'true', 100);
 			END LOOP;
 		END \$\$));
+	$holder->query_safe('COMMIT');
+	$holder->quit;
 	my @leaves = grep { $_->{event} eq 'leave' } $listener->drain;
 	is(scalar(grep { $_->{user_left} } @leaves), $users, "$count: the last connections of $users users leave") unless $count eq 'one';
 	is($run->query("SELECT count(*) FROM generate_series(1, $users) i, presence_typing_users('$count' || i)"), $users,
@@ -61,9 +51,12 @@ for my $case ([ one => 'NULL' ], [ two => 'COMMIT' ])
 # Set by a connection whose join is not committed when the leave is announced.
 value($node, q(SELECT presence_add('late', 'old', 'alice')));
 $run->query(q(SELECT presence_set_state('late', 'cursor:alice', '{"x": 1}', 100), presence_set_state('late', 'typing:alice', 'true', 100)));
-slow_worker('2s');
+$listener->drain;
+my $holder = hold_deliveries($node);
 value($node, q(SELECT presence_remove('late', 'old')));
 $run->query(q(BEGIN; SELECT presence_add('late', 'new', 'alice'); SELECT presence_set_state('late', 'cursor:alice', '{"x": 2}', 100)));
+$holder->query_safe('COMMIT');
+$holder->quit;
 ok($listener->wait_for('the leave', sub { $_[0]{event} eq 'leave' && $_[0]{room} eq 'late' && $_[0]{user_left} }), 'the last leave is told');
 ok(wait_until('the typing is gone', sub { states('late') !~ /typing/ }), 'what was set before it goes');
 is(states('late'), 'cursor:alice=2', 'what was set after it stays');

@@ -14,7 +14,7 @@ use Time::HiRes qw(time usleep);
 
 our @EXPORT = qw(new_node restart_node wait_until value listen_to session
   await_announcer await_sleep tap_seconds have_extension log_slice declare_test_functions stop_process
-  continue_process);
+  continue_process hold_deliveries age_until);
 
 # A started server with the extension in its database "postgres". Unless conf
 # says otherwise, no presence expires because the machine is slow. Options: conf
@@ -117,6 +117,17 @@ sub await_sleep
 	}) || BAIL_OUT('the worker does not sleep');
 }
 
+# Keep the worker from announcing, whatever its pauses are, until the returned
+# session ends its transaction: a delivery needs a lock that the session holds.
+sub hold_deliveries
+{
+	my ($node, $db) = @_;
+	my $holder = session($node, $db);
+
+	$holder->query_safe('BEGIN; LOCK TABLE presence.user_last_seen IN SHARE MODE');
+	return $holder;
+}
+
 # How long an endurance test runs: a few seconds, or as the caller sets it.
 sub tap_seconds
 {
@@ -154,6 +165,28 @@ sub declare_test_functions
 			LANGUAGE c AS 'presence', 'presence_test_jump_wall_clock';
 	});
 	return;
+}
+
+# Let channels grow old until a check passes: the clocks advance by two thirds of
+# max_age, twice and then every two seconds, until the silent have expired.
+# Before each time those in an SQL array send a heartbeat, so they stay alive
+# however slow the machine is. More than two advances are needed only if the
+# worker wakes so late that all channels get another max_age of grace.
+sub age_until
+{
+	my ($node, $what, $beating, $check, $db) = @_;
+	my $heartbeat = $beating ? "presence_touch_many($beating)" : 'NULL';
+	my ($advances, $next) = (0, 0);
+
+	return wait_until($what, sub {
+		if (time() >= $next)
+		{
+			value($node, qq{SELECT $heartbeat, advance_clock(667 * setting::bigint)
+				FROM pg_settings WHERE name = 'presence.max_age'}, $db);
+			$next = time() + 2 if ++$advances > 1;
+		}
+		return $check->();
+	});
 }
 
 # Stop processes as an overloaded or suspended machine would.

@@ -47,11 +47,11 @@ connections_now(const PresencePerson *person, int64 later)
 /*
  * When a user was last seen: of one who is visible, now; of an invisible one,
  * when that was chosen; of others by what is stored or has been seen in this
- * turn.
+ * turn.  "gone", if not NULL, gets whether anything is stored.
  */
 static TimestampTz
 last_seen(PresencePeople *people, const PresencePerson *person,
-		  const PresenceTurnUser *user, bool hidden)
+		  const PresenceTurnUser *user, bool hidden, PresenceLastSeen *gone)
 {
 	TimestampTz stored;
 
@@ -60,7 +60,20 @@ last_seen(PresencePeople *people, const PresencePerson *person,
 	if (is_invisible(person))
 		return person->last_seen;
 	stored = presence_store_people_last_seen(people, person->user);
+	if (gone)
+		gone->fresh = stored == DT_NOBEGIN;
 	return Max(stored, user->last_seen);
+}
+
+/* A user who has gone offline. */
+static PresenceLastSeen *
+make_last_seen(const PresenceTurnUser *user)
+{
+	PresenceLastSeen *seen = palloc0(sizeof(PresenceLastSeen));
+
+	seen->user = user->name;
+	seen->last_seen = user->last_seen;
+	return seen;
 }
 
 /* Make an event of the status of a user; NULL if it has not changed. */
@@ -75,15 +88,13 @@ status_event(const PresenceTurn *turn, PresencePeople *people,
 	int64		before = now > 0 && had_expired ? 0 : now - user->change;
 	const char *chosen_before = user->chose ? user->chosen_before : person->chosen_status;
 	const char *message_before = user->chose ? user->message_before : person->custom_message;
+	PresenceLastSeen *seen = NULL;
 	bool		hidden;
 	PresenceEvent *event;
 
 	if (now <= 0 && (before > 0 || user->left))
 	{
-		PresenceLastSeen *seen = palloc(sizeof(PresenceLastSeen));
-
-		seen->user = person->user;
-		seen->last_seen = user->last_seen;
+		seen = make_last_seen(user);
 		*gone = lappend(*gone, seen);
 	}
 	person->status = effective_status(now, person->chosen_status);
@@ -91,7 +102,7 @@ status_event(const PresenceTurn *turn, PresencePeople *people,
 	if (strcmp(person->status, effective_status(before, chosen_before)) == 0 &&
 		(hidden || presence_turn_same_user(person->custom_message, message_before)))
 		return NULL;
-	person->last_seen = last_seen(people, person, user, hidden);
+	person->last_seen = last_seen(people, person, user, hidden, seen);
 	event = palloc0(sizeof(PresenceEvent));
 	event->kind = PRESENCE_EVENT_STATUS;
 	event->person = person;

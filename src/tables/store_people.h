@@ -37,6 +37,7 @@ typedef struct PresenceLastSeen
 {
 	const char *user;
 	TimestampTz last_seen;
+	bool		fresh;			/* no earlier time is stored */
 } PresenceLastSeen;
 
 extern PresencePeople *presence_store_people_begin(Snapshot snapshot);

@@ -20,6 +20,7 @@
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/datetime.h"
 #include "utils/fmgrprotos.h"
 #include "utils/json.h"
 
@@ -252,6 +253,25 @@ presence_json_is_text(const char *data, int length)
 {
 	return GetDatabaseEncoding() != PG_SQL_ASCII ||
 		pg_verify_mbstr(PG_UTF8, data, length, true);
+}
+
+/*
+ * Format a time in UTC, as ISO 8601 with microseconds, into a buffer of
+ * PRESENCE_JSON_TIME_SIZE bytes.  Returns its length; 0 if it is infinite.
+ */
+int
+presence_json_format_time(char *buffer, TimestampTz time)
+{
+	struct pg_tm tm;
+	fsec_t		fsec;
+
+	if (TIMESTAMP_NOT_FINITE(time) ||
+		timestamp2tm(time, NULL, &tm, &fsec, NULL, NULL) != 0)
+		return 0;
+	return snprintf(buffer, PRESENCE_JSON_TIME_SIZE,
+					"%04d-%02d-%02dT%02d:%02d:%02d.%06d+00:00",
+					tm.tm_year, tm.tm_mon, tm.tm_mday,
+					tm.tm_hour, tm.tm_min, tm.tm_sec, (int) fsec);
 }
 
 /*

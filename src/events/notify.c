@@ -29,7 +29,6 @@
 #include "tables/store_people.h"
 #include "tables/store_presences.h"
 #include "utils/builtins.h"
-#include "utils/datetime.h"
 #include "utils/json.h"
 #include "utils/timestamp.h"
 
@@ -68,18 +67,12 @@ append_flag(StringInfo buf, const char *name, bool value)
 static void
 append_time(StringInfo buf, TimestampTz time)
 {
-	struct pg_tm tm;
-	fsec_t		fsec;
+	char		text[PRESENCE_JSON_TIME_SIZE];
 
-	if (TIMESTAMP_NOT_FINITE(time) ||
-		timestamp2tm(time, NULL, &tm, &fsec, NULL, NULL) != 0)
-	{
+	if (presence_json_format_time(text, time) > 0)
+		appendStringInfo(buf, "\"%s\"", text);
+	else
 		appendStringInfoString(buf, "null");
-		return;
-	}
-	appendStringInfo(buf, "\"%04d-%02d-%02dT%02d:%02d:%02d.%06d+00:00\"",
-					 tm.tm_year, tm.tm_mon, tm.tm_mday,
-					 tm.tm_hour, tm.tm_min, tm.tm_sec, (int) fsec);
 }
 
 /* Append what every payload begins with: epoch and sequence number. */

@@ -19,6 +19,7 @@
 #include "shared/queue.h"
 #include "tables/reader.h"
 #include "tables/store.h"
+#include "tables/snapshot.h"
 #include "tables/store_presences.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
@@ -250,7 +251,7 @@ presence_snapshot(PG_FUNCTION_ARGS)
 		has_seq = !IsolationUsesXactSnapshot();
 	}
 	presence_store_connect();
-	snapshot = presence_store_snapshot(PointerGetDatum(room), epoch, seq, has_seq);
+	snapshot = presence_snapshot_read(PointerGetDatum(room), epoch, seq, has_seq);
 	presence_store_finish();
 	PG_RETURN_JSONB_P(snapshot);
 }

@@ -176,25 +176,6 @@ static PresenceStatement count_live = {
 	2, {TEXTOID, INT8OID}
 };
 
-/* A time as in events, independent of the session's TimeZone. */
-#define UTC(time) \
-	"pg_catalog.to_char(pg_catalog.timezone('UTC', " time ")," \
-	" 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"+00:00\"')"
-
-static PresenceStatement snapshot_room = {
-	"SELECT pg_catalog.jsonb_build_object("
-	"'room', $1, 'epoch', $2, 'seq', $3,"
-	" 'connections', pg_catalog.count(*),"
-	" 'users', pg_catalog.count(DISTINCT m.user_id),"
-	" 'anonymous', pg_catalog.count(*) FILTER (WHERE m.user_id IS NULL),"
-	" 'members', COALESCE(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object("
-	"'id', m.id, 'channel_name', m.channel_name, 'user_id', m.user_id, 'meta', m.meta,"
-	" 'joined_at', " UTC("m.joined_at") ", 'last_seen', " UTC("m.last_seen") ")"
-	" ORDER BY m.joined_at, m.id), '[]'))"
-	" FROM presence.members m WHERE m.room " SQL_EQ " $1",
-	3, {TEXTOID, TEXTOID, INT8OID}
-};
-
 /*
  * Read one row of ROW_COLUMNS into the current memory context.  Unless "whole"
  * is set, a meta that is too large for any payload is left out.
@@ -466,24 +447,4 @@ presence_store_count_live(Datum room, int64 limit)
 
 	(void) presence_store_run_newest(&count_live, values, NULL);
 	return presence_store_count();
-}
-
-/* What presence_snapshot() returns. */
-Jsonb *
-presence_store_snapshot(Datum room, const char *epoch, int64 seq, bool has_seq)
-{
-	Datum		values[3];
-	char		nulls[] = {' ', epoch ? ' ' : 'n', has_seq ? ' ' : 'n'};
-	Jsonb	   *snapshot;
-	bool		isnull;
-	Datum		datum;
-
-	values[0] = room;
-	values[1] = epoch ? CStringGetTextDatum(epoch) : (Datum) 0;
-	values[2] = Int64GetDatum(seq);
-	(void) presence_store_run(&snapshot_room, values, nulls);
-	datum = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
-	snapshot = DatumGetJsonbPCopy(datum);
-	SPI_freetuptable(SPI_tuptable);
-	return snapshot;
 }

@@ -63,7 +63,5 @@ extern bool presence_store_has_user(const char *room, const char *user,
 
 /* A room as a whole. */
 extern uint64 presence_store_count_live(Datum room, int64 limit);
-extern Jsonb *presence_store_snapshot(Datum room, const char *epoch,
-									  int64 seq, bool has_seq);
 
 #endif							/* PRESENCE_STORE_PRESENCES_H */

@@ -204,7 +204,7 @@ is_served('two', 'nor its work');
 
 # An idle worker exits, and the next join starts another. The worker checks
 # periodically whether it is idle, or its extension was dropped.
-value($node, q{ALTER SYSTEM SET presence.max_age = '3s'});
+value($node, q{ALTER SYSTEM SET presence.max_age = '6s'});
 $node->reload;
 value($node, q{SELECT presence_add('r', 'c')}, 'ext');
 ok(await_worker('ext'), 'there is a worker');
@@ -259,7 +259,7 @@ ok(log_slice($node) !~ /PANIC|TRAP|was terminated by signal/, 'and nothing crash
 # No worker process at all
 #
 
-value($node, q{ALTER SYSTEM SET presence.max_age = '10s'});
+value($node, q{ALTER SYSTEM RESET presence.max_age});
 restart_node($node, "max_worker_processes = 1\n");
 my $listener = listen_to($node, 'two');
 value($node, q{SELECT presence_add('r', 'alone', 'u', '{"n": 1}')}, 'two');
@@ -270,7 +270,8 @@ is($event->{connections}, 1, 'with counts');
 cmp_ok(value($node, 'SELECT fallbacks FROM presence.stats', 'two'), '>=', 1, 'which is counted');
 is(value($node, 'SELECT mode FROM presence.stats', 'two'), 'transaction', 'and said');
 is(value($node, q{SELECT presence_touch('alone')}, 'two'), 't', 'heartbeats work');
-ok(wait_until('alone is dead', sub { value($node, q{SELECT presence_count('r')}, 'two') == 0 }), 'reads are blind to the dead');
+declare_test_functions($node, 'two');
+ok(age_until($node, 'alone is dead', undef, sub { value($node, q{SELECT presence_count('r')}, 'two') == 0 }, 'two'), 'reads are blind to the dead');
 cmp_ok(value($node, 'SELECT prune_presences()', 'two'), '>=', 1, 'prune_presences removes them');
 ok($listener->wait_for('leave', sub { $_[0]->{event} eq 'leave' && $_[0]->{reason} eq 'expired' }), 'and tells');
 $listener->quit;

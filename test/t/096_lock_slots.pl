@@ -20,7 +20,7 @@ for my $preload ('presence', '')
 	$first->query_safe('BEGIN');
 	$first->query_safe("SELECT presence_add('small', 'first', 'alice')");
 	$second->query_until(qr/asks/, "\\echo asks\nSELECT presence_add('small', 'second', 'bob');\n");
-	ok(wait_until('it waits', sub { value($node, "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $pid") eq 't' }, 30),
+	ok(wait_until('it waits', sub { value($node, "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $pid") eq 't' }),
 		"$what: another process waits for the place");
 	$first->query_safe('COMMIT');
 	$second->query('SELECT 1');

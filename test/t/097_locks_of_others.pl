@@ -39,7 +39,7 @@ sub tells_state
 	my $key = 'key-' . ++$keys;
 
 	value($node, "SELECT presence_set_state('board', '$key', '1', 600)");
-	return $ears->wait_for("state $key", sub { exists $_[0]->{state}{$key} }, 30);
+	return $ears->wait_for("state $key", sub { exists $_[0]->{state}{$key} });
 }
 
 # ----------------------------------------------------------- with a worker
@@ -79,7 +79,7 @@ for my $table ('people', 'presences')
 	}
 	my $worker = worker_of($node);
 	value($node, "SELECT pg_terminate_backend($worker)");
-	ok(wait_until('it ends', sub { worker_of($node) != $worker }, 30), "$table locked: the worker ends when told to, and another one comes");
+	ok(wait_until('it ends', sub { worker_of($node) != $worker }), "$table locked: the worker ends when told to, and another one comes");
 	ok(tells_state($node, $ears), "$table locked: the new one works, too");
 	$lock->query_safe('COMMIT');
 	$lock->quit;
@@ -99,7 +99,7 @@ await_announcer($node);
 $listener = listen_to($node);
 $ears = listen_to($node, 'postgres', 'presence_state');
 value($node, q{SELECT presence_add('r', 'dies')});
-ok(wait_until('the dead are gone', sub { value($node, q{SELECT count(*) FROM presence.presences}) == 0 }, 30), 'prepared: the dead are removed');
+ok(wait_until('the dead are gone', sub { value($node, q{SELECT count(*) FROM presence.presences}) == 0 }), 'prepared: the dead are removed');
 ok(tells_state($node, $ears), 'prepared: state is told');
 value($node, q{ROLLBACK PREPARED 'stays'});
 value($node, q{SELECT presence_add('r', 'more')});
@@ -117,7 +117,7 @@ $adder->query_safe('COMMIT');
 value($node, q{SELECT presence_add('r', 'goes on')});
 my $heard = listen_to($node);
 value($node, qq{SELECT presence_add('r', 'goes on $_')}) for 1 .. 3;
-ok($heard->wait_for('goes on 3', sub { ($_[0]->{added}{channel_name} // '') eq 'goes on 3' }, 60), 'the worker goes on beside who makes a room');
+ok($heard->wait_for('goes on 3', sub { ($_[0]->{added}{channel_name} // '') eq 'goes on 3' }), 'the worker goes on beside who makes a room');
 ok(wait_until('an expiry', sub { value($node, q{SELECT count(*) FROM presence.presences WHERE channel_name LIKE 'goes on%'}) == 0 }),
 	'and expires');
 $maker->query_safe('COMMIT');

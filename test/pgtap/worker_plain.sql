@@ -2,7 +2,7 @@
 -- presence is older than the server, which may have just started. A session that begins after the reload has the new
 -- setting.
 LOAD 'presence';
-ALTER SYSTEM SET presence.max_age = '6s';
+ALTER SYSTEM SET presence.max_age = '20s';
 SELECT pg_reload_conf();
 \connect -
 \ir lib/helpers.psql

@@ -196,7 +196,7 @@ for my $scope ("'field'", 'NULL')
 	like(outcomes(), qr/^PR002 \d+, in \d+$/, 'nobody failed otherwise');
 	value($node, "SELECT presence_unban($scope, 'mallory')");
 	ok(wait_until('all have ended', sub {
-			value($node, q{SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgbench'}) == 0;
+			value($node, q{SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT try_add(%' AND pid <> pg_backend_pid()}) == 0;
 		}), 'the end');
 	value($node, q{SELECT presence_kick('field', 'mallory')});
 	outcomes();

@@ -113,25 +113,28 @@ sub survives
 			INSERT INTO t VALUES ('$name');
 		END
 		\$\$});
+	$session->query('RESET ALL');
 	$session->query("INSERT INTO t VALUES ('after $name')");
 	is(value($node, "SELECT string_agg(what, ', ' ORDER BY what) FROM t"), "after $name, $name", "$name: caught, and later statements are committed");
 	value($node, 'TRUNCATE t');
+	$session->query("SET $setting") if $setting;
 	$session->query(q{SELECT presence_ban('field', 'mallory')});
-	is($session->query('SELECT 1 AS one'), '1', "$name: not caught, and the session goes on");
 	$session->query('RESET ALL');
+	is($session->query('SELECT 1 AS one'), '1', "$name: not caught, and the session goes on");
 	return;
 }
 survives('limit', undef, 'lock_not_available');
 survives('lock_timeout', "lock_timeout = '100ms'", 'lock_not_available');
 survives('statement_timeout', "statement_timeout = '300ms'", 'query_canceled');
 
-# pg_cancel_backend arrives during the wait.
+# pg_cancel_backend arrives during the wait, which is long enough here.
+$session->query("SET deadlock_timeout = '10min'");
 my $pid = $session->query('SELECT pg_backend_pid()');
 $session->query_until(qr/begun/, "\\echo begun\nSELECT presence_ban('field', 'mallory');\n");
 ok(wait_until('the ban waits', sub {
 			value($node, "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE pid = $pid AND wait_event_type = 'Lock'") eq 't'
 		}), 'a ban that waits is cancelled');
-$session->query('ROLLBACK');
+$session->query('RESET ALL');
 is($session->query('SELECT 1 AS one'), '1', 'and the session goes on');
 
 # A deadlock with the adding transaction.

@@ -85,7 +85,7 @@ for my $timeout ([ statement_timeout => '57014' ], [ lock_timeout => '55P03' ])
 	for my $call (@waiting)
 	{
 		(my $quoted = $call) =~ s/'/''/g;
-		$sql .= "SET $setting = '100ms';\nSELECT $call;\n\\set state :SQLSTATE\nSET $setting = 0;\n"
+		$sql .= "SET $setting = '300ms';\nSELECT $call;\n\\set state :SQLSTATE\nSET $setting = 0;\n"
 		  . "INSERT INTO log VALUES ('$setting $quoted', :'state');\n";
 	}
 	my (undef, undef, $err) = $node->psql('postgres', $sql, on_error_stop => 0);

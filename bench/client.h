@@ -53,22 +53,22 @@ run_statement(PGconn *conn, const char *sql)
 	PQclear(result);
 }
 
-/* Open a connection. */
+/* Open a connection, as the environment says where no options do. */
 static inline PGconn *
-open_connection(void)
+open_connection(const char *options)
 {
-	PGconn	   *conn = PQconnectdb("");
+	PGconn	   *conn = PQconnectdb(options);
 
 	if (PQstatus(conn) != CONNECTION_OK)
 		die("cannot connect", PQerrorMessage(conn));
 	return conn;
 }
 
-/* Open a connection that listens. */
+/* Open a connection that listens; its role tells its CPU from the others'. */
 static inline PGconn *
 open_listener(const char *channel)
 {
-	PGconn	   *conn = open_connection();
+	PGconn	   *conn = open_connection("user=listener");
 	char		sql[200];
 
 	snprintf(sql, sizeof(sql), "LISTEN \"%s\"", channel);

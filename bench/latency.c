@@ -195,7 +195,7 @@ open_all(const char *channel, const char *statement)
 	listeners = calloc(nlisteners, sizeof(PGconn *));
 	for (int i = 0; i < SENDERS; i++)
 	{
-		PGconn	   *conn = open_connection();
+		PGconn	   *conn = open_connection("");
 
 		PQclear(PQprepare(conn, "join", statement, 3, NULL));
 		senders[i].conn = conn;

@@ -9,12 +9,17 @@
 #
 # VALUE with UNIT "x" is a ratio; SENSE is ">=" or "<=", GOAL a number, and both
 # are empty where there is no goal.
+#
+# Beside a throughput stands what an operation cost the server in CPU, user and
+# system time: of the backends, and after a "+" of the worker that announced it.
+# A neighbour on the machine takes throughput away, but hardly CPU: so the ratio
+# that counts is one of CPU wherever it can be.
 
 set -o pipefail
 
 # Rounds of a contest, set by each group anew: the more there are, the less a
 # busy neighbour decides it.
-rounds() { ROUNDS=$1; }
+rounds() { ROUNDS=${PRESENCE_BENCH_ROUNDS:-$1}; }
 
 # Seconds of a turn: many clients take some to connect and to plan.
 turn() { # clients
@@ -64,13 +69,16 @@ build_clients() {
 			-o "$CLIENTS/$name" "bench/$name.c" "$libpq" >>"$log" 2>&1 ||
 			fail "$log" "building bench/$name.c failed"
 	done
-	gcc -O2 -Wall -Wextra -shared -fPIC -o "$CLIENTS/slow_flush.so" bench/slow_flush.c \
-		>>"$log" 2>&1 || fail "$log" "building bench/slow_flush.c failed"
+	for name in slow_flush nothing; do
+		gcc -O2 -Wall -Wextra -Wno-unused-parameter -shared -fPIC -I"$(pg_config --includedir-server)" \
+			-o "$CLIENTS/$name.so" "bench/$name.c" >>"$log" 2>&1 ||
+			fail "$log" "building bench/$name.c failed"
+	done
 }
 
 # Start a server for measuring: durable as in production, large enough that
-# neither checkpoints nor a full registry get in the way.  More settings on
-# standard input; "bench_server NAME none" is one without presence.
+# neither checkpoints nor autovacuum nor a full registry get in the way.  More
+# settings on standard input; "bench_server NAME none" is one without presence.
 bench_server() { # name [none]
 	{
 		cat <<-EOF2
@@ -79,17 +87,22 @@ bench_server() { # name [none]
 			max_connections = 400
 			max_wal_size = 16GB
 			checkpoint_timeout = 1h
+			autovacuum = off
 			presence.max_channels = 1100000
 			presence.max_age = 1h
 		EOF2
 		[ "${2-}" = none ] || echo "shared_preload_libraries = 'presence'"
 		cat
 	} | start_server "$1"
+	rm -f "$WORK/tmp/connect.$PGPORT".*
+	psql_quietly -c "CREATE ROLE listener LOGIN"
 }
 
 # A database with presence and its peers.
 create_presence() {
-	psql_quietly -c "CREATE EXTENSION presence" -f bench/sql/peers.sql
+	psql_quietly -c "CREATE EXTENSION presence" -c "SELECT presence_grant('listener', 'reader')" \
+		-c "CREATE FUNCTION public.nothing(text) RETURNS boolean LANGUAGE c VOLATILE
+			COST 1000 AS '$CLIENTS/nothing'" -f bench/sql/peers.sql
 }
 
 psql_quietly() { # options of psql
@@ -128,7 +141,7 @@ empty_tables() {
 # A gateway that listens, so that notifications have somewhere to go.
 LISTENER=
 start_listener() { # channels
-	"$CLIENTS/listen" drain "$@" &
+	PGUSER=listener "$CLIENTS/listen" drain "$@" &
 	LISTENER=$!
 }
 
@@ -136,22 +149,110 @@ stop_listener() {
 	[ -z "$LISTENER" ] || { kill "$LISTENER"; wait "$LISTENER" 2>/dev/null; LISTENER=; }
 }
 
+# ------------------------------------------------------------------------ CPU
+
+# Microseconds of CPU, user and system, that the children of a server have used
+# so far: client backends, presence workers, listeners (backends of the role
+# "listener"), helpers (checkpointer and the like), and those that have ended.
+# The clients of a turn have ended, or are about to, where it is over.
+server_cpu() {
+	local postmaster try
+
+	read -r postmaster <"$PGHOST/.s.PGSQL.$PGPORT.lock"
+	for try in {1..20}; do
+		{ cat "/proc/$postmaster/stat" /proc/[0-9]*/stat "/proc/$postmaster/stat" 2>/dev/null || true; } |
+			awk -v postmaster="$postmaster" -v tick="$((1000000 / $(getconf CLK_TCK)))" \
+				-f bench/cpu.awk && return
+	done
+	die "no quiet moment to read what the server has used (try $try)"
+}
+
+# What has been used since a reading, column by column.
+cpu_since() { # reading
+	echo "$1 $(server_cpu)" | awk '{ print $6 - $1, $7 - $2, $8 - $3, $9 - $4, $10 - $5 }'
+}
+
+# ---------------------------------------------------------------------- Redis
+
+# A private Redis, in memory only; fails where there is none.
+start_redis() {
+	command -v redis-server >/dev/null && command -v redis-benchmark >/dev/null || return 1
+	redis-server --port 0 --unixsocket "$WORK/socket/redis" --save '' --appendonly no \
+		--dir "$WORK/tmp" >"$WORK/log/redis.log" 2>&1 &
+	REDIS=$!
+	for _ in {1..50}; do
+		redis-cli -s "$WORK/socket/redis" ping >/dev/null 2>&1 && return 0
+		sleep 0.1
+	done
+	return 1
+}
+
+stop_redis() { kill "$REDIS"; wait "$REDIS" 2>/dev/null; }
+
+# Microseconds of CPU that Redis has used so far.
+redis_cpu() {
+	redis-cli -s "$WORK/socket/redis" info cpu | tr -d '\r' |
+		awk -F: '/^used_cpu_(user|sys):/ { s += $2 * 1000000 } END { printf "%.0f\n", s }'
+}
+
+# What an operation has used since a reading.
+redis_cpu_since() { # reading, operations
+	awk -v before="$1" -v after="$(redis_cpu)" -v n="$2" 'BEGIN { printf "%.3f\n", (after - before) / n }'
+}
+
 # ------------------------------------------------------------------- contests
 
-# Transactions a second of a pgbench script; more options may follow.
+# A turn of pgbench with as many transactions as go into its seconds.
 tps() { # clients, script, options
-	local clients=$1 script=$2 log=$WORK/log/pgbench.log
+	local clients=$1 script=$2
 
 	shift 2
+	turn_of "$clients" "$script" "-T $(turn "$clients")" "$@"
+}
+
+# A turn of pgbench.  Prints transactions a second, microseconds of CPU a
+# transaction without what the connections took to begin, transactions.
+turn_of() { # clients, script, how much, options
+	local clients=$1 script=$2 amount=$3 log=$WORK/log/pgbench.log begin used
+
+	shift 3
+	begin=$WORK/tmp/connect.$PGPORT.$script
+	[ -s "$begin" ] || clients_cpu 10 "$script" -t 1 "$@" | awk '{ print $1 / 10 }' >"$begin" || exit 1
+	# shellcheck disable=SC2086
+	used=$(clients_cpu "$clients" "$script" $amount "$@") || exit 1
+	awk -v used="$used" -v begin="$clients" -v each="$(cat "$begin")" '
+		/^number of transactions actually processed/ { sub(/.*: /, ""); done = $1 + 0 }
+		/^tps/ { print $3, (used - begin * each) / (done > begin ? done - begin : 1), done }' "$log"
+}
+
+# Run pgbench.  Prints the CPU of the backends of its clients, all in all.
+clients_cpu() { # clients, script, options
+	local clients=$1 script=$2 log=$WORK/log/pgbench.log before
+
+	shift 2
+	before=$(server_cpu) || exit 1
 	pgbench -n -M prepared -c "$clients" -j "$((clients < $(nproc) ? clients : $(nproc)))" \
-		-T "$(turn "$clients")" -f "bench/sql/$script.sql" "$@" >"$log" 2>&1 ||
+		-f "bench/sql/$script.sql" "$@" >"$log" 2>&1 ||
 		fail "$log" "pgbench failed: $script"
 	grep -q 'number of failed transactions: 0 ' "$log" || [ "$PG_MAJOR" -lt 15 ] ||
 		fail "$log" "transactions failed: $script"
-	awk '/^tps/ { print $3 }' "$log"
+	cpu_since "$before" | awk '{ print $1 + $5 }'
 }
 
-# Contestants take turns; each is a name and a command that prints a number.
+# A turn that is over when everything has been announced.  Prints what it
+# prints, and microseconds of CPU of the worker a transaction.
+announced() { # command
+	local before score used
+
+	before=$(server_cpu) || exit 1
+	score=$("$@") || exit 1
+	settle
+	used=$(cpu_since "$before") || exit 1
+	echo "$score $used" | awk '{ print $1, $2, $3, $5 / ($3 > 0 ? $3 : 1) }'
+}
+
+# Contestants take turns; each is a name and a command that prints a number, or
+# the numbers of a turn.
 declare -A SCORES
 contest() { # name=command ...
 	local round contestant name score
@@ -166,29 +267,50 @@ contest() { # name=command ...
 	done
 }
 
+# Columns of a score.
+readonly THROUGHPUT=1 CPU=2 WORKER=4
+
 median() { sort -g | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
 
-# What a contestant reached in the middle of its rounds.
-typical() { # name
+# What a contestant reached in the middle of its rounds; nothing where that was
+# not measured.
+typical() { # name [column]
 	local round
 
 	for ((round = 1; round <= ROUNDS; round++)); do
 		echo "${SCORES[$1,$round]}"
-	done | median
+	done | awk -v c="${2:-$THROUGHPUT}" 'NF >= c { print $c }' | median
 }
 
 # The ratio of two contestants: that of each round, and the middle of these.
-ratio() { # name, name
+ratio() { # name, name [column]
 	local round
 
 	for ((round = 1; round <= ROUNDS; round++)); do
-		awk -v a="${SCORES[$1,$round]}" -v b="${SCORES[$2,$round]}" \
-			'BEGIN { printf "%.3f\n", (b > 0 ? a / b : 0) }'
+		echo "${SCORES[$1,$round]}" "/" "${SCORES[$2,$round]}" | awk -v c="${3:-$THROUGHPUT}" '
+			{ for (i = 1; $i != "/"; i++); a = $c; b = $(i + c); printf "%.3f\n", (b > 0 ? a / b : 0) }'
 	done | median
 }
 
-# A row from a contest.
+# A contestant's throughput, and the CPU beside it.
+score_of() { # name
+	local cpu worker
+
+	cpu=$(typical "$1" $CPU)
+	worker=$(typical "$1" $WORKER)
+	echo "$(short "$(typical "$1")")/s${cpu:+, $(short "$cpu")${worker:+ + $(short "$worker")} µs}"
+}
+
+# A row from a contest: the ratio of throughputs.
 row_of() { # group what ours beside theirs [sense goal]: names of contestants
-	row "$1" "$2" "$(short "$(typical "$3")")/s" "$4" "$(short "$(typical "$5")")/s" \
-		"$(ratio "$3" "$5")" x "${6-}" "${7-}"
+	row "$1" "$2" "$(score_of "$3")" "$4" "$(score_of "$5")" "$(ratio "$3" "$5")" x "${6-}" "${7-}"
+}
+
+# A row from a contest: the ratio of the backends' CPU, of ours to theirs for a
+# goal of at most, of theirs to ours for one of at least.
+cpu_row_of() { # group what ours beside theirs [sense goal]: names of contestants
+	local value
+
+	if [ "${6-}" = ">=" ]; then value=$(ratio "$5" "$3" $CPU); else value=$(ratio "$3" "$5" $CPU); fi
+	row "$1" "$2: CPU" "$(score_of "$3")" "$4" "$(score_of "$5")" "$value" x "${6-}" "${7-}"
 }

@@ -24,7 +24,7 @@
 static void
 drain(int nchannels, char **channels)
 {
-	PGconn	   *conn = open_connection();
+	PGconn	   *conn = open_connection("");
 	PGnotify   *notify;
 	char		sql[200];
 
@@ -97,7 +97,7 @@ read_leaves(PGconn *listener, int nprobes, double *gone)
 static void
 silent(int nprobes, double spread, double max_age)
 {
-	PGconn	   *conn = open_connection();
+	PGconn	   *conn = open_connection("");
 	PGconn	   *listener = open_listener("presence_changed");
 	double	   *touched = calloc(nprobes, sizeof(double));
 	double	   *gone = calloc(nprobes, sizeof(double));

@@ -2,7 +2,7 @@
 #
 # Cursors: the price of a movement, and a room of 200 users that all move.
 
-moves() { tps 16 "$1" -D channels=10000; }
+moves() { turn_of 4 "$1" "-t $(either 10000 25000)" -D channels=10000; }
 
 group_cursor() {
 	local rate
@@ -13,7 +13,8 @@ group_cursor() {
 	settle
 	start_listener presence_state
 	contest "touch=moves touch" "cursor=moves cursor"
-	row_of cursor "cursor_update, 16 clients" cursor "touch" touch ">=" 0.9
+	cpu_row_of cursor "cursor_update, 4 clients" cursor "touch" touch ">=" 0.9
+	row_of cursor "cursor_update, 4 clients" cursor "touch" touch
 	contest "room=tps 200 cursor_room -R 12000"
 	rate=$(typical room)
 	row cursor "200 users in one room, 60 movements a second each" "$(short "$rate")/s" \

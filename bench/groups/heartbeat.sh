@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 #
 # Heartbeats against a statement that does nothing, against an UPDATE, against
-# Redis; and what they leave behind.
+# Redis; and what they leave behind.  The CPU of Redis is its own.
 
 readonly HEARTS=100000
 
@@ -9,30 +9,27 @@ hearts() { # clients, script
 	tps "$1" "$2" -D channels=$HEARTS -D ready=0 -D names=0
 }
 
-# A thousand names a call: names a second.
-hearts_many() {
-	hearts 16 touch_many | awk '{ print $1 * 1000 }'
+# As many in each turn, for their CPU.
+priced_hearts() { # script
+	turn_of 4 "$1" "-t $(either 10000 25000)" -D channels=$HEARTS
 }
 
-start_redis() {
-	command -v redis-server >/dev/null && command -v redis-benchmark >/dev/null || return 1
-	redis-server --port 0 --unixsocket "$WORK/socket/redis" --save '' --appendonly no \
-		--dir "$WORK/tmp" >"$WORK/log/redis.log" 2>&1 &
-	REDIS=$!
-	for _ in {1..50}; do
-		redis-cli -s "$WORK/socket/redis" ping >/dev/null 2>&1 && return 0
-		sleep 0.1
-	done
-	return 1
+# A thousand names a call: names a second.
+hearts_many() {
+	hearts 16 touch_many | awk '{ print $1 * 1000, $2 / 1000, $3 * 1000 }'
 }
 
 # Heartbeats of 16,000 members of 40 bytes in one sorted set: as many as 16
 # gateways with a thousand sockets each.  "score" 0 is Redis's own benchmark,
 # which never moves a member; a heartbeat's score is its time and moves it.
 zadd() { # pipeline, requests, score
+	local before
+
+	before=$(redis_cpu)
 	redis-benchmark -s "$WORK/socket/redis" -c 16 -P "$1" -n "$2" -r 16000 --csv \
 		ZADD hearts "$3" channel-0000000000000000000:__rand_int__ 2>/dev/null |
-		awk -F'"' 'END { print $4 }'
+		awk -F'"' 'END { printf "%s ", $4 }'
+	redis_cpu_since "$before" "$2"
 }
 
 group_heartbeat() {
@@ -49,10 +46,13 @@ group_heartbeat() {
 		redis=("zadd=zadd 1 $requests __rand_int__" "zadd100=zadd 100 $((requests * 8)) __rand_int__"
 			"still100=zadd 100 $((requests * 12)) 0")
 	fi
+	contest "select=priced_hearts select_1" "nothing=priced_hearts nothing" "touch=priced_hearts touch"
+	cpu_row_of heartbeat "touch, 4 clients" touch "empty C function" nothing ">=" 0.9
+	cpu_row_of heartbeat "touch, 4 clients" touch "SELECT 1" select
 	contest "select=hearts 16 select_1" "touch=hearts 16 touch" "update=hearts 16 peer_touch" \
 		"many=hearts_many" "${redis[@]}"
 
-	row_of heartbeat "touch, 16 clients" touch "SELECT 1" select ">=" 0.9
+	row_of heartbeat "touch, 16 clients" touch "SELECT 1" select
 	row_of heartbeat "touch, 16 clients" touch "UPDATE by hand" update
 	row_of heartbeat "touch_many(1000), names" many "SELECT 1" select
 	row_of heartbeat "touch_many(1000), names" many "UPDATE by hand" update
@@ -60,7 +60,7 @@ group_heartbeat() {
 		row_of heartbeat "touch" touch "Redis ZADD" zadd
 		row_of heartbeat "touch_many(1000), names" many "Redis ZADD, pipelined by 100" zadd100 ">=" 2
 		row_of heartbeat "touch_many(1000), names" many "the same, score never changes" still100 ">=" 2
-		kill "$REDIS"
+		stop_redis
 	else
 		skipped heartbeat "touch against Redis" "no redis-server here"
 		skipped heartbeat "touch_many(1000) against Redis, pipelined" "no redis-server here"

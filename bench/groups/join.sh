@@ -6,7 +6,26 @@
 # A turn begins with empty tables and ends when everything has been told.
 joins() { # clients, rooms, script
 	empty_tables
-	tps "$1" "$3" -D rooms="$2"
+	announced tps "$1" "$3" -D rooms="$2"
+}
+
+# What a join costs: as many in each turn, into tables of one size, which do not
+# wait for their flush.
+priced_joins() { # script
+	empty_tables
+	announced turn_of 4 "$1" "-t $(either 2500 5000)" -D rooms=1000
+}
+
+contest_price() {
+	local worker
+
+	rounds "$(either 5 7)"
+	contest "bare=priced_joins bare_add" "add=priced_joins add" "peer=priced_joins peer_add"
+	cpu_row_of join "add, 4 clients, 1,000 rooms, no wait for the flush" add "bare INSERT" bare "<=" 1.18
+	cpu_row_of join "add, 4 clients, 1,000 rooms, no wait for the flush" add "NOTIFY trigger" peer
+	worker=$(short "$(typical add $WORKER)")
+	row join "worker for a single join announced: CPU" "$worker µs" "" "" "$worker" " µs" "<=" 20
+	rounds 3
 }
 
 contest_joins() { # disk, clients, rooms, name of rooms, goal against bare, against peer
@@ -34,14 +53,14 @@ join_on() { # disk, goal against bare, against peer
 # The same by a role that does not wait for its flush.
 hasty_joins() { # clients, rooms, script
 	empty_tables
-	PGOPTIONS='-c synchronous_commit=off' tps "$1" "$3" -D rooms="$2"
+	PGOPTIONS='-c synchronous_commit=off' announced tps "$1" "$3" -D rooms="$2"
 }
 
 # The same into a table that a crash empties.
 unlogged_joins() { # clients, rooms, script
 	empty_tables
 	psql_quietly -c "ALTER TABLE presence.presences SET UNLOGGED"
-	tps "$1" "$3" -D rooms="$2"
+	announced tps "$1" "$3" -D rooms="$2"
 	psql_quietly -c "TRUNCATE presence.presences" -c "ALTER TABLE presence.presences SET LOGGED"
 }
 
@@ -58,11 +77,17 @@ contest_flush() { # disk
 }
 
 group_join() {
+	bench_server join_price <<<"synchronous_commit = off"
+	create_presence
+	start_listener presence_changed peer_changed
+	contest_price
+	stop_listener
+	stop_server join_price
 	bench_server join </dev/null
 	join_on "disk as it is" "" ""
 	stop_server join
 	LD_PRELOAD=$CLIENTS/slow_flush.so bench_server join_slow </dev/null
-	join_on "flush + 1 ms" 0.9 15
+	join_on "flush + 1 ms" 0.8 15
 	contest_flush "flush + 1 ms"
 	stop_server join_slow
 }

@@ -9,9 +9,11 @@
  *		adds PROBES channels, touches each once, SPREAD seconds for all of
  *		them, and prints by how much "leave" came later than MAX_AGE after the
  *		touch was sent: p50, p99 and maximum in milliseconds, leaves missing
- *	listen gone ROOMS TIMEOUT
- *		waits until rooms "room-0" ... have told that nobody is left, and
- *		prints the time (seconds since the epoch), rooms missing, and resyncs
+ *	listen reach FIRST LAST EACH TOTAL TIMEOUT
+ *		waits until the rooms "room-FIRST" to "room-LAST", which have EACH
+ *		connections, have announced TOTAL connections together, and prints
+ *		the time (seconds since the epoch), connections missing, and resyncs.
+ *		After a resync it reads the rooms again, as a gateway must
  *
  *-------------------------------------------------------------------------
  */
@@ -120,45 +122,83 @@ silent(int nprobes, double spread, double max_age)
 		   nprobes - count);
 }
 
-/* Read what rooms tell; how many have become empty. */
-static int
-read_empty_rooms(PGconn *listener, int nrooms, bool *empty, int *resyncs)
+/* Rooms that are being counted. */
+typedef struct Rooms
+{
+	int			first;
+	int			last;
+	long	   *connections;	/* by room, from the first */
+	long		total;
+	int			resyncs;
+} Rooms;
+
+/* A room has so many connections. */
+static void
+set_connections(Rooms *rooms, int room, long connections)
+{
+	if (room < rooms->first || room > rooms->last)
+		return;
+	rooms->total += connections - rooms->connections[room - rooms->first];
+	rooms->connections[room - rooms->first] = connections;
+}
+
+/* Read the rooms anew. */
+static void
+read_rooms(PGconn *conn, Rooms *rooms)
+{
+	PGresult   *result = PQexec(conn, "SELECT substr(room, 6), count(*) FROM presence.members"
+								" WHERE room LIKE 'room-%' GROUP BY room");
+
+	if (PQresultStatus(result) != PGRES_TUPLES_OK)
+		die("reading the rooms", PQerrorMessage(conn));
+	for (int i = rooms->first; i <= rooms->last; i++)
+		set_connections(rooms, i, 0);
+	for (int i = 0; i < PQntuples(result); i++)
+		set_connections(rooms, atoi(PQgetvalue(result, i, 0)), atol(PQgetvalue(result, i, 1)));
+	PQclear(result);
+}
+
+/* Read events; whether one of them was a resync. */
+static bool
+read_events(PGconn *listener, Rooms *rooms)
 {
 	PGnotify   *notify;
-	int			count = 0;
+	bool		resync = false;
 
 	wait_readable(listener, 0.1);
 	while ((notify = PQnotifies(listener)))
 	{
 		const char *room = strstr(notify->extra, "\"room\":\"room-");
-		int			i = room ? atoi(room + strlen("\"room\":\"room-")) : -1;
+		const char *connections = strstr(notify->extra, "\"connections\":");
 
 		if (strstr(notify->extra, "\"event\":\"resync\""))
-			(*resyncs)++;
-		if (i >= 0 && i < nrooms && !empty[i] &&
-			strstr(notify->extra, "\"connections\":0,"))
 		{
-			empty[i] = true;
-			count++;
+			rooms->resyncs++;
+			resync = true;
 		}
+		else if (room && connections)
+			set_connections(rooms, atoi(room + strlen("\"room\":\"room-")),
+							atol(connections + strlen("\"connections\":")));
 		PQfreemem(notify);
 	}
-	return count;
+	return resync;
 }
 
-/* When the last of the rooms was told to be empty. */
+/* When the rooms have announced so many connections. */
 static void
-gone(int nrooms, double timeout)
+reach(int first, int last, long each, long total, double timeout)
 {
 	PGconn	   *listener = open_listener("presence_changed");
-	bool	   *empty = calloc(nrooms, sizeof(bool));
+	Rooms		rooms = {.first = first, .last = last};
 	double		end = now() + timeout;
-	int			resyncs = 0;
-	int			count = 0;
 
-	while (count < nrooms && now() < end)
-		count += read_empty_rooms(listener, nrooms, empty, &resyncs);
-	printf("%.6f %d %d\n", now(), nrooms - count, resyncs);
+	rooms.connections = calloc(last - first + 1, sizeof(long));
+	for (int i = first; i <= last; i++)
+		set_connections(&rooms, i, each);
+	while (rooms.total != total && now() < end)
+		if (read_events(listener, &rooms))
+			read_rooms(listener, &rooms);
+	printf("%.6f %ld %d\n", now(), labs(total - rooms.total), rooms.resyncs);
 }
 
 int
@@ -168,9 +208,10 @@ main(int argc, char **argv)
 		drain(argc - 2, argv + 2);
 	else if (argc == 5 && strcmp(argv[1], "silent") == 0)
 		silent(atoi(argv[2]), atof(argv[3]), atof(argv[4]));
-	else if (argc == 4 && strcmp(argv[1], "gone") == 0)
-		gone(atoi(argv[2]), atof(argv[3]));
+	else if (argc == 7 && strcmp(argv[1], "reach") == 0)
+		reach(atoi(argv[2]), atoi(argv[3]), atol(argv[4]), atol(argv[5]), atof(argv[6]));
 	else
-		die("usage", "listen drain CHANNEL ... | silent PROBES SPREAD MAX_AGE | gone ROOMS TIMEOUT");
+		die("usage", "listen drain CHANNEL ... | silent PROBES SPREAD MAX_AGE |"
+			" reach FIRST LAST EACH TOTAL TIMEOUT");
 	return 0;
 }

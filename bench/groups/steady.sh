@@ -31,7 +31,7 @@ await_lines() { # lines, seconds
 		kill -0 "$DAY" 2>/dev/null || break
 		sleep 0.05
 	done
-	die "bench/steady did not come to its end"
+	fail "$WORK/log/steady_client.log" "bench/steady did not come to its end"
 }
 
 # One contestant's day.  Sets USED (CPU by kind), PLACE (bytes of the table),
@@ -41,7 +41,7 @@ day() { # table, seconds, arguments of the client
 
 	shift
 	enlist "$table"
-	"$CLIENTS/steady" "$@" >"$WORK/tmp/steady" 2>"$WORK/log/steady.log" &
+	"$CLIENTS/steady" "$@" >"$WORK/tmp/steady" 2>"$WORK/log/steady_client.log" &
 	DAY=$!
 	await_lines 1 60
 	from=$(ask "SELECT pg_current_wal_flush_lsn()")

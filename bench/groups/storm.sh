@@ -52,9 +52,13 @@ run_storm() { # verb
 
 # A storm of rooms that have so many connections each before it and after it.
 # Prints rows a second until all is announced, CPU of the backends a row, rows,
-# CPU of the worker a row, seconds, connections not announced, resyncs.
+# CPU of the worker a row, seconds, connections not announced, resyncs.  With
+# HOLD the worker stands still while the rows come.
+HOLD=
 storm() { # verb, first room, last room, each before, each after
-	local rows=$((($3 - $2 + 1) * STORM_ROOM)) start before backends worker listen
+	local rows=$((($3 - $2 + 1) * STORM_ROOM)) start before backends worker listen pid
+
+	pid=$(ask "SELECT worker_pid FROM presence.stats")
 
 	write_storm "$1" "$2" "$3"
 	PGUSER=listener "$CLIENTS/listen" reach "$2" "$3" "$4" $((($3 - $2 + 1) * $5)) 120 >"$WORK/tmp/reached" &
@@ -62,7 +66,9 @@ storm() { # verb, first room, last room, each before, each after
 	sleep 0.5
 	before=$(server_cpu) || exit 1
 	start=$(date +%s.%N)
+	[ -z "$HOLD" ] || kill -STOP "$pid"
 	run_storm "$1"
+	[ -z "$HOLD" ] || kill -CONT "$pid"
 	wait $listen || die "bench/listen failed"
 	backends=$(cpu_since "$before") || exit 1
 	settle
@@ -161,21 +167,11 @@ growing_storm() {
 
 worker_and_resyncs() { awk -v w=$WORKER '{ print $w, $7 }'; }
 
-# A storm that the worker finds all in its queue: what a row costs it.
+# A storm that the worker finds all in its queue.
 waiting_storm() { # rooms
-	local pid before rows=$(($1 * STORM_ROOM)) resyncs
-
 	empty_tables
-	write_storm add 0 $(($1 - 1))
-	pid=$(ask "SELECT worker_pid FROM presence.stats")
-	resyncs=$(ask "SELECT resyncs FROM presence.stats")
-	before=$(server_cpu) || exit 1
-	kill -STOP "$pid"
-	run_storm add
-	kill -CONT "$pid"
-	settle
-	echo "$(cpu_since "$before") $(ask "SELECT resyncs FROM presence.stats")" |
-		awk -v rows=$rows -v before="$resyncs" '{ print $2 / rows, $6 - before }'
+	HOLD=yes
+	storm add 0 $(($1 - 1)) 0 $STORM_ROOM | worker_and_resyncs
 }
 
 # Rows of a storm: names of what, of contestants, and what the plain statement is.

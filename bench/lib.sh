@@ -224,12 +224,13 @@ turn_of() { # clients, script, how much, options
 
 	shift 3
 	begin=$WORK/tmp/connect.$PGPORT.$script
-	[ -s "$begin" ] || clients_cpu 10 "$script" -t 1 "$@" | awk '{ print $1 / 10 }' >"$begin" || exit 1
+	[ -s "$begin" ] || clients_cpu 5 "$script" -t 1 "$@" | awk '{ print $1 / 5 }' >"$begin" || exit 1
 	# shellcheck disable=SC2086
 	used=$(clients_cpu "$clients" "$script" $amount "$@") || exit 1
 	awk -v used="$used" -v begin="$clients" -v each="$(cat "$begin")" '
 		/^number of transactions actually processed/ { sub(/.*: /, ""); done = $1 + 0 }
-		/^tps/ { print $3, (used - begin * each) / (done > begin ? done - begin : 1), done }' "$log"
+		/^tps/ { tps = $3 }
+		END { print tps + 0, (used - begin * each) / (done > begin ? done - begin : 1), done + 0 }' "$log"
 }
 
 # Run pgbench.  Prints the CPU of the backends of its clients, all in all.

@@ -2,10 +2,11 @@
 #
 # What a touch, an add and a visit cost with little and with much of something:
 # channels and rooms (two servers side by side), members of a room, connections
-# of a user, short-lived states.  A backlog of events stands in group storm.
+# of a user, short-lived states.  A connection begins by using all of the memory
+# that it will share, for who holds one holds it for long.  A backlog of events stands in group storm.
 
-grown_touch() { turn_of 4 touch "-t $(either 10000 25000)" -D channels="$1"; }
-grown_visit() { announced turn_of 4 add_leave "-t $(either 1000 3000)"; }
+grown_touch() { turn_of 4 touch_warm "-t $(either 10000 25000)" -D ready=0 -D channels="$1"; }
+grown_visit() { announced turn_of 4 visit_warm "-t $(either 1500 3000)" -D ready=0; }
 small_touch() { PGPORT=5433 grown_touch 1000; }
 small_visit() { PGPORT=5433 grown_visit; }
 

@@ -14,7 +14,7 @@ fill_rooms() { # room prefix, members each, first number of the channels, rooms
 
 # Adds to a room that has so many members, and has them again afterwards.
 capped_add() { # members
-	announced turn_of 1 add_numbered "-t $(either 200 400)" -D room="$1"
+	announced turn_of 1 add_numbered "-t $(either 500 1000)" -D room="$1"
 	psql_quietly -c "DELETE FROM presence.presences WHERE room LIKE 'capped-%'
 		AND channel_name >= 'channel-000000000000-2'" -c "VACUUM ANALYZE presence.presences"
 	settle
@@ -77,9 +77,9 @@ buffers() { # database, function
 		PREPARE read (text) AS SELECT * FROM $2(\$1);
 		\o /dev/null
 		EXECUTE read ('five-1');
-		EXECUTE read ('five-2');
+		EXECUTE read ('five-1');
 		\o
-		EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE read ('five-3');
+		EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE read ('five-1');
 	EOF2
 }
 
@@ -87,8 +87,8 @@ read_in() { # database, script
 	PGDATABASE=$1 tps 1 "$2"
 }
 
-# Two databases of as many presences: rooms of five everywhere in one, 200 of
-# them beside a room of 200,000 in the other.
+# Two databases of as many presences: rooms of five everywhere in one, a single
+# one beside a room of 200,000 in the other, whose average room is large.
 contest_reads() {
 	local name with without beside="rooms of five alone"
 
@@ -111,8 +111,8 @@ group_rooms() {
 	psql_quietly -c "CREATE DATABASE alone" -c "CREATE DATABASE beside"
 	PGDATABASE=beside create_presence
 	PGDATABASE=alone create_presence
-	PGDATABASE=alone fill_rooms five- 5 0 40200
-	PGDATABASE=beside fill_rooms five- 5 0 200
+	PGDATABASE=alone fill_rooms five- 5 0 40001
+	PGDATABASE=beside fill_rooms five- 5 0 1
 	PGDATABASE=beside fill_rooms crowd- 200000 1000000
 	PGDATABASE=alone settle
 	PGDATABASE=beside settle

@@ -1,5 +1,0 @@
--- A visit: as many channels after it as before.
-\set n random(2000000000000000000, 9000000000000000000)
-\set r random(1, 1000)
-SELECT presence_add('room-' || :r, 'channel-000000000000-' || :n, 'user-' || :n, '{"name":"Alice"}');
-SELECT presence_leave_all('channel-000000000000-' || :n);

@@ -38,7 +38,7 @@ row() { # group what ours beside theirs value unit [sense goal]
 
 	printf 'row\t%s\n' "$*" >&3
 	[ -z "${9-}" ] || reached=" (goal $8 $9)"
-	printf '   %-10s %-58s %s%s%s\n' "$1" "$2" "$6" "${7/#x/x}" "$reached"
+	printf '   %-10s %-68s %s%s%s\n' "$1" "$2" "$6" "${7/#x/x}" "$reached"
 }
 
 # A row that could not be measured is not left out in silence.

@@ -2,7 +2,7 @@
 # scale from 1/10 to 1000, the goal as a tick, green where it is reached, red
 # where it is missed, grey where there is none.
 
-BEGIN { FS = "\t"; LEFT = 520; WIDTH = 420; HEIGHT = 20; LOW = -1; HIGH = 3 }
+BEGIN { FS = "\t"; LEFT = 560; WIDTH = 420; HEIGHT = 20; LOW = -1; HIGH = 3 }
 
 function x(ratio,   l) {
 	l = log(ratio > 0 ? ratio : 0.001) / log(10)

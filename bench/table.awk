@@ -19,6 +19,8 @@ function markdown(   i, last) {
 	print "Written by `make bench`, which anyone can run: " about ".\n"
 	print "Every ratio is taken within one run: the contestants take turns in rounds, three or seven, and the median of the"
 	print "rounds' ratios counts. Clients and servers share the cores.\n"
+	print "After a throughput stands the CPU of an operation, user and system time: of the backends, and after a + of the"
+	print "worker that announced it. A row that says CPU compares that of the backends; it holds where neighbours are busy.\n"
 	print "![ratios](results.svg)\n"
 	for (i = 1; i <= n; i++) {
 		if (group[i] != last) {
@@ -34,9 +36,9 @@ function markdown(   i, last) {
 
 function plain(   i) {
 	printf "\n%s\n\n", about
-	printf "%-10s %-58s %-22s %-30s %-12s %-10s %s\n", "group", "what", "presence", "beside", "result", "goal", ""
+	printf "%-10s %-68s %-30s %-45s %-12s %-10s %s\n", "group", "what", "presence", "beside", "result", "goal", ""
 	for (i = 1; i <= n; i++)
-		printf "%-10s %-58s %-22s %-30s %-12s %-10s %s\n", group[i], what[i], ours[i],
+		printf "%-10s %-68s %-30s %-45s %-12s %-10s %s\n", group[i], what[i], ours[i],
 			beside[i] (theirs[i] == "" ? "" : " " theirs[i]), value[i], goal[i], verdict[i]
 	printf "\n%d goals reached, %d missed\n", met, missed
 }

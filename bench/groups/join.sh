@@ -34,15 +34,15 @@ contest_joins() { # disk, clients, rooms, name of rooms, goal against bare, agai
 	row_of join "add, $2 clients, $4, $1" add "NOTIFY trigger" peer ${6:+">=" "$6"}
 }
 
-join_on() { # disk, goal against bare, against peer
+join_on() { # disk, clients for a quick run, goal against bare, against peer
 	local clients
 
 	create_presence
 	start_listener presence_changed peer_changed
-	for clients in $(either "16 64" "1 16 64 200"); do
+	for clients in $(either "$2" "1 16 64 200"); do
 		if [ "$clients" -eq 64 ]; then
-			contest_joins "$1" 64 1 "one room" "$2" "$3"
-			contest_joins "$1" 64 1000 "1,000 rooms" "$2" "$3"
+			contest_joins "$1" 64 1 "one room" "$3" "$4"
+			contest_joins "$1" 64 1000 "1,000 rooms" "$3" "$4"
 		else
 			contest_joins "$1" "$clients" 1 "one room" "" ""
 		fi
@@ -84,10 +84,10 @@ group_join() {
 	stop_listener
 	stop_server join_price
 	bench_server join </dev/null
-	join_on "disk as it is" "" ""
+	join_on "disk as it is" 16 "" ""
 	stop_server join
 	LD_PRELOAD=$CLIENTS/slow_flush.so bench_server join_slow </dev/null
-	join_on "flush + 1 ms" 0.8 15
+	join_on "flush + 1 ms" 64 0.8 15
 	contest_flush "flush + 1 ms"
 	stop_server join_slow
 }

@@ -5,7 +5,6 @@
 # statement a thousand, announced to nobody, and Redis.
 
 readonly STORM_SESSIONS=4 STORM_ROOM=1000
-readonly REDIS_PEER="Redis SADD/SREM + PUBLISH, pipelined by 100"
 
 # The statements of a storm, for each session a file: one for each room.
 write_storm() { # verb, first room, last room
@@ -174,18 +173,18 @@ waiting_storm() { # rooms
 	storm add 0 $(($1 - 1)) 0 $STORM_ROOM | worker_and_resyncs
 }
 
-# Rows of a storm: names of what, of contestants, and what the plain statement is.
-storm_rows() { # what, ours, bare, statement, goal of the CPU
-	local redis=redis_$2 seconds
+# Rows of a storm.
+storm_rows() { # what, statement, command of Redis, goal of the CPU
+	local seconds
 
-	cpu_row_of storm "$1" "$2" "$4" "$3" ${5:+"<=" "$5"}
-	seconds=$(short "$(typical "$2" 5)")
-	row storm "$1: until all is announced" "$seconds s (resyncs $(typical "$2" 7), missing $(typical "$2" 6))" \
+	cpu_row_of storm "$1" ours "$2" bare ${4:+"<=" "$4"}
+	seconds=$(short "$(typical ours 5)")
+	row storm "$1: until all is announced" "$seconds s (resyncs $(typical ours 7), missing $(typical ours 6))" \
 		"" "" "$seconds" " s"
-	row storm "$1: worker's CPU a row" "$(short "$(typical "$2" $WORKER)") µs" "" "" \
-		"$(short "$(typical "$2" $WORKER)")" " µs" "<=" 8
-	if [ -n "${SCORES[$redis,1]-}" ]; then
-		row_of storm "$1, rows until announced" "$2" "$REDIS_PEER" "$redis"
+	row storm "$1: worker's CPU a row" "$(short "$(typical ours $WORKER)") µs" "" "" \
+		"$(short "$(typical ours $WORKER)")" " µs" "<=" 8
+	if [ -n "${SCORES[redis,1]-}" ]; then
+		row_of storm "$1: rows announced" ours "Redis $3 + PUBLISH by 100" redis
 	else
 		skipped storm "$1 against Redis" "no redis-server here"
 	fi
@@ -199,10 +198,10 @@ group_storm() {
 	bench_server storm </dev/null
 	create_presence
 	start_redis && redis=yes
-	contest ours=join_storm bare=bare_join_storm ${redis:+"redis_ours=redis_storm join"}
-	storm_rows "100,000 join by presence_add_many(1000)" ours bare "INSERT ... SELECT unnest" 1.5
-	contest ours=leave_storm bare=bare_leave_storm ${redis:+"redis_ours=redis_storm leave"}
-	storm_rows "100,000 leave by presence_leave_all_many(1000)" ours bare "DELETE ... = ANY"
+	contest ours=join_storm bare=bare_join_storm ${redis:+"redis=redis_storm join"}
+	storm_rows "100,000 join by 1,000s" "INSERT ... SELECT unnest" SADD 1.5
+	contest ours=leave_storm bare=bare_leave_storm ${redis:+"redis=redis_storm leave"}
+	storm_rows "100,000 leave by 1,000s" "DELETE ... = ANY" SREM
 	[ -z "$redis" ] || stop_redis
 	contest ours=expire_storm
 	expire_rows

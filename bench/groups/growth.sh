@@ -3,7 +3,8 @@
 # What a touch, an add and a visit cost with little and with much of something:
 # channels and rooms (two servers side by side), members of a room, connections
 # of a user, short-lived states.  A connection begins by using all of the memory
-# that it will share, for who holds one holds it for long.  A backlog of events stands in group storm.
+# that it will share, for who holds one holds it for long, and no page is logged
+# as a whole, which after a checkpoint is a matter of minutes.  A backlog of events stands in group storm.
 
 grown_touch() { turn_of 4 touch_warm "-t $(either 10000 25000)" -D ready=0 -D channels="$1"; }
 grown_visit() { announced turn_of 4 visit_warm "-t $(either 1500 3000)" -D ready=0; }
@@ -35,12 +36,14 @@ growth_rows() { # what with much, with little
 }
 
 group_growth() {
+	local settings=$'synchronous_commit = off\nfull_page_writes = off'
+
 	rounds "$(either 3 7)"
-	bench_server large <<<"synchronous_commit = off"
+	bench_server large <<<"$settings"
 	create_presence
 	populate presence.presences 1000000
 	settle
-	PGPORT=5433 bench_server small <<<"synchronous_commit = off"
+	PGPORT=5433 bench_server small <<<"$settings"
 	PGPORT=5433 create_presence
 	PGPORT=5433 populate presence.presences 1000
 	PGPORT=5433 settle

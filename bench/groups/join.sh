@@ -9,25 +9,6 @@ joins() { # clients, rooms, script
 	announced tps "$1" "$3" -D rooms="$2"
 }
 
-# What a join costs: as many in each turn, into tables of one size, which do not
-# wait for their flush.
-priced_joins() { # script
-	empty_tables
-	announced turn_of 4 "$1" "-t $(either 2500 5000)" -D rooms=1000
-}
-
-contest_price() {
-	local worker
-
-	rounds "$(either 5 7)"
-	contest "bare=priced_joins bare_add" "add=priced_joins add" "peer=priced_joins peer_add"
-	cpu_row_of join "add, 4 clients, 1,000 rooms, no wait for the flush" add "bare INSERT" bare "<=" 1.18
-	cpu_row_of join "add, 4 clients, 1,000 rooms, no wait for the flush" add "NOTIFY trigger" peer
-	worker=$(short "$(typical add $WORKER)")
-	row join "worker for a single join announced: CPU" "$worker µs" "" "" "$worker" " µs" "<=" 20
-	rounds 3
-}
-
 contest_joins() { # disk, clients, rooms, name of rooms, goal against bare, against peer
 	contest "bare=joins $2 $3 bare_add" "add=joins $2 $3 add" "peer=joins $2 $3 peer_add"
 	row_of join "add, $2 clients, $4, $1" add "bare INSERT" bare ${5:+">=" "$5"}
@@ -77,12 +58,6 @@ contest_flush() { # disk
 }
 
 group_join() {
-	bench_server join_price <<<"synchronous_commit = off"
-	create_presence
-	start_listener presence_changed peer_changed
-	contest_price
-	stop_listener
-	stop_server join_price
 	bench_server join </dev/null
 	join_on "disk as it is" 16 "" ""
 	stop_server join

@@ -52,12 +52,10 @@ run_storm() { # verb
 # A storm of rooms that have so many connections each before it and after it.
 # Prints rows a second until all is announced, CPU of the backends a row, rows,
 # CPU of the worker a row, seconds, connections not announced, resyncs.  With
-# HOLD the worker stands still while the rows come.
+# HOLD the worker announces nothing while the rows come.
 HOLD=
 storm() { # verb, first room, last room, each before, each after
-	local rows=$((($3 - $2 + 1) * STORM_ROOM)) start before backends worker listen pid
-
-	pid=$(ask "SELECT worker_pid FROM presence.stats")
+	local rows=$((($3 - $2 + 1) * STORM_ROOM)) start before backends worker listen
 
 	write_storm "$1" "$2" "$3"
 	PGUSER=listener "$CLIENTS/listen" reach "$2" "$3" "$4" $((($3 - $2 + 1) * $5)) 120 >"$WORK/tmp/reached" &
@@ -65,15 +63,29 @@ storm() { # verb, first room, last room, each before, each after
 	sleep 0.5
 	before=$(server_cpu) || exit 1
 	start=$(date +%s.%N)
-	[ -z "$HOLD" ] || kill -STOP "$pid"
+	[ -z "$HOLD" ] || hold_deliveries
 	run_storm "$1"
-	[ -z "$HOLD" ] || kill -CONT "$pid"
+	[ -z "$HOLD" ] || release_deliveries
 	wait $listen || die "bench/listen failed"
 	backends=$(cpu_since "$before") || exit 1
 	settle
 	worker=$(cpu_since "$before") || exit 1
 	stormed "$rows" "$start" "$backends" "$worker"
 }
+
+# Keep the worker from announcing: a delivery needs a lock that is held here.
+hold_deliveries() {
+	rm -f "$WORK/tmp/release"
+	{
+		echo "BEGIN; LOCK TABLE presence.user_last_seen IN SHARE MODE;"
+		until [ -e "$WORK/tmp/release" ]; do sleep 0.1; done
+	} | psql -XqAt >/dev/null 2>>"$WORK/log/psql.log" &
+	HOLDER=$!
+	until [ "$(ask "SELECT count(*) FROM pg_locks WHERE mode = 'ShareLock'
+		AND relation = 'presence.user_last_seen'::regclass AND granted")" = 1 ]; do sleep 0.1; done
+}
+
+release_deliveries() { touch "$WORK/tmp/release"; wait "$HOLDER"; }
 
 # From readings to a score.
 stormed() { # rows, start, CPU of backends, of worker

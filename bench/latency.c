@@ -12,11 +12,15 @@
  * notification with its channel's name: one clock, and the reading of both is
  * part of the price.  What is delivered before the answer took no time.
  *
- * Prints on one line: p50, p95, p99 and maximum in milliseconds, over all
- * listeners; joins a second that were achieved; deliveries that never came.
+ * Prints "ready" when all connections are open, and then on one line: p50, p95,
+ * p99 and maximum in milliseconds, over all listeners; joins a second that were
+ * achieved; deliveries that never came.  Then it waits until it is ended, so
+ * that its connections are there when somebody reads what they have used.
  *
  *-------------------------------------------------------------------------
  */
+#include <unistd.h>
+
 #include "client.h"
 
 #define SENDERS 32
@@ -233,6 +237,7 @@ report(double rate)
 		   percentile(latencies, count, 0.5), percentile(latencies, count, 0.95),
 		   percentile(latencies, count, 0.99), percentile(latencies, count, 1),
 		   rate, njoins * nlisteners - count);
+	fflush(stdout);
 }
 
 int
@@ -248,8 +253,11 @@ main(int argc, char **argv)
 	committed = calloc(njoins, sizeof(double));
 	delivered = calloc(njoins * nlisteners, sizeof(double));
 	open_all(argv[4], argv[5]);
+	puts("ready");
+	fflush(stdout);
 	rate = send_all(rate);
 	await_rest();
 	report(rate);
+	pause();
 	return 0;
 }

@@ -174,6 +174,37 @@ cpu_since() { # reading
 	echo "$1 $(server_cpu)" | awk '{ print $6 - $1, $7 - $2, $8 - $3, $9 - $4, $10 - $5 }'
 }
 
+# Run a client that says "ready" when it is connected, prints what it measured,
+# and then waits to be ended.  Sets TOLD to what it printed, and USED to what the
+# server has used meanwhile (cpu_since).
+# shellcheck disable=SC2034
+run_client() { # program, arguments
+	local program=$1 before
+
+	shift
+	"$CLIENTS/$program" "$@" >"$WORK/tmp/client" 2>"$WORK/log/client.log" &
+	CLIENT=$!
+	await_lines 1
+	before=$(server_cpu) || exit 1
+	await_lines 2
+	USED=$(cpu_since "$before") || exit 1
+	TOLD=$(tail -n 1 "$WORK/tmp/client")
+	kill "$CLIENT"
+	wait "$CLIENT" 2>/dev/null
+}
+
+# Wait for so many lines of the client, for ten minutes at most.
+await_lines() { # lines
+	local try
+
+	for ((try = 0; try < 12000; try++)); do
+		[ "$(wc -l <"$WORK/tmp/client")" -lt "$1" ] || return 0
+		kill -0 "$CLIENT" 2>/dev/null || break
+		sleep 0.05
+	done
+	fail "$WORK/log/client.log" "a client of the benchmark did not come to its end"
+}
+
 # ---------------------------------------------------------------------- Redis
 
 # A private Redis, in memory only; fails where there is none.

@@ -22,37 +22,17 @@ enlist() { # table
 	settle
 }
 
-# Wait for so many lines of the client.
-await_lines() { # lines, seconds
-	local try
-
-	for ((try = 0; try < $2 * 20; try++)); do
-		[ "$(wc -l <"$WORK/tmp/steady")" -lt "$1" ] || return 0
-		kill -0 "$DAY" 2>/dev/null || break
-		sleep 0.05
-	done
-	fail "$WORK/log/steady_client.log" "bench/steady did not come to its end"
-}
-
-# One contestant's day.  Sets USED (CPU by kind), PLACE (bytes of the table),
-# WAL (bytes an hour) and TOLD (what the client measured).
+# One contestant's day.  Sets USED and TOLD (as run_client does), PLACE (bytes of
+# the table) and WAL (bytes an hour).
 day() { # table, seconds, arguments of the client
-	local table=$1 seconds=$2 before from
+	local table=$1 seconds=$2 from
 
 	shift
 	enlist "$table"
-	"$CLIENTS/steady" "$@" >"$WORK/tmp/steady" 2>"$WORK/log/steady_client.log" &
-	DAY=$!
-	await_lines 1 60
 	from=$(ask "SELECT pg_current_wal_flush_lsn()")
-	before=$(server_cpu) || exit 1
-	await_lines 2 $((seconds + 60))
-	USED=$(cpu_since "$before") || exit 1
-	TOLD=$(tail -n 1 "$WORK/tmp/steady")
+	run_client steady "$@"
 	WAL=$(wal_an_hour "$seconds" "$from" "$(ask "SELECT pg_current_wal_flush_lsn()")")
 	PLACE=$(ask "SELECT pg_total_relation_size('$table')")
-	kill "$DAY"
-	wait "$DAY" 2>/dev/null
 	psql_quietly -c "TRUNCATE $table"
 }
 

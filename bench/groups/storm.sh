@@ -229,7 +229,7 @@ growing() {
 	contest growing=growing_storm
 	growing_rows "one after the other: third 50,000" "first 50,000" growing 5 growing 1
 	contest short="waiting_storm $((STORM_ROOMS / 2))" long="waiting_storm $((STORM_ROOMS * 3 / 2))"
-	growing_rows "a backlog of 150,000" "50,000" long 1 short 1
+	growing_rows "a backlog of 150,000" "a backlog of 50,000" long 1 short 1
 	stop_listener
 	stop_server storm_growing
 }

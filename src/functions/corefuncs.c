@@ -4,8 +4,8 @@
  *		SQL functions for entering and leaving rooms, heartbeats, and pruning.
  *
  * They check their arguments and delegate: membership.c adds and updates
- * presences, heartbeat.c handles heartbeats, removal.c removes presences, and
- * cleanup.c removes empty rooms.
+ * presences, crowd.c adds many, heartbeat.c handles heartbeats, removal.c
+ * removes presences, and cleanup.c removes empty rooms.
  *
  *-------------------------------------------------------------------------
  */
@@ -20,8 +20,9 @@
 #include "base/shmem.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
-#include "members/cleanup.h"
+#include "members/crowd.h"
 #include "members/heartbeat.h"
+#include "members/intent.h"
 #include "members/membership.h"
 #include "members/removal.h"
 #include "miscadmin.h"
@@ -31,7 +32,7 @@
 #include "tables/store.h"
 #include "tables/store_presences.h"
 #include "utils/builtins.h"
-#include "utils/memutils.h"
+#include "worker/cleanup.h"
 
 PG_FUNCTION_INFO_V1(presence_add);
 PG_FUNCTION_INFO_V1(presence_add_many);
@@ -88,53 +89,55 @@ added_of_row(FunctionCallInfo fcinfo, const PresenceRow *row, bool created)
 Datum
 presence_add(PG_FUNCTION_ARGS)
 {
-	PresenceEntrant entrant;
+	text	   *room = presence_args_name(fcinfo, 0, "room");
+	PresenceEntrant entrant = {0};
 	PresenceRow row;
 	bool		created;
 
-	entrant.room = presence_args_name(fcinfo, 0, "room");
 	entrant.channel = presence_args_name(fcinfo, 1, "channel_name");
 	entrant.user = presence_args_optional_name(fcinfo, 2, "user_id");
 	entrant.meta = presence_args_optional_object(fcinfo, 3, "meta");
 
 	presence_store_connect();
-	created = presence_membership_add(&entrant, &row);
+	created = presence_membership_add(room, &entrant, &row);
 	presence_store_finish();
 	PG_RETURN_DATUM(added_of_row(fcinfo, &row, created));
-}
-
-/* One of the channels of a presence_add_many() call. */
-typedef struct ManyEntrant
-{
-	PresenceEntrant entrant;
-	int			position;		/* in the arrays */
-} ManyEntrant;
-
-/* Compare channels by their bytes. */
-static int
-compare_channels(const ManyEntrant *a, const ManyEntrant *b)
-{
-	text	   *left = a->entrant.channel;
-	text	   *right = b->entrant.channel;
-	int			llen = VARSIZE_ANY_EXHDR(left);
-	int			rlen = VARSIZE_ANY_EXHDR(right);
-	int			result = memcmp(VARDATA_ANY(left), VARDATA_ANY(right), Min(llen, rlen));
-
-	if (result != 0)
-		return result;
-	return (llen > rlen) - (llen < rlen);
 }
 
 /* Order by channel, so that concurrent calls cannot deadlock, then as given. */
 static int
 compare_entrants(const void *a, const void *b)
 {
-	const ManyEntrant *left = a;
-	const ManyEntrant *right = b;
-	int			result = compare_channels(left, right);
+	const PresenceEntrant *left = a;
+	const PresenceEntrant *right = b;
+	int			result = presence_intent_compare(left->channel,
+												 VARDATA_ANY(right->channel),
+												 VARSIZE_ANY_EXHDR(right->channel));
 
 	CHECK_FOR_INTERRUPTS();
 	return result != 0 ? result : left->position - right->position;
+}
+
+/*
+ * Sort entrants by channel; of equal channels, only the last one given stays.
+ * Returns how many stay.
+ */
+static int
+sort_entrants(PresenceEntrant *entrants, int count)
+{
+	int			kept = 0;
+
+	qsort(entrants, count, sizeof(PresenceEntrant), compare_entrants);
+	for (int i = 0; i < count; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (kept > 0 && presence_intent_compare(entrants[i].channel,
+												VARDATA_ANY(entrants[kept - 1].channel),
+												VARSIZE_ANY_EXHDR(entrants[kept - 1].channel)) == 0)
+			kept--;
+		entrants[kept++] = entrants[i];
+	}
+	return kept;
 }
 
 /* Raise an error unless an array is as long as the channel names. */
@@ -153,7 +156,7 @@ check_length(int count, int expected, const char *argument)
 
 /* Set the users of entrants, if given. */
 static void
-take_users(FunctionCallInfo fcinfo, ManyEntrant *entrants, int count)
+take_users(FunctionCallInfo fcinfo, PresenceEntrant *entrants, int count)
 {
 	PresenceTexts users;
 
@@ -163,12 +166,12 @@ take_users(FunctionCallInfo fcinfo, ManyEntrant *entrants, int count)
 	check_length(users.count, count, "user_ids");
 	for (int i = 0; i < count; i++)
 		if (!users.nulls[i])
-			entrants[i].entrant.user = DatumGetTextPP(users.datums[i]);
+			entrants[i].user = DatumGetTextPP(users.datums[i]);
 }
 
 /* Set the metas of entrants, if given. */
 static void
-take_metas(FunctionCallInfo fcinfo, ManyEntrant *entrants, int count)
+take_metas(FunctionCallInfo fcinfo, PresenceEntrant *entrants, int count)
 {
 	Datum	   *metas;
 	bool	   *nulls;
@@ -184,38 +187,9 @@ take_metas(FunctionCallInfo fcinfo, ManyEntrant *entrants, int count)
 		CHECK_FOR_INTERRUPTS();
 		if (nulls[i])
 			continue;
-		entrants[i].entrant.meta = DatumGetJsonbP(metas[i]);
-		presence_args_check_object(entrants[i].entrant.meta, "metas");
+		entrants[i].meta = DatumGetJsonbP(metas[i]);
+		presence_args_check_object(entrants[i].meta, "metas");
 	}
-}
-
-/*
- * Add sorted entrants; returns the number of new ones.  Of equal channels, the
- * last one given is used.  Memory is reset after each.
- */
-static int64
-add_in_order(const ManyEntrant *entrants, int count)
-{
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
-												  "presence entrant",
-												  ALLOCSET_DEFAULT_SIZES);
-	MemoryContext old = MemoryContextSwitchTo(context);
-	int64		added = 0;
-
-	for (int i = 0; i < count; i++)
-	{
-		PresenceRow row;
-
-		CHECK_FOR_INTERRUPTS();
-		if (i + 1 < count && compare_channels(&entrants[i], &entrants[i + 1]) == 0)
-			continue;
-		MemoryContextReset(context);
-		if (presence_membership_add(&entrants[i].entrant, &row))
-			added++;
-	}
-	MemoryContextSwitchTo(old);
-	MemoryContextDelete(context);
-	return added;
 }
 
 /*
@@ -229,22 +203,22 @@ presence_add_many(PG_FUNCTION_ARGS)
 {
 	text	   *room = presence_args_name(fcinfo, 0, "room");
 	PresenceTexts channels = presence_args_names(fcinfo, 1, "channel_names", false);
-	ManyEntrant *entrants = palloc_extended(sizeof(ManyEntrant) * Max(channels.count, 1),
-											MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	PresenceEntrant *entrants = palloc_extended(sizeof(PresenceEntrant) * Max(channels.count, 1),
+												MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	int			count;
 	int64		added;
 
 	for (int i = 0; i < channels.count; i++)
 	{
-		entrants[i].entrant.room = room;
-		entrants[i].entrant.channel = DatumGetTextPP(channels.datums[i]);
+		entrants[i].channel = DatumGetTextPP(channels.datums[i]);
 		entrants[i].position = i;
 	}
 	take_users(fcinfo, entrants, channels.count);
 	take_metas(fcinfo, entrants, channels.count);
-	qsort(entrants, channels.count, sizeof(ManyEntrant), compare_entrants);
+	count = sort_entrants(entrants, channels.count);
 
 	presence_store_connect();
-	added = add_in_order(entrants, channels.count);
+	added = presence_crowd_add(room, entrants, count);
 	presence_store_finish();
 	PG_RETURN_INT64(added);
 }

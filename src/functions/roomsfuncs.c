@@ -263,6 +263,6 @@ presence_broadcast(PG_FUNCTION_ARGS)
 	fields[PRESENCE_FIELD_ROOM].length = VARSIZE_ANY_EXHDR(room);
 	fields[PRESENCE_FIELD_PAYLOAD].data = buf.data;
 	fields[PRESENCE_FIELD_PAYLOAD].length = buf.len;
-	presence_xact_note(presence_hint_make(PRESENCE_HINT_BROADCAST, 0, fields));
+	presence_xact_note(presence_xact_make_hint(PRESENCE_HINT_BROADCAST, 0, fields), NULL);
 	PG_RETURN_VOID();
 }

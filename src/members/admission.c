@@ -83,7 +83,7 @@ note_rule(PresenceHintKind kind, PresenceHintField field, text *value)
 
 	fields[field].data = VARDATA_ANY(value);
 	fields[field].length = VARSIZE_ANY_EXHDR(value);
-	presence_xact_note(presence_hint_make(kind, 0, fields));
+	presence_xact_note(presence_xact_make_hint(kind, 0, fields), NULL);
 }
 
 /* Set lock_timeout until the GUC nest level ends. */
@@ -297,6 +297,31 @@ presence_admission_check(const PresenceAdmission *admission, text *room,
 	if (entrance != PRESENCE_ENTRANCE_USER)
 		check_place(admission, room, user, entrance == PRESENCE_ENTRANCE_LIVE);
 	presence_extension_become_caller(caller);
+}
+
+/*
+ * Whether a room that has these rules admits users (text[]), NULL for anonymous
+ * ones, without asking for each of them: if not, some may have to be refused,
+ * or counted one by one.  "some" is one who is not anonymous, or NULL.
+ */
+bool
+presence_admission_admits_all(PresenceRoomRules rules, text *room, Datum users,
+							  text *some)
+{
+	PresenceAdmission admission;
+	PresenceSession caller;
+	bool		admitted;
+
+	if (!presence_admission_prepare(&admission, rules, some))
+		return true;
+	if (rules.max_members > 0 || admission.rate)
+		return false;
+	caller = presence_extension_become_owner();
+	admitted = !(admission.bans &&
+				 presence_store_bans_any(PointerGetDatum(room), users)) &&
+		!(rules.private && presence_store_misses_any(PointerGetDatum(room), users));
+	presence_extension_become_caller(caller);
+	return admitted;
 }
 
 /*

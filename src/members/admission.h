@@ -44,6 +44,8 @@ extern void presence_admission_lock(const PresenceAdmission *admission,
 extern void presence_admission_check(const PresenceAdmission *admission,
 									 text *room, text *user,
 									 PresenceEntrance entrance);
+extern bool presence_admission_admits_all(PresenceRoomRules rules, text *room,
+										  Datum users, text *some);
 extern uint64 presence_admission_admit_row(text *room, text *user,
 										   PresenceEntrance entrance,
 										   bool anybody);

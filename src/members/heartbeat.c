@@ -24,23 +24,45 @@
 #include "utils/timestamp.h"
 
 /*
+ * Heartbeats were written into rows, the oldest of which was last seen at a
+ * time.  Others see them once they are committed, which may be after they have
+ * seen the channel as expired; then the commit leaves a resync pending (xact.c).
+ */
+static void
+note_late_touch(TimestampTz oldest)
+{
+	presence_xact_note_late_touch(Max(presence_clock_from_timestamp(oldest),
+									  presence_liveness_grace_start()) +
+								  presence_liveness_max_age() +
+								  presence_liveness_row_slack());
+}
+
+/*
  * Write a heartbeat into the rows of a channel that were last seen since a
- * time, but not within the slack; how many.  Others see it once it is
- * committed, which may be after they have seen the channel as expired; then
- * the commit leaves a resync pending (xact.c).
+ * time, but not within the slack; how many.
  */
 uint64
 presence_heartbeat_write(Datum channel, TimestampTz wall, TimestampTz since)
 {
-	PresenceTime slack = presence_liveness_row_slack();
 	TimestampTz oldest;
-	uint64		count = presence_store_touch(channel, wall, since, wall - slack, &oldest);
+	uint64		count = presence_store_touch(channel, wall, since,
+											 wall - presence_liveness_row_slack(),
+											 &oldest);
 
 	if (count > 0)
-		presence_xact_note_late_touch(Max(presence_clock_from_timestamp(oldest),
-										  presence_liveness_grace_start()) +
-									  presence_liveness_max_age() + slack);
+		note_late_touch(oldest);
 	return count;
+}
+
+/* The same for channels (text[]), whenever they were last seen. */
+void
+presence_heartbeat_write_many(Datum channels, TimestampTz wall)
+{
+	TimestampTz oldest;
+
+	if (presence_store_touch_many(channels, wall, wall - presence_liveness_row_slack(),
+								  &oldest) > 0)
+		note_late_touch(oldest);
 }
 
 /* Store a heartbeat in the registry. */

@@ -17,5 +17,6 @@ extern PresenceEntryStatus presence_heartbeat_touch_fastpath(text *channel);
 extern bool presence_heartbeat_touch_slowpath(text *channel);
 extern uint64 presence_heartbeat_write(Datum channel, TimestampTz wall,
 									   TimestampTz since);
+extern void presence_heartbeat_write_many(Datum channels, TimestampTz wall);
 
 #endif							/* PRESENCE_HEARTBEAT_H */

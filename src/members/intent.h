@@ -11,6 +11,8 @@
 #include "postgres.h"
 
 #include "base/hint.h"
+#include "members/pins.h"
+#include "utils/jsonb.h"
 
 /* Which rules of admission have been checked already. */
 typedef enum PresenceAsked
@@ -20,21 +22,39 @@ typedef enum PresenceAsked
 	PRESENCE_ASKED_ALL			/* also limits on members and joins */
 } PresenceAsked;
 
-/* A presence that a function of the extension adds. */
+/* A channel that is added to a room; user and meta may be NULL. */
+typedef struct PresenceEntrant
+{
+	text	   *channel;
+	text	   *user;
+	Jsonb	   *meta;
+	int			position;		/* among the arguments of the call */
+	PresencePin *pin;			/* of the channel, or NULL */
+	bool		inserted;		/* set by the row trigger */
+} PresenceEntrant;
+
+/* Presences that a function of the extension adds to a room. */
 typedef struct PresenceTicket
 {
 	text	   *room;
-	text	   *channel;
-	text	   *user;			/* NULL: anonymous */
+	PresenceEntrant *entrants;	/* sorted by channel */
+	int			count;
+	int			next;			/* the one that is inserted next, probably */
 	PresenceAsked asked;
 	uint64		rules;			/* number of the rules that were checked */
 } PresenceTicket;
 
+extern int	presence_intent_compare(const text *a, const char *data, int length);
 extern void presence_intent_push_reason(PresenceReason reason);
-extern void presence_intent_push_ticket(const PresenceTicket *ticket);
+extern void presence_intent_push_ticket(PresenceTicket *ticket);
 extern void presence_intent_pop(void);
 extern PresenceReason presence_intent_reason(void);
-extern const PresenceTicket *presence_intent_ticket(void);
+extern PresenceTicket *presence_intent_ticket(void);
+extern PresenceEntrant *presence_intent_find(PresenceTicket *ticket,
+											 const text *channel);
+extern PresenceEntrant *presence_intent_entrant(PresenceTicket *ticket,
+												const PresenceValue *room,
+												const PresenceValue *channel);
 
 extern void presence_intent_roll_back(int level);
 extern void presence_intent_forget(void);

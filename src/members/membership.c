@@ -68,13 +68,13 @@ differs(const PresenceEntrant *entrant, const PresenceRow *row)
 
 /* Whether the presence exists, even if the caller cannot see it. */
 static bool
-is_present(const PresenceEntrant *entrant)
+is_present(text *room, const PresenceEntrant *entrant)
 {
 	PresenceSession caller = presence_extension_become_owner();
 	PresenceRow row;
 	bool		found;
 
-	found = presence_store_find(PointerGetDatum(entrant->room),
+	found = presence_store_find(PointerGetDatum(room),
 								PointerGetDatum(entrant->channel), &row);
 	presence_extension_become_caller(caller);
 	return found;
@@ -82,18 +82,17 @@ is_present(const PresenceEntrant *entrant)
 
 /* An add has not succeeded: report the policy, trigger or concurrency. */
 static void
-give_up(const PresenceEntrant *entrant, int attempts)
+give_up(text *room, const PresenceEntrant *entrant, int attempts)
 {
 	char	   *channel = text_to_cstring(entrant->channel);
-	char	   *room = text_to_cstring(entrant->room);
-	bool		present = is_present(entrant);
+	bool		present = is_present(room, entrant);
 	char	   *suppressor = presence_extension_suppressor("presences", !present);
 
-	if (present && !presence_permission_may_update(entrant->room, entrant->channel))
+	if (present && !presence_permission_may_update(room, entrant->channel))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for channel \"%s\" in room \"%s\"",
-						channel, room),
+						channel, text_to_cstring(room)),
 				 errdetail("It is present, and the row-level security of presence.presences does not let role \"%s\" update it.",
 						   GetUserNameFromId(GetUserId(), false)),
 				 errhint("Use another channel name, or change the policies.")));
@@ -101,14 +100,14 @@ give_up(const PresenceEntrant *entrant, int attempts)
 		ereport(ERROR,
 				(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
 				 errmsg("could not add channel \"%s\" to room \"%s\"",
-						channel, room),
+						channel, text_to_cstring(room)),
 				 errdetail("Trigger \"%s\" of presence.presences, or another one, suppressed the %s of its row.",
 						   suppressor, present ? "update" : "insertion"),
 				 errhint("Have the trigger return the row, or raise an error that says why it refuses it.")));
 	ereport(ERROR,
 			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 			 errmsg("could not add channel \"%s\" to room \"%s\"",
-					channel, room),
+					channel, text_to_cstring(room)),
 			 errdetail("Other transactions added and removed it %d times meanwhile.",
 					   attempts),
 			 errhint("Repeat the call.")));
@@ -128,26 +127,24 @@ may_be_hindered(void)
  * update it.  That permission is required even if nothing differs.
  */
 static bool
-find_and_replace(const PresenceEntrant *entrant, const char *nulls,
+find_and_replace(text *room, const PresenceEntrant *entrant, const char *nulls,
 				 PresenceRow *row)
 {
-	Datum		room = PointerGetDatum(entrant->room);
 	Datum		channel = PointerGetDatum(entrant->channel);
 
-	if (!presence_store_find(room, channel, row))
+	if (!presence_store_find(PointerGetDatum(room), channel, row))
 		return false;
 	if (!differs(entrant, row))
-		return presence_permission_may_update(entrant->room, entrant->channel);
-	return presence_store_replace(room, channel, PointerGetDatum(entrant->user),
+		return presence_permission_may_update(room, entrant->channel);
+	return presence_store_replace(PointerGetDatum(room), channel, PointerGetDatum(entrant->user),
 								  PointerGetDatum(entrant->meta), nulls, row);
 }
 
 /* Insert a presence, or update the existing one; whether it was inserted. */
 static bool
-insert_or_replace(const PresenceEntrant *entrant, TimestampTz now,
+insert_or_replace(text *room, const PresenceEntrant *entrant, TimestampTz now,
 				  bool known, PresenceRow *row)
 {
-	Datum		room = PointerGetDatum(entrant->room);
 	Datum		channel = PointerGetDatum(entrant->channel);
 	Datum		user = PointerGetDatum(entrant->user);
 	Datum		meta = PointerGetDatum(entrant->meta);
@@ -159,23 +156,23 @@ insert_or_replace(const PresenceEntrant *entrant, TimestampTz now,
 	{
 		/* The add of a live channel most likely repeats an earlier one. */
 		if (!(known && is_free && attempt == 0) &&
-			presence_store_insert(room, channel, user, meta, nulls, now, row))
+			presence_store_insert(PointerGetDatum(room), channel, user, meta, nulls, now, row))
 			return true;
-		if (find_and_replace(entrant, nulls, row))
+		if (find_and_replace(room, entrant, nulls, row))
 			return false;
 		if (attempt == MAX_HINDERED_ATTEMPTS - 1 && may_be_hindered())
 			attempts = MAX_HINDERED_ATTEMPTS;
 		CHECK_FOR_INTERRUPTS();
 	}
-	give_up(entrant, attempts);
+	give_up(room, entrant, attempts);
 	return false;
 }
 
 /* Whether an entrant is present already, and live; "row" gets the presence. */
 static bool
-is_in(const PresenceEntrant *entrant, PresenceRow *row)
+is_in(text *room, const PresenceEntrant *entrant, PresenceRow *row)
 {
-	return presence_store_find(PointerGetDatum(entrant->room),
+	return presence_store_find(PointerGetDatum(room),
 							   PointerGetDatum(entrant->channel), row) &&
 		presence_liveness_is_live(row->channel, strlen(row->channel),
 								  row->last_seen, current_cutoff());
@@ -187,19 +184,19 @@ is_in(const PresenceEntrant *entrant, PresenceRow *row)
  * changes.  Returns which rules were checked; "row" is scratch space.
  */
 static PresenceAsked
-admit(const PresenceEntrant *entrant, PresenceRow *row)
+admit(text *room, const PresenceEntrant *entrant, PresenceRow *row)
 {
 	PresenceAdmission admission;
 	bool		in;
 
 	if (!presence_admission_prepare(&admission,
-									presence_store_enter_room(PointerGetDatum(entrant->room)),
+									presence_store_enter_room(PointerGetDatum(room)),
 									entrant->user))
 		return PRESENCE_ASKED_ALL;
-	presence_admission_lock(&admission, entrant->room, entrant->user);
-	in = is_in(entrant, row);
+	presence_admission_lock(&admission, room, entrant->user);
+	in = is_in(room, entrant, row);
 	if (!in || user_differs(entrant, row))
-		presence_admission_check(&admission, entrant->room, entrant->user,
+		presence_admission_check(&admission, room, entrant->user,
 								 in ? PRESENCE_ENTRANCE_USER : PRESENCE_ENTRANCE_EXPIRED);
 	return in ? PRESENCE_ASKED_USER : PRESENCE_ASKED_ALL;
 }
@@ -211,23 +208,26 @@ admit(const PresenceEntrant *entrant, PresenceRow *row)
  * (triggers.c); only the lock is taken now.
  */
 static PresenceAsked
-admit_later(const PresenceEntrant *entrant)
+admit_later(text *room, const PresenceEntrant *entrant)
 {
 	PresenceAdmission admission;
 	PresenceRoomRules rules = {0};
 
-	if (presence_store_find_room(PointerGetDatum(entrant->room), &rules) &&
+	if (presence_store_find_room(PointerGetDatum(room), &rules) &&
 		presence_admission_prepare(&admission, rules, entrant->user))
-		presence_admission_lock(&admission, entrant->room, entrant->user);
+		presence_admission_lock(&admission, room, entrant->user);
 	return PRESENCE_ASKED_NOTHING;
 }
 
-/* Pin the channel of an add; "beat" also stores a heartbeat. */
-static PresenceEntryStatus
-begin(text *channel, bool beat)
+/* A channel that was present already gives a sign of life by an add. */
+void
+presence_membership_beat(const PresenceEntrant *entrant)
 {
-	return presence_pins_begin(VARDATA_ANY(channel), VARSIZE_ANY_EXHDR(channel),
-							   presence_clock_now(), current_cutoff(), beat);
+	PresenceTime now = presence_clock_now();
+
+	(void) presence_pins_begin(entrant->pin, now,
+							   presence_liveness_cutoff(now, presence_liveness_max_age()),
+							   true);
 }
 
 /*
@@ -235,23 +235,24 @@ begin(text *channel, bool beat)
  * resulting presence.
  */
 bool
-presence_membership_add(const PresenceEntrant *entrant, PresenceRow *row)
+presence_membership_add(text *room, PresenceEntrant *entrant, PresenceRow *row)
 {
 	TimestampTz wall = presence_clock_wall();
-	PresenceTicket ticket = {entrant->room, entrant->channel, entrant->user};
+	PresenceTicket ticket = {room, entrant, 1};
 	PresenceEntryStatus status;
 	bool		inserted;
 
 	ticket.rules = presence_admission_rules();
-	ticket.asked = presence_permission_touch_is_free() ? admit(entrant, row) :
-		admit_later(entrant);
+	ticket.asked = presence_permission_touch_is_free() ? admit(room, entrant, row) :
+		admit_later(room, entrant);
+	entrant->pin = presence_pins_get(VARDATA_ANY(entrant->channel),
+									 VARSIZE_ANY_EXHDR(entrant->channel));
 	presence_intent_push_ticket(&ticket);
-	presence_removal_expire_previous(entrant->channel);
-	status = begin(entrant->channel, false);
-	inserted = insert_or_replace(entrant, wall, status == PRESENCE_ENTRY_ALIVE, row);
+	status = presence_removal_enter(entrant->channel, entrant->pin);
+	inserted = insert_or_replace(room, entrant, wall, status == PRESENCE_ENTRY_ALIVE, row);
 	presence_intent_pop();
 	if (!inserted)
-		(void) begin(entrant->channel, true);
+		presence_membership_beat(entrant);
 	if (status == PRESENCE_ENTRY_NO_SPACE)
 		(void) presence_heartbeat_write(PointerGetDatum(entrant->channel), wall, DT_NOBEGIN);
 	row->last_seen = wall;

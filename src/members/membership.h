@@ -12,20 +12,13 @@
 
 #include "postgres.h"
 
+#include "members/intent.h"
 #include "tables/store_presences.h"
 #include "utils/jsonb.h"
 
-/* A presence to add; user and meta may be NULL. */
-typedef struct PresenceEntrant
-{
-	text	   *room;
-	text	   *channel;
-	text	   *user;
-	Jsonb	   *meta;
-} PresenceEntrant;
-
-extern bool presence_membership_add(const PresenceEntrant *entrant,
+extern bool presence_membership_add(text *room, PresenceEntrant *entrant,
 									PresenceRow *row);
+extern void presence_membership_beat(const PresenceEntrant *entrant);
 extern bool presence_membership_update(text *room, text *channel, Jsonb *meta);
 
 #endif							/* PRESENCE_MEMBERSHIP_H */

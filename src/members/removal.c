@@ -12,9 +12,10 @@
  *
  * An add of an expired channel waits for such a removal, or removes the old
  * rows itself, before it writes, so old presences never become live again.  It
- * reads in one look at the registry whether the channel has expired and
- * whether another add is reviving it: with two looks, a channel whose revival
- * is rolled back in between would be taken for alive.
+ * finds out in one look at the registry whether the channel has expired and
+ * whether another add is reviving it, and pins the channel if neither: with
+ * two looks, a channel whose revival is rolled back in between would be taken
+ * for alive.
  *
  *-------------------------------------------------------------------------
  */
@@ -89,41 +90,61 @@ look_at(const PresenceName *name, PresenceTime cutoff)
 }
 
 /*
- * Whether a channel may have rows to remove before it is added to a room: it
- * has expired, or another transaction is reviving it, so that its old rows may
- * still be visible.
+ * Whether the registry knows all channels, so that one which it does not know
+ * has no old rows.
  */
 static bool
-may_have_old_rows(text *channel, PresenceTime cutoff)
+knows_all(void)
+{
+	return presence_registry_is_complete(presence_my_database());
+}
+
+/*
+ * Whether a channel that the registry does not know has old rows, which are to
+ * be removed before it is added to a room.
+ */
+static bool
+has_old_rows(text *channel, PresenceTime cutoff)
 {
 	PresenceName name = presence_name_of_text(channel);
-	PresenceEntryView view = look_at(&name, cutoff);
 
-	if (view.status == PRESENCE_ENTRY_EXPIRED ||
-		(view.revived && !presence_pins_has(&name)))
-		return true;
-	return view.status == PRESENCE_ENTRY_ABSENT &&
-		!presence_registry_is_complete(presence_my_database()) &&
+	return look_at(&name, cutoff).status == PRESENCE_ENTRY_ABSENT &&
 		presence_store_has_older(PointerGetDatum(channel),
 								 presence_liveness_row_cutoff(cutoff));
 }
 
-/*
- * A channel is about to be added to a room: if it has expired, remove its old
- * rows first, waiting for a concurrent removal.
- */
-void
-presence_removal_expire_previous(text *channel)
+/* Remove the rows of a channel that has expired, waiting for a concurrent removal. */
+static void
+expire_channel(text *channel, PresenceTime cutoff)
 {
-	PresenceTime cutoff = presence_liveness_checked_cutoff(presence_liveness_max_age());
-	List	   *rows;
+	List	   *rows = presence_store_lock_channels(PointerGetDatum(array_of_one(channel)),
+													false);
 
-	if (!may_have_old_rows(channel, cutoff))
-		return;
-	rows = presence_store_lock_channels(PointerGetDatum(array_of_one(channel)),
-										false);
 	(void) presence_removal_delete(expired_rows(rows, cutoff),
 								   PRESENCE_REASON_EXPIRED);
+}
+
+/*
+ * A channel is about to be added to a room: pin it.  If it has expired, or
+ * another transaction is reviving it, so that its old rows may still be
+ * visible, remove these first.  Returns its status before, NO_SPACE without a
+ * pin.
+ */
+PresenceEntryStatus
+presence_removal_enter(text *channel, PresencePin *pin)
+{
+	PresenceTime now = presence_clock_now();
+	PresenceTime cutoff = presence_liveness_checked_cutoff(presence_liveness_max_age());
+	bool		rowless = knows_all() || !has_old_rows(channel, cutoff);
+	PresenceEntryStatus status = presence_pins_enter(pin, now, cutoff, rowless);
+
+	if (status != PRESENCE_ENTRY_EXPIRED)
+		return status;
+	expire_channel(channel, cutoff);
+	now = presence_clock_now();
+	return presence_pins_begin(pin, now,
+							   presence_liveness_cutoff(now, presence_liveness_max_age()),
+							   false);
 }
 
 /* A channel marked as expiring. */
@@ -168,7 +189,7 @@ mark_channels(Datum *channels, int nchannels, PresenceTime cutoff)
 		CHECK_FOR_INTERRUPTS();
 		/* Nothing may fail between mark and note: the mark must be cleared. */
 		presence_xact_reserve_expiry();
-		if (!presence_registry_mark_expiring(&name, presence_pins_has(&name),
+		if (!presence_registry_mark_expiring(&name, presence_pins_expire(&name),
 											 cutoff, &mark, &counted))
 			continue;
 		expiry = presence_xact_add_expiry(&mark);

@@ -13,11 +13,12 @@
 #include "postgres.h"
 
 #include "base/hint.h"
+#include "members/pins.h"
 #include "nodes/pg_list.h"
 #include "utils/array.h"
 
 extern uint64 presence_removal_delete(List *rows, PresenceReason reason);
-extern void presence_removal_expire_previous(text *channel);
+extern PresenceEntryStatus presence_removal_enter(text *channel, PresencePin *pin);
 extern uint64 presence_removal_expire(ArrayType *channels, int64 age);
 extern uint64 presence_removal_prune(int64 age);
 extern void presence_removal_pull_back(void);

@@ -208,25 +208,46 @@ value_text(const PresenceValue *value)
 	return value->data ? cstring_to_text_with_len(value->data, value->length) : NULL;
 }
 
+/* The entrant that a written row is for, if it is as its ticket says, or NULL. */
+static PresenceEntrant *
+find_entrant(PresenceTicket *ticket, const PresenceValue *fields)
+{
+	return ticket ? presence_intent_entrant(ticket, &fields[PRESENCE_FIELD_ROOM],
+											&fields[PRESENCE_FIELD_CHANNEL]) : NULL;
+}
+
+/* Whether the rules have been checked for the row of an entrant. */
+static bool
+is_admitted(const PresenceTicket *ticket, const PresenceEntrant *entrant,
+			const PresenceValue *fields, PresenceEntrance entrance)
+{
+	return entrant &&
+		ticket->asked >= (entrance == PRESENCE_ENTRANCE_USER ? PRESENCE_ASKED_USER : PRESENCE_ASKED_ALL) &&
+		same_text(entrant->user, &fields[PRESENCE_FIELD_USER]);
+}
+
 /*
- * Check the rules of admission for a written row that is a join or has a new
- * user, unless the function that writes it has done so.  Returns the number of
- * the rules that admitted it.
+ * Check the rules of admission for a written row, unless the function that
+ * writes it has done so.  Returns the number of the rules that admitted it.
  */
 static uint64
-admit(const PresenceValue *fields, PresenceEntrance entrance)
+admit(const PresenceTicket *ticket, const PresenceEntrant *entrant,
+	  const PresenceValue *fields, PresenceEntrance entrance)
 {
-	const PresenceTicket *ticket = presence_intent_ticket();
-	bool		expected;
-
-	expected = ticket && same_text(ticket->room, &fields[PRESENCE_FIELD_ROOM]) &&
-		same_text(ticket->channel, &fields[PRESENCE_FIELD_CHANNEL]);
-	if (expected && same_text(ticket->user, &fields[PRESENCE_FIELD_USER]) &&
-		ticket->asked >= (entrance == PRESENCE_ENTRANCE_USER ? PRESENCE_ASKED_USER : PRESENCE_ASKED_ALL))
+	if (is_admitted(ticket, entrant, fields, entrance))
 		return ticket->rules;
 	return presence_admission_admit_row(value_text(&fields[PRESENCE_FIELD_ROOM]),
 										value_text(&fields[PRESENCE_FIELD_USER]),
-										entrance, expected);
+										entrance, entrant != NULL);
+}
+
+/* The same for an updated row. */
+static uint64
+admit_update(const PresenceValue *fields, PresenceEntrance entrance)
+{
+	PresenceTicket *ticket = presence_intent_ticket();
+
+	return admit(ticket, find_entrant(ticket, fields), fields, entrance);
 }
 
 /* Whether a row is live, by its channel. */
@@ -240,6 +261,25 @@ is_live(HeapTuple row, TupleDesc desc, const PresenceValue *channel)
 									 DatumGetTimestampTz(last_seen),
 									 presence_liveness_cutoff(presence_clock_now(),
 															  presence_liveness_max_age()));
+}
+
+/* The same for an inserted row; whether it is live matters to the check only. */
+static uint64
+admit_join(const PresenceTicket *ticket, const PresenceEntrant *entrant,
+		   HeapTuple row, TupleDesc desc, const PresenceValue *fields)
+{
+	if (is_admitted(ticket, entrant, fields, PRESENCE_ENTRANCE_LIVE))
+		return ticket->rules;
+	return admit(ticket, entrant, fields,
+				 is_live(row, desc, &fields[PRESENCE_FIELD_CHANNEL]) ?
+				 PRESENCE_ENTRANCE_LIVE : PRESENCE_ENTRANCE_EXPIRED);
+}
+
+/* The pin of the channel of a row, or NULL. */
+static PresencePin *
+get_pin(const PresenceValue *channel)
+{
+	return presence_pins_get(channel->data, channel->length);
 }
 
 /*
@@ -278,34 +318,40 @@ note_join(HeapTuple row, TupleDesc desc)
 {
 	PresenceValue fields[PRESENCE_NFIELDS];
 	PresenceTime now = presence_clock_now();
+	PresenceTicket *ticket = presence_intent_ticket();
+	PresenceEntrant *entrant;
+	PresencePin *pin;
 	PresenceHint *hint;
+	uint64		rules;
 	bool		whole;
 
 	fill_key(fields, row, desc);
 	check_row(row, desc, fields);
-	(void) presence_pins_begin(fields[PRESENCE_FIELD_CHANNEL].data,
-							   fields[PRESENCE_FIELD_CHANNEL].length, now,
+	entrant = find_entrant(ticket, fields);
+	pin = entrant && entrant->pin ? entrant->pin : get_pin(&fields[PRESENCE_FIELD_CHANNEL]);
+	(void) presence_pins_begin(pin, now,
 							   presence_liveness_cutoff(now, presence_liveness_max_age()),
 							   true);
+	rules = admit_join(ticket, entrant, row, desc, fields);
 	whole = fill_meta(fields, row, desc, PRESENCE_HINT_MAX_JOIN_META);
-	hint = presence_hint_make(PRESENCE_HINT_JOIN, row_id(row, desc), fields);
+	hint = presence_xact_make_hint(PRESENCE_HINT_JOIN, row_id(row, desc), fields);
 	hint->whole = whole;
 	hint->joined_at = joined_at(row, desc);
-	hint->rules = admit(fields, is_live(row, desc, &fields[PRESENCE_FIELD_CHANNEL]) ?
-						PRESENCE_ENTRANCE_LIVE : PRESENCE_ENTRANCE_EXPIRED);
-	presence_xact_note(hint);
+	hint->rules = rules;
+	presence_xact_note(hint, pin);
+	if (entrant)
+		entrant->inserted = true;
 }
 
-/* When the channel of a row was last seen. */
+/* When the channel of a row was last seen, given the registry's sign of life. */
 static TimestampTz
-newest_sign(HeapTuple row, TupleDesc desc, const PresenceValue *channel)
+newest_sign(HeapTuple row, TupleDesc desc, PresenceTime seen)
 {
 	bool		isnull;
 	Datum		last_seen = heap_getattr(row, COLUMN_LAST_SEEN, desc, &isnull);
 
-	return presence_clock_to_timestamp(presence_liveness_seen(channel->data,
-															  channel->length,
-															  DatumGetTimestampTz(last_seen)));
+	return presence_clock_to_timestamp(presence_liveness_newest(seen,
+																DatumGetTimestampTz(last_seen)));
 }
 
 /* A row was deleted. */
@@ -313,17 +359,19 @@ static void
 note_leave(HeapTuple row, TupleDesc desc)
 {
 	PresenceValue fields[PRESENCE_NFIELDS];
+	PresencePin *pin;
 	PresenceHint *hint;
 	bool		whole;
 
 	fill_key(fields, row, desc);
 	whole = fill_meta(fields, row, desc, PRESENCE_HINT_MAX_META);
-	hint = presence_hint_make(PRESENCE_HINT_LEAVE, row_id(row, desc), fields);
+	pin = get_pin(&fields[PRESENCE_FIELD_CHANNEL]);
+	hint = presence_xact_make_hint(PRESENCE_HINT_LEAVE, row_id(row, desc), fields);
 	hint->reason = presence_intent_reason();
 	hint->truncated = !whole && presence_notify_meta;
 	hint->joined_at = joined_at(row, desc);
-	hint->last_seen = newest_sign(row, desc, &fields[PRESENCE_FIELD_CHANNEL]);
-	presence_xact_note(hint);
+	hint->last_seen = newest_sign(row, desc, presence_pins_seen(pin));
+	presence_xact_note(hint, pin);
 }
 
 /*
@@ -338,7 +386,7 @@ note_revival(HeapTuple before, HeapTuple after, TupleDesc desc,
 
 	if (!same_column(before, after, desc, COLUMN_LAST_SEEN) &&
 		!is_live(before, desc, channel) && is_live(after, desc, channel))
-		(void) admit(fields, PRESENCE_ENTRANCE_LIVE);
+		(void) admit_update(fields, PRESENCE_ENTRANCE_LIVE);
 }
 
 /* A row was updated: a rename is leave and join, a heartbeat is ignored. */
@@ -348,6 +396,8 @@ note_update(HeapTuple before, HeapTuple after, TupleDesc desc)
 	PresenceValue fields[PRESENCE_NFIELDS];
 	PresenceValue previous = row_text(before, desc, COLUMN_USER);
 	PresenceHint *hint;
+	uint64		rules = 0;
+	TimestampTz seen = 0;
 
 	fill_key(fields, after, desc);
 	if (row_id(before, desc) != row_id(after, desc) ||
@@ -366,13 +416,16 @@ note_update(HeapTuple before, HeapTuple after, TupleDesc desc)
 		return;
 	check_row(after, desc, fields);
 	fields[PRESENCE_FIELD_PREVIOUS] = previous;
-	hint = presence_hint_make(PRESENCE_HINT_UPDATE, row_id(after, desc), fields);
 	if (!same_value(previous, fields[PRESENCE_FIELD_USER]))
 	{
-		hint->rules = admit(fields, PRESENCE_ENTRANCE_USER);
-		hint->last_seen = newest_sign(after, desc, &fields[PRESENCE_FIELD_CHANNEL]);
+		rules = admit_update(fields, PRESENCE_ENTRANCE_USER);
+		seen = newest_sign(after, desc,
+						   presence_pins_seen(get_pin(&fields[PRESENCE_FIELD_CHANNEL])));
 	}
-	presence_xact_note(hint);
+	hint = presence_xact_make_hint(PRESENCE_HINT_UPDATE, row_id(after, desc), fields);
+	hint->rules = rules;
+	hint->last_seen = seen;
+	presence_xact_note(hint, NULL);
 }
 
 /* A table, with the types of the columns on which the triggers rely. */
@@ -409,6 +462,18 @@ is_table(Relation relation, const WatchedTable *table)
 }
 
 /*
+ * Whether the table of a trigger is verified: only once in a statement, which
+ * keeps it from being changed.
+ */
+static bool
+is_verified(FmgrInfo *function, Relation relation, const WatchedTable *table)
+{
+	if (function->fn_extra == NULL && is_table(relation, table))
+		function->fn_extra = (void *) table;
+	return function->fn_extra == table;
+}
+
+/*
  * Raise an error unless called by a trigger as the install script created it:
  * any role that may execute the function may put it on a table of its own.
  */
@@ -422,7 +487,7 @@ check_trigger(FunctionCallInfo fcinfo, TriggerEvent timing, bool row,
 		(data->tg_event & TRIGGER_EVENT_TIMINGMASK) != timing ||
 		(timing == TRIGGER_EVENT_BEFORE && !TRIGGER_FIRED_BY_UPDATE(data->tg_event)) ||
 		(TRIGGER_FIRED_FOR_ROW(data->tg_event) != 0) != row ||
-		!is_table(data->tg_relation, table))
+		!is_verified(fcinfo->flinfo, data->tg_relation, table))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("this function serves the triggers of the tables of presence only"),
@@ -491,7 +556,7 @@ presence_capture_truncate(PG_FUNCTION_ARGS)
 	if (creating_extension)
 		presence_xact_note_creation();
 	else
-		presence_xact_note(presence_hint_make(PRESENCE_HINT_RESYNC, 0, fields));
+		presence_xact_note(presence_xact_make_hint(PRESENCE_HINT_RESYNC, 0, fields), NULL);
 	return PointerGetDatum(NULL);
 }
 
@@ -519,6 +584,6 @@ presence_capture_person(PG_FUNCTION_ARGS)
 					after ? row_text(after, desc, PERSON_STATUS) : none) ||
 		!same_value(fields[PRESENCE_FIELD_PAYLOAD],
 					after ? row_text(after, desc, PERSON_MESSAGE) : none))
-		presence_xact_note(presence_hint_make(PRESENCE_HINT_STATUS, 0, fields));
+		presence_xact_note(presence_xact_make_hint(PRESENCE_HINT_STATUS, 0, fields), NULL);
 	return PointerGetDatum(NULL);
 }

@@ -61,6 +61,7 @@ typedef struct PendingChanges
 {
 	MemoryContext context;		/* child of TopTransactionContext */
 	PresenceHint **hints;
+	PresencePin **pins;			/* of their channels, or NULL */
 	int			nhints;
 	int			maxhints;
 	PendingExpiry *expiries;
@@ -155,18 +156,35 @@ open_subxact(void)
 	pending.nsubxacts++;
 }
 
-/* Note a change of the running subtransaction; the hint is copied. */
-void
-presence_xact_note(PresenceHint *hint)
+/* Make a hint in memory of the running transaction, for presence_xact_note(). */
+PresenceHint *
+presence_xact_make_hint(PresenceHintKind kind, int64 id, const PresenceValue *fields)
 {
-	PresenceHint *copy = MemoryContextAlloc(pending_context(), hint->size);
+	MemoryContext old = MemoryContextSwitchTo(pending_context());
+	PresenceHint *hint = presence_hint_make(kind, id, fields);
 
-	memcpy(copy, hint, hint->size);
+	MemoryContextSwitchTo(old);
+	return hint;
+}
+
+/*
+ * Note a change of the running subtransaction, by a hint that
+ * presence_xact_make_hint() has made.  "pin" is that of the channel if a
+ * presence of it joins or leaves, NULL if the registry cannot know it.
+ */
+void
+presence_xact_note(PresenceHint *hint, PresencePin *pin)
+{
+	int			max = pending.maxhints;
+
+	pending.pins = ensure_space(pending.pins, pending.nhints, &max,
+								sizeof(PresencePin *));
 	pending.hints = ensure_space(pending.hints, pending.nhints, &pending.maxhints,
 								 sizeof(PresenceHint *));
 	reserve_subxact();
 	open_subxact();
-	pending.hints[pending.nhints++] = copy;
+	pending.pins[pending.nhints] = pin;
+	pending.hints[pending.nhints++] = hint;
 }
 
 /*
@@ -227,15 +245,13 @@ presence_xact_set_rowless(int expiry)
 
 /* Count a presence that joins or leaves. */
 static void
-count_change(const PresenceHint *hint, bool joins)
+count_change(const PresenceHint *hint, PresencePin *pin, bool joins)
 {
-	const char *channel = presence_hint_text(hint, PRESENCE_FIELD_CHANNEL);
-
 	pending.counts[joins ? PRESENCE_ADDS :
 				   hint->reason == PRESENCE_REASON_EXPIRED ?
 				   PRESENCE_EXPIRATIONS : PRESENCE_LEAVES]++;
-	if (channel)				/* else it is too long for the registry */
-		presence_pins_count(channel, joins);
+	if (pin)
+		presence_pins_count(pin, joins);
 }
 
 /* Count the hints by channel, for the registry and the counters. */
@@ -257,7 +273,7 @@ count_changes(int from)
 			pending.changes_rules = true;
 		else if (hint->stands_for == PRESENCE_HINT_JOIN ||
 				 hint->stands_for == PRESENCE_HINT_LEAVE)
-			count_change(hint, hint->stands_for == PRESENCE_HINT_JOIN);
+			count_change(hint, pending.pins[i], hint->stands_for == PRESENCE_HINT_JOIN);
 	}
 }
 

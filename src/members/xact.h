@@ -11,13 +11,16 @@
 #include "postgres.h"
 
 #include "base/hint.h"
+#include "members/pins.h"
 #include "shared/registry.h"
 
 extern void presence_xact_install(void);
 
 extern bool presence_xact_is_active(void);
 extern bool presence_xact_worker_announces(void);
-extern void presence_xact_note(PresenceHint *hint);
+extern PresenceHint *presence_xact_make_hint(PresenceHintKind kind, int64 id,
+											 const PresenceValue *fields);
+extern void presence_xact_note(PresenceHint *hint, PresencePin *pin);
 extern void presence_xact_note_creation(void);
 extern void presence_xact_note_late_touch(PresenceTime expiry);
 extern void presence_xact_reserve_expiry(void);

@@ -284,8 +284,13 @@ PresenceTime
 presence_liveness_seen(const char *channel, int length,
 					   TimestampTz row_last_seen)
 {
-	PresenceTime seen = registry_seen(channel, length);
+	return presence_liveness_newest(registry_seen(channel, length), row_last_seen);
+}
 
+/* The same, given the one in the registry; 0: none. */
+PresenceTime
+presence_liveness_newest(PresenceTime seen, TimestampTz row_last_seen)
+{
 	if (seen == 0)
 		seen = presence_clock_from_timestamp(row_last_seen);
 	return RecoveryInProgress() ? seen : Max(seen, presence_liveness_grace_start());

@@ -35,6 +35,8 @@ extern PresenceTime presence_liveness_row_slack(void);
 extern TimestampTz presence_liveness_row_cutoff(PresenceTime cutoff);
 extern PresenceTime presence_liveness_seen(const char *channel, int length,
 										   TimestampTz row_last_seen);
+extern PresenceTime presence_liveness_newest(PresenceTime seen,
+											 TimestampTz row_last_seen);
 extern bool presence_liveness_is_live(const char *channel, int length,
 									  TimestampTz row_last_seen,
 									  PresenceTime cutoff);

@@ -21,7 +21,9 @@
  * worker then looks at the table.  A transaction that only removes rows holds
  * no pin, so the entry may be freed and another one made, without the removed
  * rows, between its commit and its count.  Therefore it notes the entry before
- * it commits, and invalidates any other entry that it finds afterwards.
+ * it commits, and invalidates any other entry that it finds afterwards.  A
+ * pinned entry stays where it is, so the transaction that holds the pin finds
+ * it by its reference.
  *
  * A channel that cannot have an entry is answered NO_SPACE; its heartbeats
  * then go to its rows.
@@ -129,6 +131,7 @@ presence_registry_look(const PresenceName *name, PresenceTime cutoff)
 	entry = presence_registry_mem_find(name);
 	if (entry)
 	{
+		view.ref = ref_of(entry);
 		view.status = entry_status(entry, cutoff);
 		view.seen = (PresenceTime) pg_atomic_read_u64(&entry->seen);
 		view.revived = (entry->flags & ENTRY_REVIVED) != 0;
@@ -137,11 +140,64 @@ presence_registry_look(const PresenceName *name, PresenceTime cutoff)
 	return view;
 }
 
+/* Record a heartbeat of a channel that the transaction has pinned. */
+PresenceEntryStatus
+presence_registry_touch_pinned(const PresenceName *name, PresenceEntryRef ref,
+							   PresenceTime now, PresenceTime cutoff)
+{
+	LWLock	   *lock = presence_registry_mem_partition(name->hash);
+	RegistryEntry *entry = presence_registry_mem_entry(ref.index);
+	PresenceEntryStatus status;
+
+	LWLockAcquire(lock, LW_SHARED);
+	Assert(is_meant(entry, ref) && entry->hash == name->hash);
+	status = entry_status(entry, cutoff);
+	if (status == PRESENCE_ENTRY_ALIVE || status == PRESENCE_ENTRY_UNVERIFIED)
+		pg_atomic_write_u64(&entry->seen, (uint64) now);
+	LWLockRelease(lock);
+	return status;
+}
+
+/*
+ * Note an add in an entry, NULL if the channel has none, whose status is given;
+ * returns that status, or NO_SPACE.  The caller holds the lock exclusively.
+ */
+static PresenceEntryStatus
+note_add(RegistryEntry *entry, PresenceEntryStatus status,
+		 const PresenceName *name, PresenceTime now, bool pin, PresenceEntryRef *ref)
+{
+	bool		exact = presence_registry_is_complete(presence_my_database());
+
+	if (entry == NULL)
+		entry = presence_registry_mem_insert(name, now, exact ? 0 : ROWS_UNKNOWN);
+	if (entry == NULL)
+		return PRESENCE_ENTRY_NO_SPACE;
+	if (status == PRESENCE_ENTRY_EXPIRED)
+	{
+		entry->flags = (entry->flags & ~ENTRY_EXPIRING) | ENTRY_REVIVED;
+		pg_atomic_write_u64(&entry->seen, (uint64) now);
+	}
+	entry->pins += pin;
+	*ref = ref_of(entry);
+	return status;
+}
+
+/* A channel got no entry: the registry has not all channels any more. */
+static void
+note_full(const PresenceName *name)
+{
+	PresenceDatabase *database = presence_my_database();
+
+	if (database)
+		pg_atomic_write_u32(&database->loaded, PRESENCE_LOAD_PARTIAL);
+	presence_registry_mem_warn_full(name);
+}
+
 /*
  * Note that a transaction adds a channel.  The entry is made if there is none;
  * an expired one is revived, after the caller has removed its old rows.
  * "pin", set at the transaction's first add, keeps the entry until
- * presence_registry_end().
+ * presence_registry_end(); "ref" is set to it, unless there is none.
  *
  * Returns the status before: ABSENT if the entry is new, EXPIRED if it was
  * revived, NO_SPACE if there is none.  A live entry gets no new sign of life,
@@ -149,10 +205,31 @@ presence_registry_look(const PresenceName *name, PresenceTime cutoff)
  */
 PresenceEntryStatus
 presence_registry_begin(const PresenceName *name, PresenceTime now,
-						PresenceTime cutoff, bool pin)
+						PresenceTime cutoff, bool pin, PresenceEntryRef *ref)
 {
-	PresenceDatabase *database = presence_my_database();
-	bool		exact = presence_registry_is_complete(database);
+	LWLock	   *lock = presence_registry_mem_partition(name->hash);
+	RegistryEntry *entry;
+	PresenceEntryStatus status;
+
+	LWLockAcquire(lock, LW_EXCLUSIVE);
+	entry = presence_registry_mem_find(name);
+	status = note_add(entry, entry_status(entry, cutoff), name, now, pin, ref);
+	LWLockRelease(lock);
+	if (status == PRESENCE_ENTRY_NO_SPACE)
+		note_full(name);
+	return status;
+}
+
+/*
+ * The same, with a pin, for a channel whose old rows have not been looked for.
+ * If it may have any, because it has expired or another transaction is
+ * reviving it, nothing is done, and EXPIRED returned.  "rowless" says that a
+ * channel without an entry has none.
+ */
+PresenceEntryStatus
+presence_registry_enter(const PresenceName *name, PresenceTime now,
+						PresenceTime cutoff, bool rowless, PresenceEntryRef *ref)
+{
 	LWLock	   *lock = presence_registry_mem_partition(name->hash);
 	RegistryEntry *entry;
 	PresenceEntryStatus status;
@@ -160,27 +237,13 @@ presence_registry_begin(const PresenceName *name, PresenceTime now,
 	LWLockAcquire(lock, LW_EXCLUSIVE);
 	entry = presence_registry_mem_find(name);
 	status = entry_status(entry, cutoff);
-	if (entry == NULL)
-		entry = presence_registry_mem_insert(name, now, exact ? 0 : ROWS_UNKNOWN);
-	if (entry == NULL)
-		status = PRESENCE_ENTRY_NO_SPACE;
-	else
-	{
-		if (status == PRESENCE_ENTRY_EXPIRED)
-		{
-			entry->flags = (entry->flags & ~ENTRY_EXPIRING) | ENTRY_REVIVED;
-			pg_atomic_write_u64(&entry->seen, (uint64) now);
-		}
-		entry->pins += pin;
-	}
+	if (entry ? (entry->flags & ENTRY_REVIVED) != 0 : !rowless)
+		status = PRESENCE_ENTRY_EXPIRED;
+	if (status != PRESENCE_ENTRY_EXPIRED)
+		status = note_add(entry, status, name, now, true, ref);
 	LWLockRelease(lock);
-
 	if (status == PRESENCE_ENTRY_NO_SPACE)
-	{
-		if (database)
-			pg_atomic_write_u32(&database->loaded, PRESENCE_LOAD_PARTIAL);
-		presence_registry_mem_warn_full(name);
-	}
+		note_full(name);
 	return status;
 }
 
@@ -221,22 +284,6 @@ settle_entry(RegistryEntry *entry, const PresenceEntryDelta *delta, bool committ
 		entry->flags &= ~ENTRY_INVALID;
 }
 
-/* Return a reference to a channel's entry; its index is 0 if there is none. */
-PresenceEntryRef
-presence_registry_find(const PresenceName *name)
-{
-	LWLock	   *lock = presence_registry_mem_partition(name->hash);
-	PresenceEntryRef ref = {0, 0};
-	RegistryEntry *entry;
-
-	LWLockAcquire(lock, LW_SHARED);
-	entry = presence_registry_mem_find(name);
-	if (entry)
-		ref = ref_of(entry);
-	LWLockRelease(lock);
-	return ref;
-}
-
 /*
  * A transaction that pinned or changed a channel has ended: release its pin,
  * count the rows it added and removed, and free the entry if the channel has
@@ -250,9 +297,11 @@ presence_registry_end(const PresenceName *name, const PresenceEntryDelta *delta,
 	RegistryEntry *entry;
 
 	LWLockAcquire(lock, LW_EXCLUSIVE);
-	entry = presence_registry_mem_find(name);
+	entry = delta->pinned ? presence_registry_mem_entry(delta->ref.index) :
+		presence_registry_mem_find(name);
 	if (entry)
 	{
+		Assert(!delta->pinned || is_meant(entry, delta->ref));
 		if (delta->pinned)
 			entry->pins--;
 		else if (committed && !is_meant(entry, delta->ref))

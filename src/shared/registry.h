@@ -24,26 +24,27 @@ typedef enum PresenceEntryStatus
 	PRESENCE_ENTRY_EXPIRED		/* no recent sign of life, or being removed */
 } PresenceEntryStatus;
 
+/* Reference to an entry: its first cell, and which use of that cell. */
+typedef struct PresenceEntryRef
+{
+	uint32		index;			/* 0: no entry */
+	uint32		generation;
+} PresenceEntryRef;
+
 /* An entry as it was at one moment. */
 typedef struct PresenceEntryView
 {
 	PresenceEntryStatus status;
+	PresenceEntryRef ref;
 	PresenceTime seen;			/* newest sign of life; 0: none */
 	bool		revived;		/* by a running transaction */
 } PresenceEntryView;
-
-/* Reference to an entry: its first cell, and which use of that cell. */
-typedef struct PresenceEntryRef
-{
-	uint32		index;
-	uint32		generation;
-} PresenceEntryRef;
 
 /* What a transaction has done to a channel. */
 typedef struct PresenceEntryDelta
 {
 	bool		pinned;			/* it holds a pin */
-	PresenceEntryRef ref;		/* if not pinned: the entry before commit */
+	PresenceEntryRef ref;		/* the pinned entry, or that before commit */
 	bool		joined;			/* rows were added */
 	bool		changed;		/* rows were added or removed */
 	int			change;			/* rows added minus rows removed */
@@ -63,12 +64,20 @@ extern bool presence_registry_is_complete(PresenceDatabase *database);
 extern PresenceEntryStatus presence_registry_touch(const PresenceName *name,
 												   PresenceTime now,
 												   PresenceTime cutoff);
+extern PresenceEntryStatus presence_registry_touch_pinned(const PresenceName *name,
+														  PresenceEntryRef ref,
+														  PresenceTime now,
+														  PresenceTime cutoff);
 extern PresenceEntryView presence_registry_look(const PresenceName *name,
 												PresenceTime cutoff);
 extern PresenceEntryStatus presence_registry_begin(const PresenceName *name,
 												   PresenceTime now,
-												   PresenceTime cutoff, bool pin);
-extern PresenceEntryRef presence_registry_find(const PresenceName *name);
+												   PresenceTime cutoff, bool pin,
+												   PresenceEntryRef *ref);
+extern PresenceEntryStatus presence_registry_enter(const PresenceName *name,
+												   PresenceTime now,
+												   PresenceTime cutoff, bool rowless,
+												   PresenceEntryRef *ref);
 extern void presence_registry_end(const PresenceName *name,
 								  const PresenceEntryDelta *delta, bool committed);
 extern PresenceEntryStatus presence_registry_load(const PresenceName *name,

@@ -109,6 +109,20 @@ may_touch_all(void)
 	return has_no_policies(table);
 }
 
+/*
+ * Whether the current user may read and update every column of every presence,
+ * so that one statement can add some and update others.
+ */
+bool
+presence_permission_is_free(void)
+{
+	AclMode		needed = ACL_SELECT | ACL_UPDATE;
+
+	return presence_permission_touch_is_free() &&
+		pg_class_aclmask(presence_extension_table("presences"), GetUserId(),
+						 needed, ACLMASK_ALL) == needed;
+}
+
 /* Check the catalogs. */
 static bool
 may_see_all_rooms(void)

@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 extern bool presence_permission_touch_is_free(void);
+extern bool presence_permission_is_free(void);
 extern void presence_permission_check_room(text *room);
 extern bool presence_permission_may_touch(text *channel);
 extern bool presence_permission_may_update(text *room, text *channel);

@@ -29,6 +29,12 @@ static PresenceStatement has_older = {
 	2, {TEXTOID, TIMESTAMPTZOID}
 };
 
+static PresenceStatement older_channels = {
+	"SELECT pg_catalog.array_agg(DISTINCT p.channel_name) FROM presence.presences p"
+	" WHERE p.channel_name " SQL_EQ " ANY ($1) AND p.last_seen " SQL_LT " $2",
+	2, {TEXTARRAYOID, TIMESTAMPTZOID}
+};
+
 /*
  * Finds the rows that the caller may update, by the policies for UPDATE, and
  * updates none: presence.note_touchable() returns false.
@@ -51,13 +57,22 @@ static PresenceStatement probe_pair = {
  * A heartbeat skips locked rows: another transaction is changing them, or is
  * writing a heartbeat itself.
  */
+#define BEAT(channels) \
+	"UPDATE presence.presences AS p SET last_seen = $2" \
+	" FROM (SELECT q.ctid AS tid, q.last_seen FROM presence.presences q" \
+	" WHERE q.channel_name " SQL_EQ " " channels \
+	" AND q.last_seen " SQL_GE " $3 AND q.last_seen " SQL_LT " $4" \
+	" FOR NO KEY UPDATE SKIP LOCKED) l" \
+	" WHERE p.ctid " SQL_EQ " l.tid RETURNING l.last_seen"
+
 static PresenceStatement beat = {
-	"UPDATE presence.presences AS p SET last_seen = $2"
-	" FROM (SELECT q.ctid AS tid, q.last_seen FROM presence.presences q"
-	" WHERE q.channel_name " SQL_EQ " $1 AND q.last_seen " SQL_GE " $3 AND q.last_seen " SQL_LT " $4"
-	" FOR NO KEY UPDATE SKIP LOCKED) l"
-	" WHERE p.ctid " SQL_EQ " l.tid RETURNING l.last_seen",
+	BEAT("$1"),
 	4, {TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
+};
+
+static PresenceStatement beat_many = {
+	BEAT("ANY ($1)"),
+	4, {TEXTARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
 };
 
 static PresenceStatement remaining = {
@@ -151,17 +166,13 @@ presence_store_probe_pair(Datum room, Datum channel, int64 probe)
 }
 
 /*
- * Write a heartbeat into rows whose last_seen is in [since, before), except
- * locked ones; returns their number.  *oldest is set to the oldest last_seen
- * that was replaced, or infinity.
+ * Run a statement that writes a heartbeat; returns how many rows it changed,
+ * and sets *oldest to the oldest last_seen that was replaced, or infinity.
  */
-uint64
-presence_store_touch(Datum channel, TimestampTz now, TimestampTz since,
-					 TimestampTz before, TimestampTz *oldest)
+static uint64
+run_beat(PresenceStatement *statement, Datum *values, TimestampTz *oldest)
 {
-	Datum		values[] = {channel, TimestampTzGetDatum(now),
-	TimestampTzGetDatum(since), TimestampTzGetDatum(before)};
-	uint64		count = presence_store_run(&beat, values, NULL);
+	uint64		count = presence_store_run(statement, values, NULL);
 
 	*oldest = DT_NOEND;
 	for (uint64 i = 0; i < count; i++)
@@ -175,6 +186,45 @@ presence_store_touch(Datum channel, TimestampTz now, TimestampTz since,
 	}
 	SPI_freetuptable(SPI_tuptable);
 	return count;
+}
+
+/*
+ * Write a heartbeat into rows whose last_seen is in [since, before), except
+ * locked ones; returns their number.  *oldest is set to the oldest last_seen
+ * that was replaced, or infinity.
+ */
+uint64
+presence_store_touch(Datum channel, TimestampTz now, TimestampTz since,
+					 TimestampTz before, TimestampTz *oldest)
+{
+	Datum		values[] = {channel, TimestampTzGetDatum(now),
+	TimestampTzGetDatum(since), TimestampTzGetDatum(before)};
+
+	return run_beat(&beat, values, oldest);
+}
+
+/* The same for channels (text[]), and any last_seen before a time. */
+uint64
+presence_store_touch_many(Datum channels, TimestampTz now, TimestampTz before,
+						  TimestampTz *oldest)
+{
+	Datum		values[] = {channels, TimestampTzGetDatum(now),
+	TimestampTzGetDatum(DT_NOBEGIN), TimestampTzGetDatum(before)};
+
+	return run_beat(&beat_many, values, oldest);
+}
+
+/*
+ * Those of the channels (text[]) that have rows with a last_seen before a time;
+ * NULL if none.
+ */
+ArrayType *
+presence_store_older_channels(Datum channels, TimestampTz before)
+{
+	Datum		values[] = {channels, TimestampTzGetDatum(before)};
+
+	(void) presence_store_run(&older_channels, values, NULL);
+	return presence_store_array();
 }
 
 /*

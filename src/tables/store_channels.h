@@ -27,6 +27,9 @@ extern uint64 presence_store_touch(Datum channel, TimestampTz now,
 								   TimestampTz *oldest);
 
 /* Many channels; ages are in microseconds. */
+extern uint64 presence_store_touch_many(Datum channels, TimestampTz now,
+										TimestampTz before, TimestampTz *oldest);
+extern ArrayType *presence_store_older_channels(Datum channels, TimestampTz before);
 extern ArrayType *presence_store_remaining(Datum channels);
 extern ArrayType *presence_store_older(int64 age);
 extern ArrayType *presence_store_older_among(ArrayType *channels, int64 age);

@@ -36,6 +36,37 @@ static PresenceStatement insert_presence = {
 	5, {TEXTOID, TEXTOID, TEXTOID, JSONBOID, TIMESTAMPTZOID}
 };
 
+/* Whether user and meta of a presence "p" stay as they are by an add "n". */
+#define SAME(n) \
+	"(" n ".user_id IS NULL OR COALESCE(" n ".user_id " SQL_EQ " p.user_id, false))" \
+	" AND (" n ".meta IS NULL OR COALESCE(" n ".meta " SQL_EQ " p.meta, false))"
+
+#define ENTRANTS \
+	"ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4))" \
+	" WITH ORDINALITY AS n (channel, user_id, meta, number)"
+
+/*
+ * Adds and updates in the given order, which is that of locks.  A presence that
+ * changes is locked where the order says so.  ORDER BY sorts nothing.
+ */
+static PresenceStatement insert_presences = {
+	"INSERT INTO presence.presences AS p"
+	" (room, channel_name, user_id, meta, joined_at, last_seen)"
+	" SELECT $1, n.channel, n.user_id, n.meta, $5, $5 FROM " ENTRANTS " ORDER BY n.number"
+	" ON CONFLICT (room, channel_name) DO UPDATE"
+	" SET user_id = COALESCE(excluded.user_id, p.user_id), meta = COALESCE(excluded.meta, p.meta)"
+	" WHERE NOT (" SAME("excluded") ")",
+	5, {TEXTOID, TEXTARRAYOID, TEXTARRAYOID, JSONBARRAYOID, TIMESTAMPTZOID}
+};
+
+/* OFFSET 0 forces one index lookup per channel, and no other join. */
+static PresenceStatement find_same = {
+	"SELECT n.number FROM " ENTRANTS ", LATERAL (SELECT q.user_id, q.meta"
+	" FROM presence.presences q WHERE q.room " SQL_EQ " $1"
+	" AND q.channel_name " SQL_EQ " n.channel OFFSET 0) p WHERE " SAME("n"),
+	4, {TEXTOID, TEXTARRAYOID, TEXTARRAYOID, JSONBARRAYOID}
+};
+
 static PresenceStatement find_presence = {
 	"SELECT " ROW_COLUMNS " FROM presence.presences p"
 	" WHERE p.room " SQL_EQ " $1 AND p.channel_name " SQL_EQ " $2",
@@ -239,6 +270,43 @@ presence_store_insert(Datum room, Datum channel, Datum user, Datum meta,
 	char		all_nulls[] = {' ', ' ', nulls[0], nulls[1], ' '};
 
 	return first_row(presence_store_run(&insert_presence, values, all_nulls), row);
+}
+
+/*
+ * Insert presences of a room, given by arrays of channel, user and meta in the
+ * order of channels; those that exist are updated, if that changes them.
+ */
+void
+presence_store_insert_many(Datum room, const PresenceArrays *arrays, TimestampTz now)
+{
+	Datum		values[] = {room, arrays->channels, arrays->users, arrays->metas,
+	TimestampTzGetDatum(now)};
+
+	(void) presence_store_run(&insert_presences, values, NULL);
+}
+
+/*
+ * Find the presences of a room, of those in the arrays, that exist and that an
+ * add would not change; returns their numbers, from 1, palloc'd, and how many.
+ */
+int64 *
+presence_store_find_same(Datum room, const PresenceArrays *arrays, uint64 *count)
+{
+	Datum		values[] = {room, arrays->channels, arrays->users, arrays->metas};
+	int64	   *numbers;
+
+	*count = presence_store_run(&find_same, values, NULL);
+	numbers = palloc(sizeof(int64) * Max(*count, 1));
+	for (uint64 i = 0; i < *count; i++)
+	{
+		bool		isnull;
+
+		CHECK_FOR_INTERRUPTS();
+		numbers[i] = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[i],
+												 SPI_tuptable->tupdesc, 1, &isnull));
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return numbers;
 }
 
 /* Find a presence. */

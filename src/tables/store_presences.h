@@ -30,6 +30,14 @@ typedef struct PresenceRow
 	ItemPointerData tid;
 } PresenceRow;
 
+/* Presences of a room: arrays of the same length, by channel. */
+typedef struct PresenceArrays
+{
+	Datum		channels;		/* text[] */
+	Datum		users;			/* text[], with nulls */
+	Datum		metas;			/* jsonb[], with nulls */
+} PresenceArrays;
+
 /* Called with a presence, without meta and joined_at; valid during the call. */
 typedef void (*PresenceRowVisitor) (void *arg, const PresenceRow *row);
 
@@ -43,6 +51,12 @@ extern bool presence_store_replace(Datum room, Datum channel, Datum user,
 								   PresenceRow *row);
 extern bool presence_store_merge_meta(Datum room, Datum channel, Datum meta);
 extern bool presence_store_has_meta(Datum room, Datum channel, Datum meta);
+
+/* Many presences of one room. */
+extern void presence_store_insert_many(Datum room, const PresenceArrays *arrays,
+									   TimestampTz now);
+extern int64 *presence_store_find_same(Datum room, const PresenceArrays *arrays,
+									   uint64 *count);
 
 /* Removal of presences: they are locked, then deleted. */
 extern List *presence_store_lock_presence(Datum room, Datum channel);

@@ -100,6 +100,23 @@ static PresenceStatement is_banned = {
 	2, {TEXTOID, TEXTOID}
 };
 
+/* Whether a room bans any of the users. */
+static PresenceStatement bans_any = {
+	"SELECT 1 FROM presence.bans b WHERE b.user_id " SQL_EQ " ANY ($2)"
+	" AND (b.room " SQL_EQ " $1 OR b.room IS NULL)"
+	" AND b.until " SQL_GT " pg_catalog.clock_timestamp() LIMIT 1",
+	2, {TEXTOID, TEXTARRAYOID},
+	.few = true
+};
+
+/* Whether a room invites any of the users not; OFFSET 0: by the index. */
+static PresenceStatement misses_any = {
+	"SELECT 1 FROM pg_catalog.unnest($2) AS u (id)"
+	" WHERE NOT EXISTS (SELECT FROM presence.invitations i"
+	" WHERE i.room " SQL_EQ " $1 AND i.user_id " SQL_EQ " u.id OFFSET 0) LIMIT 1",
+	2, {TEXTOID, TEXTARRAYOID}
+};
+
 static PresenceStatement ban = {
 	"INSERT INTO presence.bans (room, user_id, until, reason) VALUES ($1, $2, $3, $4)"
 	" ON CONFLICT (user_id, room) DO UPDATE"
@@ -318,6 +335,24 @@ presence_store_is_banned(Datum room, Datum user)
 	Datum		values[] = {room, user};
 
 	return presence_store_any(presence_store_run_newest(&is_banned, values, NULL));
+}
+
+/* Whether any of the users (text[]) is banned from a room, or from all. */
+bool
+presence_store_bans_any(Datum room, Datum users)
+{
+	Datum		values[] = {room, users};
+
+	return presence_store_any(presence_store_run_newest(&bans_any, values, NULL));
+}
+
+/* Whether any of the users (text[]) is not invited to a room; NULL never is. */
+bool
+presence_store_misses_any(Datum room, Datum users)
+{
+	Datum		values[] = {room, users};
+
+	return presence_store_any(presence_store_run_newest(&misses_any, values, NULL));
 }
 
 /* Ban a user from a room, or from all rooms. */

@@ -38,6 +38,8 @@ extern bool presence_store_unban(Datum room, Datum user, bool all_rooms);
 
 /* Invitations. */
 extern bool presence_store_is_invited(Datum room, Datum user);
+extern bool presence_store_bans_any(Datum room, Datum users);
+extern bool presence_store_misses_any(Datum room, Datum users);
 extern bool presence_store_invite(Datum room, Datum user);
 extern bool presence_store_uninvite(Datum room, Datum user);
 

@@ -21,7 +21,6 @@
 
 #include "base/guc.h"
 #include "base/name.h"
-#include "members/cleanup.h"
 #include "members/membership.h"
 #include "shared/database.h"
 #include "shared/registry.h"
@@ -29,6 +28,7 @@
 #include "tables/store_rooms.h"
 #include "utils/builtins.h"
 #include "worker/chores.h"
+#include "worker/cleanup.h"
 #include "worker/worker_xact.h"
 
 /* Interval if prune_rooms_interval is 0, which keeps empty rooms; seconds. */

@@ -16,7 +16,6 @@
 #include "postgres.h"
 
 #include "base/guc.h"
-#include "members/cleanup.h"
 #include "members/xact.h"
 #include "miscadmin.h"
 #include "tables/extension.h"
@@ -25,6 +24,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
+#include "worker/cleanup.h"
 
 /* How long prune_rooms tries to lock the table of rooms; milliseconds. */
 #define ROOMS_LOCK_TIMEOUT 20

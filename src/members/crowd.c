@@ -1,0 +1,388 @@
+/*-------------------------------------------------------------------------
+ *
+ * crowd.c
+ *		Adds many channels to a room, a batch of them by one statement.
+ *
+ * A batch is added as membership.c adds one channel: the rules of the room are
+ * checked, the channels are pinned in the registry, the rows are written, and
+ * who was present gives a sign of life.  Each step is taken once for the whole
+ * batch, except that a channel which may have old rows, because it has
+ * expired, is added alone, by membership.c.
+ *
+ * Rows are written, and so locked, in the order of channels, as by all that
+ * write many: a channel that is added alone has its place among the others,
+ * and a presence that changes is updated by the statement that inserts the
+ * others.  One that would not change is found before, and left out.
+ *
+ * A whole batch is added one by one if a policy or a trigger may interfere, if
+ * the room counts who joins, or if somebody may have to be refused: so an
+ * error names who was the first in order.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "base/compat.h"
+#include "catalog/pg_type.h"
+#include "members/admission.h"
+#include "members/crowd.h"
+#include "members/heartbeat.h"
+#include "members/membership.h"
+#include "miscadmin.h"
+#include "shared/database.h"
+#include "shared/liveness.h"
+#include "shared/registry.h"
+#include "tables/extension.h"
+#include "tables/permission.h"
+#include "tables/store_channels.h"
+#include "tables/store_presences.h"
+#include "tables/store_rooms.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+/* How many channels one statement adds at most; it bounds memory. */
+#define BATCH 1000
+
+/* How an entrant of a batch is added. */
+typedef enum Way
+{
+	WAY_TOGETHER,				/* by the statement for many */
+	WAY_ALONE,					/* it may have old rows to remove first */
+	WAY_PRESENT					/* it is present, and nothing changes */
+} Way;
+
+/* What is known about an entrant of a batch. */
+typedef struct Prospect
+{
+	Way			way;
+	PresenceEntryStatus status; /* in the registry, before */
+	bool		has_older;		/* it has rows that are old by last_seen */
+} Prospect;
+
+/* A batch; its memory is the current context. */
+typedef struct Crowd
+{
+	PresenceTicket ticket;
+	Prospect   *prospects;		/* of the ticket's entrants */
+	TimestampTz wall;
+	MemoryContext scratch;		/* for one entrant that is added alone */
+} Crowd;
+
+/* Add an entrant by itself. */
+static void
+add_alone(Crowd *crowd, PresenceEntrant *entrant)
+{
+	MemoryContext old = MemoryContextSwitchTo(crowd->scratch);
+	PresenceRow row;
+
+	entrant->inserted = presence_membership_add(crowd->ticket.room, entrant, &row);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(crowd->scratch);
+}
+
+/* Whether neither policies nor triggers of users interfere with rows. */
+static bool
+is_free(void)
+{
+	return presence_permission_is_free() &&
+		presence_extension_suppressor("presences", true) == NULL &&
+		presence_extension_suppressor("presences", false) == NULL;
+}
+
+/* Make an array of values, some of which may be NULL. */
+static Datum
+make_array(Datum *values, bool *nulls, int count, Oid type)
+{
+	int			lower = 1;
+
+	return PointerGetDatum(construct_md_array(values, nulls, 1, &count, &lower, type,
+											  -1, false, TYPALIGN_INT));
+}
+
+/* Make an array of the users of all entrants; "some" is set to one, or NULL. */
+static Datum
+all_users(const PresenceTicket *ticket, text **some)
+{
+	Datum	   *users = palloc(sizeof(Datum) * ticket->count);
+	bool	   *nulls = palloc(sizeof(bool) * ticket->count);
+
+	*some = NULL;
+	for (int i = 0; i < ticket->count; i++)
+	{
+		users[i] = PointerGetDatum(ticket->entrants[i].user);
+		nulls[i] = ticket->entrants[i].user == NULL;
+		if (!nulls[i])
+			*some = ticket->entrants[i].user;
+	}
+	return make_array(users, nulls, ticket->count, TEXTOID);
+}
+
+/* Make the room if need be; whether it admits all entrants without more ado. */
+static bool
+are_admitted(Crowd *crowd)
+{
+	text	   *room = crowd->ticket.room;
+	PresenceRoomRules rules;
+	text	   *some;
+	Datum		users = all_users(&crowd->ticket, &some);
+
+	crowd->ticket.rules = presence_admission_rules();
+	rules = presence_store_enter_room(PointerGetDatum(room));
+	crowd->ticket.asked = PRESENCE_ASKED_ALL;
+	return presence_admission_admits_all(rules, room, users, some);
+}
+
+/* Make an array of the channels for which a function returns true; or 0. */
+static Datum
+select_channels(const Crowd *crowd, bool (*wanted) (const Prospect *prospect))
+{
+	const PresenceTicket *ticket = &crowd->ticket;
+	Datum	   *channels = palloc(sizeof(Datum) * ticket->count);
+	int			count = 0;
+
+	for (int i = 0; i < ticket->count; i++)
+		if (wanted == NULL || wanted(&crowd->prospects[i]))
+			channels[count++] = PointerGetDatum(ticket->entrants[i].channel);
+	return count == 0 ? (Datum) 0 : make_array(channels, NULL, count, TEXTOID);
+}
+
+/*
+ * Find entrants with rows that are old by their last_seen.  They have expired
+ * if the registry does not know them.
+ */
+static void
+find_older(Crowd *crowd, PresenceTime cutoff)
+{
+	ArrayType  *older = presence_store_older_channels(select_channels(crowd, NULL),
+													  presence_liveness_row_cutoff(cutoff));
+	Datum	   *channels;
+	int			count = 0;
+
+	if (older)
+		deconstruct_array(older, TEXTOID, -1, false, TYPALIGN_INT,
+						  &channels, NULL, &count);
+	for (int i = 0; i < count; i++)
+	{
+		PresenceEntrant *entrant = presence_intent_find(&crowd->ticket,
+														DatumGetTextPP(channels[i]));
+
+		CHECK_FOR_INTERRUPTS();
+		if (entrant)
+			crowd->prospects[entrant - crowd->ticket.entrants].has_older = true;
+	}
+}
+
+/* Pin all entrants in the registry, except those that may have old rows. */
+static void
+enter_all(Crowd *crowd)
+{
+	PresenceTime now = presence_clock_now();
+	PresenceTime cutoff = presence_liveness_checked_cutoff(presence_liveness_max_age());
+
+	if (!presence_registry_is_complete(presence_my_database()))
+		find_older(crowd, cutoff);
+	for (int i = 0; i < crowd->ticket.count; i++)
+	{
+		PresenceEntrant *entrant = &crowd->ticket.entrants[i];
+		Prospect   *prospect = &crowd->prospects[i];
+
+		CHECK_FOR_INTERRUPTS();
+		entrant->pin = presence_pins_get(VARDATA_ANY(entrant->channel),
+										 VARSIZE_ANY_EXHDR(entrant->channel));
+		prospect->status = presence_pins_enter(entrant->pin, now, cutoff,
+											   !prospect->has_older);
+		prospect->way = prospect->status == PRESENCE_ENTRY_EXPIRED ?
+			WAY_ALONE : WAY_TOGETHER;
+	}
+}
+
+/* Some entrants of a batch, as arrays, and where they are in it. */
+typedef struct Selection
+{
+	PresenceArrays arrays;
+	int		   *places;
+	int			count;
+} Selection;
+
+/* Make arrays of the selected entrants. */
+static void
+fill_arrays(const Crowd *crowd, Selection *selection)
+{
+	int			count = selection->count;
+	Datum	   *values = palloc(sizeof(Datum) * count);
+	bool	   *nulls = palloc(sizeof(bool) * count);
+	PresenceEntrant *entrants = crowd->ticket.entrants;
+
+	for (int i = 0; i < count; i++)
+		values[i] = PointerGetDatum(entrants[selection->places[i]].channel);
+	selection->arrays.channels = make_array(values, NULL, count, TEXTOID);
+	for (int i = 0; i < count; i++)
+	{
+		values[i] = PointerGetDatum(entrants[selection->places[i]].user);
+		nulls[i] = values[i] == 0;
+	}
+	selection->arrays.users = make_array(values, nulls, count, TEXTOID);
+	for (int i = 0; i < count; i++)
+	{
+		values[i] = PointerGetDatum(entrants[selection->places[i]].meta);
+		nulls[i] = values[i] == 0;
+	}
+	selection->arrays.metas = make_array(values, nulls, count, JSONBOID);
+}
+
+/* Select the entrants from one to another that are added together. */
+static Selection
+select_together(const Crowd *crowd, int from, int to, bool known_only)
+{
+	Selection	selection = {.places = palloc(sizeof(int) * Max(to - from, 1))};
+
+	for (int i = from; i < to; i++)
+	{
+		const Prospect *prospect = &crowd->prospects[i];
+
+		if (prospect->way == WAY_TOGETHER &&
+			!(known_only && prospect->status == PRESENCE_ENTRY_ABSENT))
+			selection.places[selection.count++] = i;
+	}
+	if (selection.count > 0)
+		fill_arrays(crowd, &selection);
+	return selection;
+}
+
+/*
+ * Find entrants that are present as they are to be.  A channel that was new to
+ * the registry is in no room.
+ */
+static void
+find_present(Crowd *crowd)
+{
+	Selection	known = select_together(crowd, 0, crowd->ticket.count, true);
+	int64	   *numbers;
+	uint64		count;
+
+	if (known.count == 0)
+		return;
+	numbers = presence_store_find_same(PointerGetDatum(crowd->ticket.room),
+									   &known.arrays, &count);
+	for (uint64 i = 0; i < count; i++)
+		crowd->prospects[known.places[numbers[i] - 1]].way = WAY_PRESENT;
+}
+
+/* Write the entrants from one to another that are added together. */
+static void
+write_together(Crowd *crowd, int from, int to)
+{
+	Selection	selection = select_together(crowd, from, to, false);
+
+	if (selection.count > 0)
+		presence_store_insert_many(PointerGetDatum(crowd->ticket.room),
+								   &selection.arrays, crowd->wall);
+}
+
+/* Write all entrants, in order. */
+static void
+write_all(Crowd *crowd)
+{
+	int			from = 0;
+
+	for (int i = 0; i < crowd->ticket.count; i++)
+	{
+		if (crowd->prospects[i].way != WAY_ALONE)
+			continue;
+		CHECK_FOR_INTERRUPTS();
+		write_together(crowd, from, i);
+		add_alone(crowd, &crowd->ticket.entrants[i]);
+		from = i + 1;
+	}
+	write_together(crowd, from, crowd->ticket.count);
+}
+
+/* Whether the heartbeat of an entrant goes to its rows. */
+static bool
+beats_in_rows(const Prospect *prospect)
+{
+	return prospect->way != WAY_ALONE && prospect->status == PRESENCE_ENTRY_NO_SPACE;
+}
+
+/* Entrants that were present already give a sign of life. */
+static void
+beat_all(Crowd *crowd)
+{
+	Datum		in_rows = select_channels(crowd, beats_in_rows);
+
+	for (int i = 0; i < crowd->ticket.count; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (crowd->prospects[i].way != WAY_ALONE && !crowd->ticket.entrants[i].inserted)
+			presence_membership_beat(&crowd->ticket.entrants[i]);
+	}
+	if (in_rows)
+		presence_heartbeat_write_many(in_rows, crowd->wall);
+}
+
+/* Add a batch by one statement, or one for each run between those alone. */
+static void
+add_together(Crowd *crowd)
+{
+	crowd->prospects = palloc0(sizeof(Prospect) * crowd->ticket.count);
+	crowd->wall = presence_clock_wall();
+	presence_intent_push_ticket(&crowd->ticket);
+	enter_all(crowd);
+	find_present(crowd);
+	write_all(crowd);
+	beat_all(crowd);
+	presence_intent_pop();
+}
+
+/* Add a batch one by one. */
+static void
+add_singly(Crowd *crowd)
+{
+	for (int i = 0; i < crowd->ticket.count; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		add_alone(crowd, &crowd->ticket.entrants[i]);
+	}
+}
+
+/* Add a batch; returns how many entrants were new. */
+static int64
+add_batch(text *room, PresenceEntrant *entrants, int count)
+{
+	Crowd		crowd = {.ticket = {room, entrants, count}};
+	int64		added = 0;
+
+	crowd.scratch = AllocSetContextCreate(CurrentMemoryContext, "presence entrant",
+										  ALLOCSET_DEFAULT_SIZES);
+	if (count > 1 && is_free() && are_admitted(&crowd))
+		add_together(&crowd);
+	else
+		add_singly(&crowd);
+	for (int i = 0; i < count; i++)
+		added += entrants[i].inserted;
+	return added;
+}
+
+/*
+ * Add entrants, sorted by channel and each channel once, to a room; returns how
+ * many were new.
+ */
+int64
+presence_crowd_add(text *room, PresenceEntrant *entrants, int count)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "presence crowd",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	int64		added = 0;
+
+	for (int from = 0; from < count; from += BATCH)
+	{
+		CHECK_FOR_INTERRUPTS();
+		added += add_batch(room, entrants + from, Min(BATCH, count - from));
+		MemoryContextReset(context);
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+	return added;
+}

@@ -70,10 +70,10 @@ expired_rows(List *rows, PresenceTime cutoff)
 
 	foreach(lc, rows)
 	{
-		PresenceRow *row = lfirst(lc);
+		PresenceLocked *row = lfirst(lc);
 
 		CHECK_FOR_INTERRUPTS();
-		if (!presence_liveness_is_live(row->channel, strlen(row->channel),
+		if (!presence_liveness_is_live(row->channel, row->length,
 									   row->last_seen, cutoff))
 			expired = lappend(expired, row);
 	}
@@ -211,9 +211,8 @@ marked_rows(List *rows, marked_hash *table, PresenceTime cutoff)
 
 	foreach(lc, rows)
 	{
-		PresenceRow *row = lfirst(lc);
-		PresenceName name = presence_name_make(row->channel,
-											   strlen(row->channel));
+		PresenceLocked *row = lfirst(lc);
+		PresenceName name = presence_name_make(row->channel, row->length);
 		Marked	   *entry = marked_lookup(table, name);
 
 		CHECK_FOR_INTERRUPTS();
@@ -221,7 +220,7 @@ marked_rows(List *rows, marked_hash *table, PresenceTime cutoff)
 			entry->has_rows = true;
 		if (entry ? presence_registry_is_marked(&entry->mark) :
 			look_at(&name, cutoff).status == PRESENCE_ENTRY_ABSENT &&
-			!presence_liveness_is_live(row->channel, strlen(row->channel),
+			!presence_liveness_is_live(row->channel, row->length,
 									   row->last_seen, cutoff))
 			removable = lappend(removable, row);
 	}

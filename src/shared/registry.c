@@ -285,6 +285,20 @@ settle_entry(RegistryEntry *entry, const PresenceEntryDelta *delta, bool committ
 }
 
 /*
+ * Find the entry of a channel, which is probably the one that a reference was
+ * made to.  The caller holds the lock of the channel's partition.
+ */
+static RegistryEntry *
+find_probable(const PresenceName *name, PresenceEntryRef ref)
+{
+	RegistryEntry *entry = presence_registry_mem_entry(ref.index);
+
+	if (ref.index != 0 && is_meant(entry, ref))
+		return entry;
+	return presence_registry_mem_find(name);
+}
+
+/*
  * A transaction that pinned or changed a channel has ended: release its pin,
  * count the rows it added and removed, and free the entry if the channel has
  * no rows left.  Called while committing, so it must not fail.
@@ -297,8 +311,7 @@ presence_registry_end(const PresenceName *name, const PresenceEntryDelta *delta,
 	RegistryEntry *entry;
 
 	LWLockAcquire(lock, LW_EXCLUSIVE);
-	entry = delta->pinned ? presence_registry_mem_entry(delta->ref.index) :
-		presence_registry_mem_find(name);
+	entry = find_probable(name, delta->ref);
 	if (entry)
 	{
 		Assert(!delta->pinned || is_meant(entry, delta->ref));

@@ -26,7 +26,10 @@
 #define LOCK_ORDER "p.channel_name, p.room"
 
 #define ROW_COLUMNS \
-	"p.id, p.room, p.channel_name, p.user_id, p.meta, p.joined_at, p.last_seen, p.ctid"
+	"p.id, p.room, p.channel_name, p.user_id, p.meta, p.joined_at, p.last_seen"
+
+/* What a removal needs to know of a locked presence. */
+#define LOCKED_COLUMNS "p.ctid, p.channel_name, p.last_seen"
 
 static PresenceStatement insert_presence = {
 	"INSERT INTO presence.presences AS p"
@@ -103,26 +106,26 @@ static PresenceStatement has_meta = {
 };
 
 static PresenceStatement lock_presence = {
-	"SELECT " ROW_COLUMNS " FROM presence.presences p"
+	"SELECT " LOCKED_COLUMNS " FROM presence.presences p"
 	" WHERE p.room " SQL_EQ " $1 AND p.channel_name " SQL_EQ " $2 FOR UPDATE",
 	2, {TEXTOID, TEXTOID}
 };
 
 static PresenceStatement lock_channels = {
-	"SELECT " ROW_COLUMNS " FROM presence.presences p"
+	"SELECT " LOCKED_COLUMNS " FROM presence.presences p"
 	" WHERE p.channel_name " SQL_EQ " ANY ($1) ORDER BY " LOCK_ORDER " FOR UPDATE",
 	1, {TEXTARRAYOID}
 };
 
 static PresenceStatement lock_channels_skip = {
-	"SELECT " ROW_COLUMNS " FROM presence.presences p"
+	"SELECT " LOCKED_COLUMNS " FROM presence.presences p"
 	" WHERE p.channel_name " SQL_EQ " ANY ($1) ORDER BY " LOCK_ORDER " FOR UPDATE SKIP LOCKED",
 	1, {TEXTARRAYOID}
 };
 
 /* One statement per combination of arguments, so that each uses its index. */
 #define LOCK_MEMBERS(more) \
-	"SELECT " ROW_COLUMNS " FROM presence.presences p" \
+	"SELECT " LOCKED_COLUMNS " FROM presence.presences p" \
 	" WHERE p.room " SQL_EQ " $1" more " ORDER BY " LOCK_ORDER " FOR UPDATE"
 
 static PresenceStatement lock_room = {
@@ -146,7 +149,7 @@ static PresenceStatement lock_room_user_channel = {
 };
 
 static PresenceStatement lock_user = {
-	"SELECT " ROW_COLUMNS " FROM presence.presences p"
+	"SELECT " LOCKED_COLUMNS " FROM presence.presences p"
 	" WHERE p.user_id " SQL_EQ " $1 ORDER BY " LOCK_ORDER " FOR UPDATE",
 	1, {TEXTOID}
 };
@@ -158,13 +161,13 @@ static PresenceStatement lock_user = {
 	" AND b.until " SQL_GT " pg_catalog.clock_timestamp()"
 
 static PresenceStatement lock_banned = {
-	"SELECT " ROW_COLUMNS BANNED_PRESENCES " AND b.user_id " SQL_EQ " ANY ($1)"
+	"SELECT " LOCKED_COLUMNS BANNED_PRESENCES " AND b.user_id " SQL_EQ " ANY ($1)"
 	" ORDER BY " LOCK_ORDER " LIMIT $2 FOR UPDATE OF p SKIP LOCKED",
 	2, {TEXTARRAYOID, INT8OID}
 };
 
 static PresenceStatement lock_all_banned = {
-	"SELECT " ROW_COLUMNS BANNED_PRESENCES
+	"SELECT " LOCKED_COLUMNS BANNED_PRESENCES
 	" ORDER BY " LOCK_ORDER " LIMIT $1 FOR UPDATE OF p SKIP LOCKED",
 	1, {INT8OID}
 };
@@ -230,7 +233,39 @@ read_row(HeapTuple tuple, PresenceRow *row, bool whole)
 		row->meta = (Jsonb *) PG_DETOAST_DATUM_COPY(meta);
 	row->joined_at = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 6, &isnull));
 	row->last_seen = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 7, &isnull));
-	row->tid = *(ItemPointer) DatumGetPointer(SPI_getbinval(tuple, desc, 8, &isnull));
+}
+
+/* Read one row of LOCKED_COLUMNS into the current memory context. */
+static PresenceLocked *
+read_locked(HeapTuple tuple)
+{
+	TupleDesc	desc = SPI_tuptable->tupdesc;
+	bool		isnull;
+	ItemPointer tid = (ItemPointer) DatumGetPointer(SPI_getbinval(tuple, desc, 1, &isnull));
+	text	   *channel = DatumGetTextPP(SPI_getbinval(tuple, desc, 2, &isnull));
+	int			length = VARSIZE_ANY_EXHDR(channel);
+	PresenceLocked *locked = palloc(offsetof(PresenceLocked, channel) + length);
+
+	locked->tid = *tid;
+	locked->last_seen = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 3, &isnull));
+	locked->length = length;
+	memcpy(locked->channel, VARDATA_ANY(channel), length);
+	return locked;
+}
+
+/* Read all locked rows of a result. */
+static List *
+all_locked(uint64 count)
+{
+	List	   *rows = NIL;
+
+	for (uint64 i = 0; i < count; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		rows = lappend(rows, read_locked(SPI_tuptable->vals[i]));
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return rows;
 }
 
 /* Read the first row of a result, if there is one. */
@@ -354,14 +389,14 @@ presence_store_lock_presence(Datum room, Datum channel)
 {
 	Datum		values[] = {room, channel};
 
-	return all_rows(presence_store_run(&lock_presence, values, NULL));
+	return all_locked(presence_store_run(&lock_presence, values, NULL));
 }
 
 /* Lock the presences of channels (text[]) for removal, in order. */
 List *
 presence_store_lock_channels(Datum channels, bool skip_locked)
 {
-	return all_rows(presence_store_run(skip_locked ? &lock_channels_skip : &lock_channels,
+	return all_locked(presence_store_run(skip_locked ? &lock_channels_skip : &lock_channels,
 									   &channels, NULL));
 }
 
@@ -382,8 +417,8 @@ presence_store_lock_members(Datum room, Datum user, Datum channel,
 		(any_channel ? &lock_room_user : &lock_room_user_channel);
 
 	if (nulls[0] == 'n')
-		return all_rows(presence_store_run_newest(&lock_user, &user, NULL));
-	return all_rows(presence_store_run_newest(statement, values, nulls));
+		return all_locked(presence_store_run_newest(&lock_user, &user, NULL));
+	return all_locked(presence_store_run_newest(statement, values, nulls));
 }
 
 /*
@@ -395,7 +430,7 @@ presence_store_lock_banned(Datum users, int limit)
 {
 	Datum		values[] = {users, Int64GetDatum(limit)};
 
-	return all_rows(users ? presence_store_run_newest(&lock_banned, values, NULL) :
+	return all_locked(users ? presence_store_run_newest(&lock_banned, values, NULL) :
 					presence_store_run_newest(&lock_all_banned, values + 1, NULL));
 }
 
@@ -423,7 +458,7 @@ presence_store_delete(List *rows)
 	{
 		CHECK_FOR_INTERRUPTS();
 		tids[foreach_current_index(lc)] =
-			PointerGetDatum(&((PresenceRow *) lfirst(lc))->tid);
+			PointerGetDatum(&((PresenceLocked *) lfirst(lc))->tid);
 	}
 	array = PointerGetDatum(construct_array(tids, list_length(rows), TIDOID,
 											sizeof(ItemPointerData), false,

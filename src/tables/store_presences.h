@@ -27,8 +27,16 @@ typedef struct PresenceRow
 	bool		truncated;
 	TimestampTz joined_at;
 	TimestampTz last_seen;		/* as the row has it */
-	ItemPointerData tid;
 } PresenceRow;
+
+/* A presence that the transaction has locked in order to remove it. */
+typedef struct PresenceLocked
+{
+	ItemPointerData tid;
+	TimestampTz last_seen;		/* as the row has it */
+	int			length;			/* of the channel, in bytes */
+	char		channel[FLEXIBLE_ARRAY_MEMBER]; /* not terminated */
+} PresenceLocked;
 
 /* Presences of a room: arrays of the same length, by channel. */
 typedef struct PresenceArrays
@@ -58,7 +66,7 @@ extern void presence_store_insert_many(Datum room, const PresenceArrays *arrays,
 extern int64 *presence_store_find_same(Datum room, const PresenceArrays *arrays,
 									   uint64 *count);
 
-/* Removal of presences: they are locked, then deleted. */
+/* Removal of presences: they are locked (PresenceLocked), then deleted. */
 extern List *presence_store_lock_presence(Datum room, Datum channel);
 extern List *presence_store_lock_channels(Datum channels, bool skip_locked);
 extern List *presence_store_lock_members(Datum room, Datum user, Datum channel,

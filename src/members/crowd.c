@@ -81,11 +81,15 @@ add_alone(Crowd *crowd, PresenceEntrant *entrant)
 	MemoryContextReset(crowd->scratch);
 }
 
-/* Whether neither policies nor triggers of users interfere with rows. */
+/*
+ * Whether neither policies nor triggers of users interfere with rows, and the
+ * row trigger will say which rows are new.
+ */
 static bool
 is_free(void)
 {
 	return presence_permission_is_free() &&
+		presence_extension_fires("presences", "presence_capture_row") &&
 		presence_extension_suppressor("presences", true) == NULL &&
 		presence_extension_suppressor("presences", false) == NULL;
 }

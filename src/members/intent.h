@@ -12,6 +12,7 @@
 
 #include "base/hint.h"
 #include "members/pins.h"
+#include "tables/store_presences.h"
 #include "utils/jsonb.h"
 
 /* Which rules of admission have been checked already. */
@@ -31,6 +32,8 @@ typedef struct PresenceEntrant
 	int			position;		/* among the arguments of the call */
 	PresencePin *pin;			/* of the channel, or NULL */
 	bool		inserted;		/* set by the row trigger */
+	PresenceRow *row;			/* if not NULL, the trigger fills it in */
+	MemoryContext context;		/* of that row's fields */
 } PresenceEntrant;
 
 /* Presences that a function of the extension adds to a room. */

@@ -140,14 +140,32 @@ find_and_replace(text *room, const PresenceEntrant *entrant, const char *nulls,
 								  PointerGetDatum(entrant->meta), nulls, row);
 }
 
+/*
+ * Insert a presence, unless it exists; whether it was inserted.  The row
+ * trigger describes it in "row", unless it was disabled.
+ */
+static bool
+insert(text *room, PresenceEntrant *entrant, const char *nulls, TimestampTz now,
+	   PresenceRow *row)
+{
+	entrant->row = row;
+	entrant->context = CurrentMemoryContext;
+	if (!presence_store_insert(PointerGetDatum(room), PointerGetDatum(entrant->channel),
+							   PointerGetDatum(entrant->user),
+							   PointerGetDatum(entrant->meta), nulls, now))
+		return false;
+	entrant->row = NULL;
+	if (!entrant->inserted &&
+		!presence_store_find(PointerGetDatum(room), PointerGetDatum(entrant->channel), row))
+		give_up(room, entrant, 1);
+	return true;
+}
+
 /* Insert a presence, or update the existing one; whether it was inserted. */
 static bool
-insert_or_replace(text *room, const PresenceEntrant *entrant, TimestampTz now,
+insert_or_replace(text *room, PresenceEntrant *entrant, TimestampTz now,
 				  bool known, PresenceRow *row)
 {
-	Datum		channel = PointerGetDatum(entrant->channel);
-	Datum		user = PointerGetDatum(entrant->user);
-	Datum		meta = PointerGetDatum(entrant->meta);
 	char		nulls[] = {entrant->user ? ' ' : 'n', entrant->meta ? ' ' : 'n'};
 	bool		is_free = presence_permission_touch_is_free();
 	int			attempts = MAX_ATTEMPTS;
@@ -156,7 +174,7 @@ insert_or_replace(text *room, const PresenceEntrant *entrant, TimestampTz now,
 	{
 		/* The add of a live channel most likely repeats an earlier one. */
 		if (!(known && is_free && attempt == 0) &&
-			presence_store_insert(PointerGetDatum(room), channel, user, meta, nulls, now, row))
+			insert(room, entrant, nulls, now, row))
 			return true;
 		if (find_and_replace(room, entrant, nulls, row))
 			return false;

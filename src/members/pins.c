@@ -53,10 +53,11 @@ typedef struct ChannelPin
 #include "lib/simplehash.h"
 
 /*
- * An add within this part of max_age after the transaction's last sign of life
- * for the channel stores no other one.
+ * An add this soon after the transaction's last sign of life for the channel
+ * stores no other one: within that part of max_age, and that many microseconds.
  */
 #define SEEN_PARTS 64
+#define SEEN_AT_MOST (100 * 1000)
 
 /* Channels of the running transaction, or NULL. */
 static channels_hash *channels;
@@ -153,9 +154,10 @@ presence_pins_enter(PresencePin *pin, PresenceTime now, PresenceTime cutoff,
 static PresenceEntryStatus
 touch_pinned(PresencePin *pin, PresenceTime now, PresenceTime cutoff)
 {
+	PresenceTime soon = Min(presence_liveness_max_age() / SEEN_PARTS, SEEN_AT_MOST);
 	PresenceEntryStatus status;
 
-	if (pin->seen != 0 && now - pin->seen < presence_liveness_max_age() / SEEN_PARTS)
+	if (pin->seen != 0 && now - pin->seen < soon)
 		return PRESENCE_ENTRY_ALIVE;
 	status = presence_registry_touch_pinned(&pin->name, pin->delta.ref, now, cutoff);
 	if (status != PRESENCE_ENTRY_EXPIRED)

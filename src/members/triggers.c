@@ -312,6 +312,35 @@ joined_at(HeapTuple row, TupleDesc desc)
 	return DatumGetTimestampTz(heap_getattr(row, COLUMN_JOINED_AT, desc, &isnull));
 }
 
+/* A value as a string, or NULL. */
+static char *
+value_string(const PresenceValue *value)
+{
+	return value->data ? pnstrdup(value->data, value->length) : NULL;
+}
+
+/* Tell the function that inserts a row for an entrant what it has become. */
+static void
+describe(PresenceEntrant *entrant, HeapTuple row, TupleDesc desc,
+		 const PresenceValue *fields)
+{
+	PresenceRow *target = entrant->row;
+	MemoryContext old = MemoryContextSwitchTo(entrant->context);
+	bool		isnull;
+	Datum		meta = heap_getattr(row, COLUMN_META, desc, &isnull);
+
+	target->id = row_id(row, desc);
+	target->room = value_string(&fields[PRESENCE_FIELD_ROOM]);
+	target->channel = value_string(&fields[PRESENCE_FIELD_CHANNEL]);
+	target->user = value_string(&fields[PRESENCE_FIELD_USER]);
+	target->meta = isnull ? NULL : DatumGetJsonbPCopy(meta);
+	target->truncated = false;
+	target->joined_at = joined_at(row, desc);
+	target->last_seen = DatumGetTimestampTz(heap_getattr(row, COLUMN_LAST_SEEN,
+														 desc, &isnull));
+	MemoryContextSwitchTo(old);
+}
+
 /* A row was inserted. */
 static void
 note_join(HeapTuple row, TupleDesc desc)
@@ -339,6 +368,8 @@ note_join(HeapTuple row, TupleDesc desc)
 	hint->joined_at = joined_at(row, desc);
 	hint->rules = rules;
 	presence_xact_note(hint, pin);
+	if (entrant && entrant->row && !entrant->inserted)
+		describe(entrant, row, desc, fields);
 	if (entrant)
 		entrant->inserted = true;
 }

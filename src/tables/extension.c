@@ -201,3 +201,18 @@ presence_extension_suppressor(const char *name, bool insert)
 	table_close(relation, AccessShareLock);
 	return suppressor;
 }
+
+/* Whether a trigger of a table fires: nobody has dropped or disabled it. */
+bool
+presence_extension_fires(const char *name, const char *trigger)
+{
+	Relation	relation = table_open(presence_extension_table(name), AccessShareLock);
+	TriggerDesc *triggers = relation->trigdesc;
+	bool		fires = false;
+
+	for (int i = 0; triggers && i < triggers->numtriggers; i++)
+		if (strcmp(triggers->triggers[i].tgname, trigger) == 0)
+			fires = triggers->triggers[i].tgenabled != TRIGGER_DISABLED;
+	table_close(relation, AccessShareLock);
+	return fires;
+}

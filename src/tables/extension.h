@@ -35,5 +35,6 @@ extern BlockNumber presence_extension_blocks(const char *name,
 											 LOCKMODE mode);
 extern bool presence_extension_has_triggers(const char *name);
 extern char *presence_extension_suppressor(const char *name, bool insert);
+extern bool presence_extension_fires(const char *name, const char *trigger);
 
 #endif							/* PRESENCE_EXTENSION_H */

@@ -35,7 +35,7 @@ static PresenceStatement insert_presence = {
 	"INSERT INTO presence.presences AS p"
 	" (room, channel_name, user_id, meta, joined_at, last_seen)"
 	" VALUES ($1, $2, $3, $4, $5, $5)"
-	" ON CONFLICT (room, channel_name) DO NOTHING RETURNING " ROW_COLUMNS,
+	" ON CONFLICT (room, channel_name) DO NOTHING",
 	5, {TEXTOID, TEXTOID, TEXTOID, JSONBOID, TIMESTAMPTZOID}
 };
 
@@ -299,12 +299,12 @@ all_rows(uint64 count)
 /* Insert a presence; false if it exists.  "nulls" is for user and meta. */
 bool
 presence_store_insert(Datum room, Datum channel, Datum user, Datum meta,
-					  const char *nulls, TimestampTz now, PresenceRow *row)
+					  const char *nulls, TimestampTz now)
 {
 	Datum		values[] = {room, channel, user, meta, TimestampTzGetDatum(now)};
 	char		all_nulls[] = {' ', ' ', nulls[0], nulls[1], ' '};
 
-	return first_row(presence_store_run(&insert_presence, values, all_nulls), row);
+	return presence_store_run(&insert_presence, values, all_nulls) > 0;
 }
 
 /*

@@ -52,7 +52,7 @@ typedef void (*PresenceRowVisitor) (void *arg, const PresenceRow *row);
 /* One presence, by its room and channel. */
 extern bool presence_store_insert(Datum room, Datum channel, Datum user,
 								  Datum meta, const char *nulls,
-								  TimestampTz now, PresenceRow *row);
+								  TimestampTz now);
 extern bool presence_store_find(Datum room, Datum channel, PresenceRow *row);
 extern bool presence_store_replace(Datum room, Datum channel, Datum user,
 								   Datum meta, const char *nulls,

@@ -40,6 +40,16 @@ SELECT is(pg_temp.error_of($$SELECT presence_add('no room', 'c')$$),
 SELECT is((presence_add('suppress', 'c')).created, true, 'only one that is');
 DROP TRIGGER a_suppressor ON presence.rooms;
 
+-- The extension's own trigger is disabled.
+ALTER TABLE presence.presences DISABLE TRIGGER presence_capture_row;
+SELECT is((SELECT row(room, channel_name, user_id, meta, created)::text FROM presence_add('silent', 'a', 'alice', '{"n":1}')),
+	'(silent,a,alice,"{""n"": 1}",t)', 'an add without it returns its row');
+SELECT is(presence_add_many('silent', '{a,b,c}', '{alice,bob,NULL}'), 2::bigint, 'and many are counted');
+SELECT is((SELECT string_agg(concat_ws(' ', channel_name, user_id), ', ' ORDER BY channel_name) FROM presence.presences WHERE room = 'silent'),
+	'a alice, b bob, c', 'they are there');
+DELETE FROM presence.presences WHERE room = 'silent';
+ALTER TABLE presence.presences ENABLE ALWAYS TRIGGER presence_capture_row;
+
 -- Policies: the presence of another user is visible, and not changed.
 CREATE ROLE store_member;
 SELECT presence_grant('store_member', 'member');

@@ -1,5 +1,6 @@
 # Proves: sessions that leave the same 500 rooms in opposite orders never
-# deadlock, even while the worker expires channels continuously.
+# deadlock, even while the worker expires channels continuously; nor do sessions
+# that add, change and remove the same channels by arrays in opposite orders.
 # PRESENCE_TEST_SECONDS sets the duration.
 use strict;
 use warnings FATAL => 'all';
@@ -48,9 +49,25 @@ SELECT presence_add_many('room 1', ARRAY[$back], ARRAY(SELECT 'user ' || (random
 SELECT presence_leave_all_many(ARRAY[$many]);
 ));
 
+# The same with hundreds of channels, half of which have expired when they are
+# added again, some of them with rows in another room.
+my $crowd = q(ARRAY(SELECT 'n' || i FROM generate_series(1, 300) i WHERE random() < 0.7 ORDER BY random()));
+append_to_file("$dir/crowd.sql", qq(
+SELECT presence_add_many('room 2', $crowd);
+SELECT presence_add_many('room 3', names, ARRAY(SELECT 'user ' || (random() * 3)::int FROM unnest(names))) FROM (SELECT $crowd AS names) n;
+SELECT count(presence_touch_many($crowd));
+\\sleep 150 ms
+SELECT presence_add_many('room 2', names, ARRAY(SELECT 'user ' || (random() * 3)::int FROM unnest(names))) FROM (SELECT $crowd AS names) n;
+SELECT presence_add('room 3', 'n' || (random() * 300)::int, 'user');
+SELECT presence_leave_all_many(ARRAY(SELECT 'n' || i FROM generate_series(1, 300) i WHERE random() < 0.2 ORDER BY random()));
+SELECT presence_add_many('room 3', names, ARRAY(SELECT 'user ' || (random() * 3)::int FROM unnest(names))) FROM (SELECT $crowd AS names) n;
+\\sleep 100 ms
+));
+
 # The rooms exist already: creating rooms in opposite orders is not tested here.
 value($node, q{INSERT INTO presence.rooms (name) SELECT 'room ' || i FROM generate_series(1, 500) i});
 
+my %clients = (up => 1, down => 1, many => 2, crowd => 3);
 my @clients = map {
 	my $out = '';
 
@@ -58,10 +75,10 @@ my @clients = map {
 		name => $_,
 		out => \$out,
 		run => IPC::Run::start(
-			[ 'pgbench', '-n', '-c', $_ eq 'many' ? 2 : 1, '-T', tap_seconds(12), '-f', "$dir/$_.sql", $node->connstr('postgres') ],
+			[ 'pgbench', '-n', '-c', $clients{$_}, '-j', $clients{$_}, '-T', tap_seconds(12), '-f', "$dir/$_.sql", $node->connstr('postgres') ],
 			'>&', \$out, IPC::Run::timer(tap_seconds(12) + 5 * $PostgreSQL::Test::Utils::timeout_default))
 	}
-} qw(up down many);
+} sort keys %clients;
 for my $client (@clients)
 {
 	ok($client->{run}->finish, "nobody fails: $client->{name}") or diag(${ $client->{out} });

@@ -122,8 +122,8 @@ struct PresenceBacklog
 	Size		end;
 	Size		capacity;
 	uint64		number;			/* of the next hint */
-	uint64		doubtful;		/* hints before it may not be the last of their
-								 * presences */
+	uint64		doubtful;		/* hints before it may not be the last of
+								 * their presences */
 	dlist_head	unknown;		/* not known yet */
 	dlist_head	resyncs;		/* known ones of kind RESYNC */
 	dlist_head	covered;		/* in this turn */

@@ -67,10 +67,10 @@ append_flag(StringInfo buf, const char *name, bool value)
 static void
 append_time(StringInfo buf, TimestampTz time)
 {
-	char		text[PRESENCE_JSON_TIME_SIZE];
+	char		formatted[PRESENCE_JSON_TIME_SIZE];
 
-	if (presence_json_format_time(text, time) > 0)
-		appendStringInfo(buf, "\"%s\"", text);
+	if (presence_json_format_time(formatted, time) > 0)
+		appendStringInfo(buf, "\"%s\"", formatted);
 	else
 		appendStringInfoString(buf, "null");
 }

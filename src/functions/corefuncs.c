@@ -4,7 +4,7 @@
  *		SQL functions for entering and leaving rooms, heartbeats, and pruning.
  *
  * They check their arguments and delegate: membership.c adds and updates
- * presences, crowd.c adds many, heartbeat.c handles heartbeats, removal.c
+ * presences, membership_many.c adds many, heartbeat.c handles heartbeats, removal.c
  * removes presences, and cleanup.c removes empty rooms.
  *
  *-------------------------------------------------------------------------
@@ -20,7 +20,7 @@
 #include "base/shmem.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
-#include "members/crowd.h"
+#include "members/membership_many.h"
 #include "members/heartbeat.h"
 #include "members/intent.h"
 #include "members/membership.h"
@@ -218,7 +218,7 @@ presence_add_many(PG_FUNCTION_ARGS)
 	count = sort_entrants(entrants, channels.count);
 
 	presence_store_connect();
-	added = presence_crowd_add(room, entrants, count);
+	added = presence_membership_add_many(room, entrants, count);
 	presence_store_finish();
 	PG_RETURN_INT64(added);
 }

@@ -397,7 +397,7 @@ List *
 presence_store_lock_channels(Datum channels, bool skip_locked)
 {
 	return all_locked(presence_store_run(skip_locked ? &lock_channels_skip : &lock_channels,
-									   &channels, NULL));
+										 &channels, NULL));
 }
 
 /*
@@ -431,7 +431,7 @@ presence_store_lock_banned(Datum users, int limit)
 	Datum		values[] = {users, Int64GetDatum(limit)};
 
 	return all_locked(users ? presence_store_run_newest(&lock_banned, values, NULL) :
-					presence_store_run_newest(&lock_all_banned, values + 1, NULL));
+					  presence_store_run_newest(&lock_all_banned, values + 1, NULL));
 }
 
 /* Whether there are presences that a ban forbids, including locked ones. */

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * crowd.c
+ * membership_many.c
  *		Adds many channels to a room, a batch of them by one statement.
  *
  * A batch is added as membership.c adds one channel: the rules of the room are
@@ -25,7 +25,7 @@
 #include "base/compat.h"
 #include "catalog/pg_type.h"
 #include "members/admission.h"
-#include "members/crowd.h"
+#include "members/membership_many.h"
 #include "members/heartbeat.h"
 #include "members/membership.h"
 #include "miscadmin.h"
@@ -53,32 +53,32 @@ typedef enum Way
 } Way;
 
 /* What is known about an entrant of a batch. */
-typedef struct Prospect
+typedef struct EntrantFacts
 {
 	Way			way;
 	PresenceEntryStatus status; /* in the registry, before */
 	bool		has_older;		/* it has rows that are old by last_seen */
-} Prospect;
+} EntrantFacts;
 
 /* A batch; its memory is the current context. */
-typedef struct Crowd
+typedef struct Batch
 {
 	PresenceTicket ticket;
-	Prospect   *prospects;		/* of the ticket's entrants */
+	EntrantFacts *facts;		/* of the ticket's entrants */
 	TimestampTz wall;
 	MemoryContext scratch;		/* for one entrant that is added alone */
-} Crowd;
+} Batch;
 
 /* Add an entrant by itself. */
 static void
-add_alone(Crowd *crowd, PresenceEntrant *entrant)
+add_alone(Batch *batch, PresenceEntrant *entrant)
 {
-	MemoryContext old = MemoryContextSwitchTo(crowd->scratch);
+	MemoryContext old = MemoryContextSwitchTo(batch->scratch);
 	PresenceRow row;
 
-	entrant->inserted = presence_membership_add(crowd->ticket.room, entrant, &row);
+	entrant->inserted = presence_membership_add(batch->ticket.room, entrant, &row);
 	MemoryContextSwitchTo(old);
-	MemoryContextReset(crowd->scratch);
+	MemoryContextReset(batch->scratch);
 }
 
 /*
@@ -124,29 +124,29 @@ all_users(const PresenceTicket *ticket, text **some)
 
 /* Make the room if need be; whether it admits all entrants without more ado. */
 static bool
-are_admitted(Crowd *crowd)
+are_admitted(Batch *batch)
 {
-	text	   *room = crowd->ticket.room;
+	text	   *room = batch->ticket.room;
 	PresenceRoomRules rules;
 	text	   *some;
-	Datum		users = all_users(&crowd->ticket, &some);
+	Datum		users = all_users(&batch->ticket, &some);
 
-	crowd->ticket.rules = presence_admission_rules();
+	batch->ticket.rules = presence_admission_rules();
 	rules = presence_store_enter_room(PointerGetDatum(room));
-	crowd->ticket.asked = PRESENCE_ASKED_ALL;
+	batch->ticket.asked = PRESENCE_ASKED_ALL;
 	return presence_admission_admits_all(rules, room, users, some);
 }
 
 /* Make an array of the channels for which a function returns true; or 0. */
 static Datum
-select_channels(const Crowd *crowd, bool (*wanted) (const Prospect *prospect))
+select_channels(const Batch *batch, bool (*wanted) (const EntrantFacts *fact))
 {
-	const PresenceTicket *ticket = &crowd->ticket;
+	const PresenceTicket *ticket = &batch->ticket;
 	Datum	   *channels = palloc(sizeof(Datum) * ticket->count);
 	int			count = 0;
 
 	for (int i = 0; i < ticket->count; i++)
-		if (wanted == NULL || wanted(&crowd->prospects[i]))
+		if (wanted == NULL || wanted(&batch->facts[i]))
 			channels[count++] = PointerGetDatum(ticket->entrants[i].channel);
 	return count == 0 ? (Datum) 0 : make_array(channels, NULL, count, TEXTOID);
 }
@@ -156,9 +156,9 @@ select_channels(const Crowd *crowd, bool (*wanted) (const Prospect *prospect))
  * if the registry does not know them.
  */
 static void
-find_older(Crowd *crowd, PresenceTime cutoff)
+find_older(Batch *batch, PresenceTime cutoff)
 {
-	ArrayType  *older = presence_store_older_channels(select_channels(crowd, NULL),
+	ArrayType  *older = presence_store_older_channels(select_channels(batch, NULL),
 													  presence_liveness_row_cutoff(cutoff));
 	Datum	   *channels;
 	int			count = 0;
@@ -168,35 +168,35 @@ find_older(Crowd *crowd, PresenceTime cutoff)
 						  &channels, NULL, &count);
 	for (int i = 0; i < count; i++)
 	{
-		PresenceEntrant *entrant = presence_intent_find(&crowd->ticket,
+		PresenceEntrant *entrant = presence_intent_find(&batch->ticket,
 														DatumGetTextPP(channels[i]));
 
 		CHECK_FOR_INTERRUPTS();
 		if (entrant)
-			crowd->prospects[entrant - crowd->ticket.entrants].has_older = true;
+			batch->facts[entrant - batch->ticket.entrants].has_older = true;
 	}
 }
 
 /* Pin all entrants in the registry, except those that may have old rows. */
 static void
-enter_all(Crowd *crowd)
+enter_all(Batch *batch)
 {
 	PresenceTime now = presence_clock_now();
 	PresenceTime cutoff = presence_liveness_checked_cutoff(presence_liveness_max_age());
 
 	if (!presence_registry_is_complete(presence_my_database()))
-		find_older(crowd, cutoff);
-	for (int i = 0; i < crowd->ticket.count; i++)
+		find_older(batch, cutoff);
+	for (int i = 0; i < batch->ticket.count; i++)
 	{
-		PresenceEntrant *entrant = &crowd->ticket.entrants[i];
-		Prospect   *prospect = &crowd->prospects[i];
+		PresenceEntrant *entrant = &batch->ticket.entrants[i];
+		EntrantFacts *fact = &batch->facts[i];
 
 		CHECK_FOR_INTERRUPTS();
 		entrant->pin = presence_pins_get(VARDATA_ANY(entrant->channel),
 										 VARSIZE_ANY_EXHDR(entrant->channel));
-		prospect->status = presence_pins_enter(entrant->pin, now, cutoff,
-											   !prospect->has_older);
-		prospect->way = prospect->status == PRESENCE_ENTRY_EXPIRED ?
+		fact->status = presence_pins_enter(entrant->pin, now, cutoff,
+										   !fact->has_older);
+		fact->way = fact->status == PRESENCE_ENTRY_EXPIRED ?
 			WAY_ALONE : WAY_TOGETHER;
 	}
 }
@@ -211,12 +211,12 @@ typedef struct Selection
 
 /* Make arrays of the selected entrants. */
 static void
-fill_arrays(const Crowd *crowd, Selection *selection)
+fill_arrays(const Batch *batch, Selection *selection)
 {
 	int			count = selection->count;
 	Datum	   *values = palloc(sizeof(Datum) * count);
 	bool	   *nulls = palloc(sizeof(bool) * count);
-	PresenceEntrant *entrants = crowd->ticket.entrants;
+	PresenceEntrant *entrants = batch->ticket.entrants;
 
 	for (int i = 0; i < count; i++)
 		values[i] = PointerGetDatum(entrants[selection->places[i]].channel);
@@ -237,20 +237,20 @@ fill_arrays(const Crowd *crowd, Selection *selection)
 
 /* Select the entrants from one to another that are added together. */
 static Selection
-select_together(const Crowd *crowd, int from, int to, bool known_only)
+select_together(const Batch *batch, int from, int to, bool known_only)
 {
 	Selection	selection = {.places = palloc(sizeof(int) * Max(to - from, 1))};
 
 	for (int i = from; i < to; i++)
 	{
-		const Prospect *prospect = &crowd->prospects[i];
+		const EntrantFacts *fact = &batch->facts[i];
 
-		if (prospect->way == WAY_TOGETHER &&
-			!(known_only && prospect->status == PRESENCE_ENTRY_ABSENT))
+		if (fact->way == WAY_TOGETHER &&
+			!(known_only && fact->status == PRESENCE_ENTRY_ABSENT))
 			selection.places[selection.count++] = i;
 	}
 	if (selection.count > 0)
-		fill_arrays(crowd, &selection);
+		fill_arrays(batch, &selection);
 	return selection;
 }
 
@@ -259,94 +259,94 @@ select_together(const Crowd *crowd, int from, int to, bool known_only)
  * the registry is in no room.
  */
 static void
-find_present(Crowd *crowd)
+find_present(Batch *batch)
 {
-	Selection	known = select_together(crowd, 0, crowd->ticket.count, true);
+	Selection	known = select_together(batch, 0, batch->ticket.count, true);
 	int64	   *numbers;
 	uint64		count;
 
 	if (known.count == 0)
 		return;
-	numbers = presence_store_find_same(PointerGetDatum(crowd->ticket.room),
+	numbers = presence_store_find_same(PointerGetDatum(batch->ticket.room),
 									   &known.arrays, &count);
 	for (uint64 i = 0; i < count; i++)
-		crowd->prospects[known.places[numbers[i] - 1]].way = WAY_PRESENT;
+		batch->facts[known.places[numbers[i] - 1]].way = WAY_PRESENT;
 }
 
 /* Write the entrants from one to another that are added together. */
 static void
-write_together(Crowd *crowd, int from, int to)
+write_together(Batch *batch, int from, int to)
 {
-	Selection	selection = select_together(crowd, from, to, false);
+	Selection	selection = select_together(batch, from, to, false);
 
 	if (selection.count > 0)
-		presence_store_insert_many(PointerGetDatum(crowd->ticket.room),
-								   &selection.arrays, crowd->wall);
+		presence_store_insert_many(PointerGetDatum(batch->ticket.room),
+								   &selection.arrays, batch->wall);
 }
 
 /* Write all entrants, in order. */
 static void
-write_all(Crowd *crowd)
+write_all(Batch *batch)
 {
 	int			from = 0;
 
-	for (int i = 0; i < crowd->ticket.count; i++)
+	for (int i = 0; i < batch->ticket.count; i++)
 	{
-		if (crowd->prospects[i].way != WAY_ALONE)
+		if (batch->facts[i].way != WAY_ALONE)
 			continue;
 		CHECK_FOR_INTERRUPTS();
-		write_together(crowd, from, i);
-		add_alone(crowd, &crowd->ticket.entrants[i]);
+		write_together(batch, from, i);
+		add_alone(batch, &batch->ticket.entrants[i]);
 		from = i + 1;
 	}
-	write_together(crowd, from, crowd->ticket.count);
+	write_together(batch, from, batch->ticket.count);
 }
 
 /* Whether the heartbeat of an entrant goes to its rows. */
 static bool
-beats_in_rows(const Prospect *prospect)
+beats_in_rows(const EntrantFacts *fact)
 {
-	return prospect->way != WAY_ALONE && prospect->status == PRESENCE_ENTRY_NO_SPACE;
+	return fact->way != WAY_ALONE && fact->status == PRESENCE_ENTRY_NO_SPACE;
 }
 
 /* Entrants that were present already give a sign of life. */
 static void
-beat_all(Crowd *crowd)
+beat_all(Batch *batch)
 {
-	Datum		in_rows = select_channels(crowd, beats_in_rows);
+	Datum		in_rows = select_channels(batch, beats_in_rows);
 
-	for (int i = 0; i < crowd->ticket.count; i++)
+	for (int i = 0; i < batch->ticket.count; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (crowd->prospects[i].way != WAY_ALONE && !crowd->ticket.entrants[i].inserted)
-			presence_membership_beat(&crowd->ticket.entrants[i]);
+		if (batch->facts[i].way != WAY_ALONE && !batch->ticket.entrants[i].inserted)
+			presence_membership_beat(&batch->ticket.entrants[i]);
 	}
 	if (in_rows)
-		presence_heartbeat_write_many(in_rows, crowd->wall);
+		presence_heartbeat_write_many(in_rows, batch->wall);
 }
 
 /* Add a batch by one statement, or one for each run between those alone. */
 static void
-add_together(Crowd *crowd)
+add_together(Batch *batch)
 {
-	crowd->prospects = palloc0(sizeof(Prospect) * crowd->ticket.count);
-	crowd->wall = presence_clock_wall();
-	presence_intent_push_ticket(&crowd->ticket);
-	enter_all(crowd);
-	find_present(crowd);
-	write_all(crowd);
-	beat_all(crowd);
+	batch->facts = palloc0(sizeof(EntrantFacts) * batch->ticket.count);
+	batch->wall = presence_clock_wall();
+	presence_intent_push_ticket(&batch->ticket);
+	enter_all(batch);
+	find_present(batch);
+	write_all(batch);
+	beat_all(batch);
 	presence_intent_pop();
 }
 
 /* Add a batch one by one. */
 static void
-add_singly(Crowd *crowd)
+add_singly(Batch *batch)
 {
-	for (int i = 0; i < crowd->ticket.count; i++)
+	for (int i = 0; i < batch->ticket.count; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		add_alone(crowd, &crowd->ticket.entrants[i]);
+		add_alone(batch, &batch->ticket.entrants[i]);
 	}
 }
 
@@ -354,15 +354,15 @@ add_singly(Crowd *crowd)
 static int64
 add_batch(text *room, PresenceEntrant *entrants, int count)
 {
-	Crowd		crowd = {.ticket = {room, entrants, count}};
+	Batch		batch = {.ticket = {room, entrants, count}};
 	int64		added = 0;
 
-	crowd.scratch = AllocSetContextCreate(CurrentMemoryContext, "presence entrant",
+	batch.scratch = AllocSetContextCreate(CurrentMemoryContext, "presence entrant",
 										  ALLOCSET_DEFAULT_SIZES);
-	if (count > 1 && is_free() && are_admitted(&crowd))
-		add_together(&crowd);
+	if (count > 1 && is_free() && are_admitted(&batch))
+		add_together(&batch);
 	else
-		add_singly(&crowd);
+		add_singly(&batch);
 	for (int i = 0; i < count; i++)
 		added += entrants[i].inserted;
 	return added;
@@ -373,9 +373,9 @@ add_batch(text *room, PresenceEntrant *entrants, int count)
  * many were new.
  */
 int64
-presence_crowd_add(text *room, PresenceEntrant *entrants, int count)
+presence_membership_add_many(text *room, PresenceEntrant *entrants, int count)
 {
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "presence crowd",
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "presence batch",
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	int64		added = 0;

@@ -19,9 +19,11 @@
 #include "shared/database.h"
 #include "shared/liveness.h"
 #include "shared/queue.h"
+#include "shared/registry.h"
 #include "shared/registry_mem.h"
-#include "shared/state_entry.h"
-#include "shared/state_mem.h"
+#include "state/state.h"
+#include "state/state_entry.h"
+#include "state/state_mem.h"
 #include "worker/launcher.h"
 #include "worker/utility_hook.h"
 
@@ -39,7 +41,7 @@ static const PresenceShmemArea areas[] = {
 	presence_backend_shmem_init},
 	{"presence registry", presence_registry_mem_shmem_size,
 		presence_registry_mem_shmem_init, "presence_registry",
-	PRESENCE_REGISTRY_LOCKS},
+	PRESENCE_REGISTRY_LOCKS, presence_registry_clear},
 	{"presence liveness", presence_liveness_shmem_size,
 	presence_liveness_shmem_init},
 	{"presence queues", presence_queue_shmem_size, presence_queue_shmem_init,
@@ -47,7 +49,7 @@ static const PresenceShmemArea areas[] = {
 	{"presence cells", presence_state_mem_shmem_size,
 	presence_state_mem_shmem_init},
 	{"presence entries", presence_state_entry_shmem_size,
-	presence_state_entry_shmem_init, "presence_state", 1}
+	presence_state_entry_shmem_init, "presence_state", 1, presence_state_clear}
 };
 
 /* Called when the library is loaded, by the postmaster or by a session. */

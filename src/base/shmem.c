@@ -78,3 +78,12 @@ presence_shmem_ready(void)
 {
 	return shmem_ready;
 }
+
+/* Free what a dropped database, or extension, holds in the areas. */
+void
+presence_shmem_clear(Oid database)
+{
+	for (int i = 0; i < shmem_nareas; i++)
+		if (shmem_areas[i].clear)
+			shmem_areas[i].clear(database);
+}

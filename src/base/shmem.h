@@ -12,7 +12,7 @@
 
 #include "storage/lwlock.h"
 
-/* An area of shared memory: its name, size and initialization. */
+/* An area of shared memory: its name, size, initialization and cleanup. */
 typedef struct PresenceShmemArea
 {
 	const char *name;
@@ -20,9 +20,11 @@ typedef struct PresenceShmemArea
 	void		(*init) (void *area, bool found);
 	const char *tranche;		/* of the module's LWLocks, or NULL */
 	int			nlocks;
+	void		(*clear) (Oid database);	/* frees what it holds, or NULL */
 } PresenceShmemArea;
 
 extern void presence_shmem_install(const PresenceShmemArea *areas, int nareas);
 extern bool presence_shmem_ready(void);
+extern void presence_shmem_clear(Oid database);
 
 #endif							/* PRESENCE_SHMEM_H */

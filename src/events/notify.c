@@ -25,7 +25,7 @@
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "shared/database.h"
-#include "shared/state.h"
+#include "state/state.h"
 #include "tables/store_people.h"
 #include "tables/store_presences.h"
 #include "utils/builtins.h"

@@ -10,7 +10,7 @@
 
 #include "postgres.h"
 
-#include "shared/state.h"
+#include "state/state.h"
 
 extern void presence_state_notify_send(PresenceStateRound *round);
 extern void presence_state_notify_check_size(const PresenceStateName *name, int length);

@@ -23,7 +23,7 @@
 #include "shared/database.h"
 #include "shared/queue.h"
 #include "shared/registry.h"
-#include "shared/state.h"
+#include "state/state.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"

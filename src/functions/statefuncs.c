@@ -28,7 +28,7 @@
 #include "funcapi.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
-#include "shared/state.h"
+#include "state/state.h"
 #include "tables/permission.h"
 #include "utils/builtins.h"
 #include "utils/float.h"

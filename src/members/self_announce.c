@@ -26,7 +26,7 @@
 #include "members/self_announce.h"
 #include "miscadmin.h"
 #include "shared/database.h"
-#include "shared/state.h"
+#include "state/state.h"
 #include "tables/extension.h"
 #include "tables/store.h"
 #include "tables/store_people.h"

@@ -47,6 +47,7 @@
  */
 #include "postgres.h"
 
+#include "base/shmem.h"
 #include "catalog/pg_extension.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
@@ -54,7 +55,6 @@
 #include "shared/queue.h"
 #include "shared/registry.h"
 #include "shared/slot.h"
-#include "shared/state.h"
 #include "storage/ipc.h"
 #include "storage/lock.h"
 #include "storage/lwlock.h"
@@ -268,13 +268,12 @@ presence_slot_extension_rechecked(PresenceDatabase *database)
 	return true;
 }
 
-/* Whether queue, registry and state hold nothing of a database. */
+/* Whether queue and registry hold nothing of a database. */
 bool
 presence_slot_is_empty(PresenceDatabase *database)
 {
 	return presence_queue_is_empty(database) &&
-		presence_registry_count(database->oid) == 0 &&
-		presence_state_is_empty(database->oid);
+		presence_registry_count(database->oid) == 0;
 }
 
 /*
@@ -289,8 +288,7 @@ presence_slot_forget(PresenceDatabase *database, Oid oid)
 		return;
 	pg_atomic_write_u32(&database->loaded, PRESENCE_LOAD_PARTIAL);
 	presence_queue_reset(database);
-	presence_registry_clear(oid);
-	presence_state_clear(oid);
+	presence_shmem_clear(oid);
 	presence_database_forget(oid);
 }
 

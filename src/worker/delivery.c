@@ -44,7 +44,7 @@
 #include "shared/liveness.h"
 #include "shared/queue.h"
 #include "shared/slot.h"
-#include "shared/state.h"
+#include "state/state.h"
 #include "tables/extension.h"
 #include "tables/store.h"
 #include "tables/store_people.h"

@@ -37,6 +37,7 @@
 #include "shared/database.h"
 #include "shared/liveness.h"
 #include "shared/slot.h"
+#include "state/state.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "tcop/tcopprot.h"
@@ -174,7 +175,8 @@ is_unused(PresenceDatabase *database)
 {
 	return pg_atomic_read_u64(&database->seq[PRESENCE_STREAM_CHANGED]) == 0 &&
 		presence_database_count(database, PRESENCE_ADDS) == 0 &&
-		presence_slot_is_empty(database);
+		presence_slot_is_empty(database) &&
+		presence_state_is_empty(database->oid);
 }
 
 /*

@@ -36,7 +36,7 @@
 #include "shared/queue.h"
 #include "shared/registry.h"
 #include "shared/slot.h"
-#include "shared/state.h"
+#include "state/state.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "tcop/tcopprot.h"
@@ -122,7 +122,8 @@ leave(void)
 	disable_timeout(worker.tick, false);	/* the record may soon be
 											 * another's */
 	presence_slot_leave(worker.database);
-	if (!presence_slot_is_empty(worker.database))
+	if (!presence_slot_is_empty(worker.database) ||
+		!presence_state_is_empty(MyDatabaseId))
 		presence_database_want_worker(worker.database);
 	proc_exit(0);
 }

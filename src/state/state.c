@@ -19,8 +19,8 @@
 #include "base/name.h"
 #include "miscadmin.h"
 #include "shared/database.h"
-#include "shared/state.h"
-#include "shared/state_entry.h"
+#include "state/state.h"
+#include "state/state_entry.h"
 
 /* Maximum number of entries or rooms visited while holding the lock. */
 #define HOLD_LIMIT 16

@@ -16,7 +16,7 @@
 #include "base/clock.h"
 #include "base/name.h"
 #include "port/atomics.h"
-#include "shared/state_mem.h"
+#include "state/state_mem.h"
 #include "storage/lwlock.h"
 
 /* Prefixes of the keys of cursors and of typing indicators. */

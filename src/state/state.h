@@ -12,7 +12,7 @@
 
 #include "base/clock.h"
 #include "nodes/pg_list.h"
-#include "shared/state_entry.h"
+#include "state/state_entry.h"
 
 /* A copy of one value. */
 typedef struct PresenceState

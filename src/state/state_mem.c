@@ -20,7 +20,7 @@
 #include "base/guc.h"
 #include "miscadmin.h"
 #include "port/pg_bitutils.h"
-#include "shared/state_mem.h"
+#include "state/state_mem.h"
 #include "storage/shmem.h"
 
 #define MORE_BYTES (PRESENCE_CELL_SIZE - (int) offsetof(MoreCell, data))

@@ -45,7 +45,7 @@
 #include "base/name.h"
 #include "miscadmin.h"
 #include "shared/database.h"
-#include "shared/state_entry.h"
+#include "state/state_entry.h"
 
 /* One in so many cells is reserved for tombstones and vacant rooms. */
 #define SPARE_SHARE 8

@@ -18,6 +18,7 @@
 #include "shared/backend.h"
 #include "shared/database.h"
 #include "shared/liveness.h"
+#include "shared/occupancy.h"
 #include "shared/queue.h"
 #include "shared/registry.h"
 #include "shared/registry_mem.h"
@@ -46,6 +47,9 @@ static const PresenceShmemArea areas[] = {
 	presence_liveness_shmem_init},
 	{"presence queues", presence_queue_shmem_size, presence_queue_shmem_init,
 	"presence_queue", 1},
+	{"presence occupancy", presence_occupancy_shmem_size,
+		presence_occupancy_shmem_init, "presence_occupancy",
+	PRESENCE_OCCUPANCY_LOCKS, presence_occupancy_forget},
 	{"presence cells", presence_state_mem_shmem_size,
 	presence_state_mem_shmem_init},
 	{"presence entries", presence_state_entry_shmem_size,

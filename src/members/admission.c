@@ -9,7 +9,17 @@
  * Rules are checked as the owner of the extension, past row-level security,
  * because the result must not depend on what the caller sees.
  *
- * Locking.  Rules that count are exact under concurrency because an add takes
+ * Rooms with max_members.  An add reserves a place in the room's occupancy
+ * (occupancy.c), and nobody waits.  That counts all members.  Only if the room
+ * is full, those who have expired without having been removed yet are counted
+ * as well, and their places are free; if there are none, they are not looked
+ * for again before LOOK_PAUSE times as long has passed.  If the occupancy of a
+ * room is not known, the add counts its members, under the lock of the room.
+ * If it cannot be known (without shared memory, without space there, or if the
+ * transaction itself has truncated the table), the add counts those who are
+ * live in the latest snapshot, and keeps the lock until it commits.
+ *
+ * Locking.  The limit of joins is exact under concurrency because an add takes
  * a lock first, then counts in the latest snapshot, and keeps the lock until
  * it commits.  Such a lock stands for a room, or for a user in a room, by its
  * hash, so a transaction never holds more than LOCK_SLOTS of either kind;
@@ -36,10 +46,15 @@
 #include "members/admission.h"
 #include "members/xact.h"
 #include "miscadmin.h"
+#include "shared/backend.h"
 #include "shared/database.h"
+#include "shared/liveness.h"
+#include "shared/occupancy.h"
+#include "shared/places.h"
 #include "storage/lmgr.h"
 #include "storage/proc.h"
 #include "tables/extension.h"
+#include "tables/scan.h"
 #include "tables/store.h"
 #include "tables/store_presences.h"
 #include "tables/store_rooms.h"
@@ -47,6 +62,7 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 /* Number of locks of each kind. */
@@ -58,6 +74,23 @@
  * milliseconds.
  */
 #define BAN_LOCK_TIMEOUT 1000
+
+/*
+ * How often to begin to count the members of a room, if its members change at
+ * the very moment, and how long to wait for commits then; microseconds.
+ */
+#define COUNT_ATTEMPTS 100
+#define SETTLE_LIMIT (1000 * 1000)
+
+/* How often to look for expired members, if members leave meanwhile. */
+#define LOOK_ATTEMPTS 5
+
+/*
+ * How long to wait until members who have expired are looked for again, in
+ * multiples of the time that it took; microseconds at most.
+ */
+#define LOOK_PAUSE 10
+#define MAX_LOOK_PAUSE (1000 * 1000)
 
 /* The kinds of locks, distinguished by their sub-object number. */
 enum
@@ -185,6 +218,7 @@ presence_admission_prepare(PresenceAdmission *admission,
 	admission->rules = rules;
 	admission->bans = user && bans_exist();
 	admission->rate = user && presence_join_rate > 0;
+	admission->contested = false;
 	return rules.max_members > 0 || rules.private ||
 		admission->bans || admission->rate;
 }
@@ -204,15 +238,171 @@ hash_text(text *value)
 	return presence_hash_shared(VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value));
 }
 
-/* Take the locks under which the check counts, until the transaction ends. */
+/* Take the lock of a room until the transaction ends. */
+static void
+lock_room(text *room)
+{
+	lock_slot(LOCK_ROOM, hash_text(room));
+}
+
+/* Release it before that; another one that is held stays. */
+static void
+unlock_room(text *room)
+{
+	UnlockDatabaseObject(presence_extension_table("rooms"),
+						 hash_text(room) % LOCK_SLOTS, LOCK_ROOM, ExclusiveLock);
+}
+
+/* Whether the occupancy of rooms can be known to this transaction. */
+static bool
+knows_occupancy(void)
+{
+	return presence_my_database() && !presence_xact_has_uncounted();
+}
+
+/*
+ * Take the locks under which the rules are checked, until the transaction ends;
+ * before rows are written, so that these are locked in a fixed order.
+ */
 void
 presence_admission_lock(const PresenceAdmission *admission, text *room,
 						text *user)
 {
-	if (admission->rules.max_members > 0)
-		lock_slot(LOCK_ROOM, hash_text(room));
+	if (admission->rules.max_members > 0 && !knows_occupancy())
+		lock_room(room);
 	if (admission->rate)
 		lock_slot(LOCK_USER, hash_combine(hash_text(room), hash_text(user)));
+}
+
+/* Begin to count a room as a snapshot shows it; true if nothing changed. */
+static bool
+begin_count(const PresenceName *name, Snapshot snapshot, uint64 settled)
+{
+	return presence_backend_await(snapshot, SETTLE_LIMIT) &&
+		presence_occupancy_begin(name, settled);
+}
+
+/*
+ * Count the members of a room, whose lock is held, if nobody has done so; false
+ * if that is not possible.  The snapshot does not show what this transaction
+ * has changed, which it settles itself.
+ */
+static bool
+count_members(const PresenceName *name, text *room)
+{
+	bool		known = false;
+	bool		counted = false;
+	uint64		settled;
+
+	for (int attempt = 0; attempt < COUNT_ATTEMPTS && !counted; attempt++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!presence_occupancy_open(name, &settled, &known))
+			return false;
+		if (known)
+			return true;
+		PushCopiedSnapshot(GetLatestSnapshot());
+		GetActiveSnapshot()->curcid = FirstCommandId;
+		if (begin_count(name, GetActiveSnapshot(), settled))
+			counted = presence_occupancy_finish(name,
+												presence_scan_count(PointerGetDatum(room),
+																	GetActiveSnapshot()));
+		PopActiveSnapshot();
+	}
+	return counted;
+}
+
+/*
+ * Make the occupancy of a room known; false if that is not possible.  Then the
+ * lock of the room is held.
+ */
+static bool
+make_known(const PresenceName *name, text *room)
+{
+	presence_scan_lock();		/* first: who truncates may wait for the room */
+	lock_room(room);
+	if (!count_members(name, room))
+		return false;
+	unlock_room(room);
+	return true;
+}
+
+/*
+ * A room is full: have those deducted who have expired.  The lock on the table
+ * may have to be waited for; after that the room may not be full any more.
+ */
+static void
+deduct_expired(const PresenceName *name, text *room,
+			   PresenceOccupancyRequest *request)
+{
+	PresenceTime start = presence_clock_now();
+	PresenceTime cutoff;
+
+	presence_scan_lock();
+	cutoff = start < request->look_at ? 0 :
+		presence_liveness_checked_cutoff(presence_liveness_max_age());
+	if (cutoff == 0)
+		return;
+	request->since = request->left;
+	CommandCounterIncrement();	/* who was removed by this command is gone */
+	PushCopiedSnapshot(GetLatestSnapshot());
+	request->expired = presence_scan_count_expired(PointerGetDatum(room),
+												   GetActiveSnapshot(), cutoff);
+	PopActiveSnapshot();
+	if (request->expired == 0)
+		presence_occupancy_put_off(name, start +
+								   Min((presence_clock_now() - start) * LOOK_PAUSE,
+									   MAX_LOOK_PAUSE));
+}
+
+/* Reserve places in a room whose occupancy can be known; false if it cannot. */
+static bool
+reserve_known(text *room, PresenceOccupancyRequest *request, int places,
+			  bool later, PresenceOccupancyAnswer *answer)
+{
+	PresenceName name = presence_name_of_text(room);
+	int			savepoint = presence_xact_begin_places();
+	int			looks = 0;
+
+	for (;;)
+	{
+		uint64		left = request->left;
+
+		CHECK_FOR_INTERRUPTS();
+		*answer = presence_places_reserve(&name, request, places, later, savepoint);
+		if (*answer == PRESENCE_OCCUPANCY_RESERVED)
+			return true;
+		if (*answer == PRESENCE_OCCUPANCY_UNKNOWN)
+		{
+			if (!make_known(&name, room))
+				return false;
+		}
+		else if ((looks > 0 && request->left == left) || looks == LOOK_ATTEMPTS)
+			return true;
+		else
+		{
+			deduct_expired(&name, room, request);
+			looks++;
+		}
+	}
+}
+
+/*
+ * Whether a room has places, by counting the live members in it.  Its lock is
+ * held until the transaction ends.
+ */
+static bool
+has_places(text *room, const PresenceOccupancyRequest *request, int places)
+{
+	PresenceName name = presence_name_of_text(room);
+	int64		most;
+
+	lock_room(room);
+	most = request->max_members + request->counted - places;
+	if (presence_shmem_ready())
+		most -= presence_occupancy_suspend(&name) - presence_places_held(&name);
+	return most >= 0 &&
+		presence_store_count_live(PointerGetDatum(room), most + 1) <= most;
 }
 
 /* Raise the error for a user who is not admitted. */
@@ -226,6 +416,18 @@ refuse(int code, const char *message, const char *hint, text *room, text *user,
 			 errdetail("room: %s; user: %s; limit: %s", text_to_cstring(room),
 					   user ? text_to_cstring(user) : "anonymous", limit),
 			 errhint("%s", hint)));
+}
+
+/* Raise the error for a user for whom a room has no place. */
+void
+presence_admission_refuse(const PresenceAdmission *admission, text *room,
+						  text *user)
+{
+	refuse(PRESENCE_ERRCODE_ROOM_FULL, "room is full",
+		   admission->contested ?
+		   "Try again: an open transaction may hold the place, and give it back." :
+		   "Try again when somebody has left, or raise max_members by presence_configure_room().",
+		   room, user, psprintf("%d", admission->rules.max_members));
 }
 
 /* Raise an error if a user joins too often, else note the admission. */
@@ -261,41 +463,76 @@ check_user(const PresenceAdmission *admission, text *room, text *user)
 }
 
 /*
- * Raise an error if a room is full, or a user joins too often.  "counts" says
- * that the new presence is among the live ones already.
- */
-static void
-check_place(const PresenceAdmission *admission, text *room, text *user,
-			bool counts)
-{
-	int			max_members = admission->rules.max_members;
-	int64		full = (int64) max_members + counts;
-
-	if (max_members > 0 &&
-		presence_store_count_live(PointerGetDatum(room), full) >= full)
-		refuse(PRESENCE_ERRCODE_ROOM_FULL, "room is full",
-			   "Try again when somebody has left, or raise max_members by presence_configure_room().",
-			   room, user, psprintf("%d", max_members));
-	if (admission->rate)
-		check_rate(room, user);
-}
-
-/*
  * Raise an error unless a user, NULL for an anonymous one, may be in a room.
- * PRESENCE_ENTRANCE_USER is not subject to the limits of members and joins;
- * for the others the caller has called presence_admission_lock().  A presence
- * whose row is not written yet is PRESENCE_ENTRANCE_EXPIRED, because it does
- * not count.
+ * One who joins needs a place, too.
  */
 void
 presence_admission_check(const PresenceAdmission *admission, text *room,
-						 text *user, PresenceEntrance entrance)
+						 text *user)
 {
 	PresenceSession caller = presence_extension_become_owner();
 
 	check_user(admission, room, user);
-	if (entrance != PRESENCE_ENTRANCE_USER)
-		check_place(admission, room, user, entrance == PRESENCE_ENTRANCE_LIVE);
+	presence_extension_become_caller(caller);
+}
+
+/*
+ * Reserve places in a room until the transaction ends; false if it is full.
+ *
+ * For PRESENCE_ENTRANCE_JOIN, the trigger calls presence_places_use() for each
+ * row that is written under a ticket, and the caller
+ * presence_admission_return() for those that are not written after all.
+ */
+bool
+presence_admission_reserve(PresenceAdmission *admission, text *room,
+						   int places, PresenceEntrance entrance)
+{
+	PresenceSession caller;
+	PresenceOccupancyRequest request = {.max_members = admission->rules.max_members};
+	PresenceOccupancyAnswer answer = PRESENCE_OCCUPANCY_UNKNOWN;
+	bool		granted;
+
+	if (admission->rules.max_members <= 0)
+		return true;
+	request.counted = entrance == PRESENCE_ENTRANCE_REVIVED;
+	if (knows_occupancy() &&
+		reserve_known(room, &request, places, entrance == PRESENCE_ENTRANCE_JOIN, &answer))
+	{
+		admission->contested = request.contested;
+		return answer == PRESENCE_OCCUPANCY_RESERVED;
+	}
+	request.counted = entrance >= PRESENCE_ENTRANCE_LIVE ? places : 0;
+	caller = presence_extension_become_owner();
+	granted = has_places(room, &request, places);
+	presence_extension_become_caller(caller);
+	return granted;
+}
+
+/* Give back places that were reserved for rows that were not written. */
+void
+presence_admission_return(const PresenceAdmission *admission, text *room,
+						  int places)
+{
+	PresenceName name;
+
+	if (admission->rules.max_members <= 0 || places == 0 ||
+		!presence_places_is_active())
+		return;
+	name = presence_name_of_text(room);
+	presence_places_return(&name, places, presence_xact_begin_places());
+}
+
+/* Raise an error if a user joins too often, else note the admission. */
+void
+presence_admission_count_join(const PresenceAdmission *admission, text *room,
+							  text *user)
+{
+	PresenceSession caller;
+
+	if (!admission->rate)
+		return;
+	caller = presence_extension_become_owner();
+	check_rate(room, user);
 	presence_extension_become_caller(caller);
 }
 
@@ -346,7 +583,13 @@ check_row(PresenceRoomRules rules, text *room, text *user,
 	presence_store_connect();
 	if (entrance != PRESENCE_ENTRANCE_USER)
 		presence_admission_lock(&admission, room, user);
-	presence_admission_check(&admission, room, user, entrance);
+	presence_admission_check(&admission, room, user);
+	if (entrance != PRESENCE_ENTRANCE_USER)
+	{
+		if (!presence_admission_reserve(&admission, room, 1, entrance))
+			presence_admission_refuse(&admission, room, user);
+		presence_admission_count_join(&admission, room, user);
+	}
 	presence_store_finish();
 }
 

@@ -18,12 +18,14 @@
 #define PRESENCE_ERRCODE_RATE_LIMITED	MAKE_SQLSTATE('P', 'R', '0', '0', '3')
 #define PRESENCE_ERRCODE_PRIVATE		MAKE_SQLSTATE('P', 'R', '0', '0', '4')
 
-/* How a user gets into a room by a row. */
+/* How a user gets into a room. */
 typedef enum PresenceEntrance
 {
-	PRESENCE_ENTRANCE_USER,		/* present already, as another user */
-	PRESENCE_ENTRANCE_EXPIRED,	/* joins, and is not counted as live yet */
-	PRESENCE_ENTRANCE_LIVE		/* joins, and is counted as live already */
+	PRESENCE_ENTRANCE_JOIN,		/* joins, by a row that is not written yet */
+	PRESENCE_ENTRANCE_USER,		/* by a row that was present as another user's */
+	PRESENCE_ENTRANCE_EXPIRED,	/* by a new row, which is not live */
+	PRESENCE_ENTRANCE_LIVE,		/* by a new row, which is live */
+	PRESENCE_ENTRANCE_REVIVED	/* by a row that was not live before */
 } PresenceEntrance;
 
 /* Which rules apply to a user who joins. */
@@ -32,6 +34,7 @@ typedef struct PresenceAdmission
 	PresenceRoomRules rules;
 	bool		bans;			/* there may be bans of the user */
 	bool		rate;			/* admissions are counted */
+	bool		contested;		/* full because of places others reserved */
 } PresenceAdmission;
 
 extern uint64 presence_admission_rules(void);
@@ -42,10 +45,18 @@ extern bool presence_admission_prepare(PresenceAdmission *admission,
 extern void presence_admission_lock(const PresenceAdmission *admission,
 									text *room, text *user);
 extern void presence_admission_check(const PresenceAdmission *admission,
-									 text *room, text *user,
-									 PresenceEntrance entrance);
+									 text *room, text *user);
 extern bool presence_admission_admits_all(PresenceRoomRules rules, text *room,
 										  Datum users, text *some);
+extern bool presence_admission_reserve(PresenceAdmission *admission,
+									   text *room, int places,
+									   PresenceEntrance entrance);
+extern void presence_admission_return(const PresenceAdmission *admission,
+									  text *room, int places);
+extern void presence_admission_refuse(const PresenceAdmission *admission,
+									  text *room, text *user);
+extern void presence_admission_count_join(const PresenceAdmission *admission,
+										  text *room, text *user);
 extern uint64 presence_admission_admit_row(text *room, text *user,
 										   PresenceEntrance entrance,
 										   bool anybody);

@@ -14,16 +14,21 @@
 #include "postgres.h"
 
 #include "base/compat.h"
+#include "base/shmem.h"
 #include "members/admission.h"
 #include "members/heartbeat.h"
 #include "members/intent.h"
 #include "members/membership.h"
 #include "members/pins.h"
 #include "members/removal.h"
+#include "members/xact.h"
 #include "miscadmin.h"
+#include "shared/backend.h"
 #include "shared/liveness.h"
+#include "storage/lmgr.h"
 #include "tables/extension.h"
 #include "tables/permission.h"
+#include "tables/scan.h"
 #include "tables/store_presences.h"
 #include "tables/store_rooms.h"
 #include "utils/builtins.h"
@@ -35,6 +40,9 @@
  */
 #define MAX_ATTEMPTS 1000
 #define MAX_HINDERED_ATTEMPTS 10
+
+/* How long to wait for another process to write a row; microseconds. */
+#define SAME_LIMIT (1000 * 1000)
 
 /* The time before which channels last seen have expired by now. */
 static PresenceTime
@@ -196,27 +204,109 @@ is_in(text *room, const PresenceEntrant *entrant, PresenceRow *row)
 								  row->last_seen, current_cutoff());
 }
 
+/* Whether the registry says that a channel is in no room. */
+static bool
+is_nowhere(text *channel)
+{
+	PresenceName name;
+
+	if (!presence_registry_is_complete(presence_my_database()))
+		return false;
+	name = presence_name_of_text(channel);
+	return presence_registry_look(&name, current_cutoff()).status == PRESENCE_ENTRY_ABSENT;
+}
+
+/* Publish that a presence is about to be added, until its row is written. */
+static void
+set_adding(const PresenceAdmission *admission, text *room,
+		   const PresenceEntrant *entrant)
+{
+	PresenceName name;
+
+	if (admission->rules.max_members <= 0 || !presence_shmem_ready())
+		return;
+	name = presence_name_of_text(room);
+	(void) presence_xact_set_adding(presence_hash_within(name.hash,
+														 VARDATA_ANY(entrant->channel),
+														 VARSIZE_ANY_EXHDR(entrant->channel)));
+}
+
+/*
+ * There is no place for an entrant.  If another process is adding the same
+ * presence, wait until it has, or has not; false if there is none.  It publishes
+ * the presence until the row is there, which shows its transaction.
+ */
+static bool
+waits_for_same(text *room, const PresenceEntrant *entrant)
+{
+	uint32		presence = presence_xact_set_adding(0);
+	PresenceTime start = presence_clock_now();
+	bool		waited = false;
+
+	presence_scan_lock();
+	for (;;)
+	{
+		bool		adding = presence && presence_backend_is_adding(presence);
+		TransactionId other = presence_scan_inserting(PointerGetDatum(room),
+													  PointerGetDatum(entrant->channel));
+
+		if (TransactionIdIsValid(other))
+			XactLockTableWait(other, NULL, NULL, XLTW_None);
+		if (TransactionIdIsValid(other) || !adding ||
+			presence_clock_now() - start > SAME_LIMIT)
+			return waited || TransactionIdIsValid(other);
+		waited = true;
+		CHECK_FOR_INTERRUPTS();
+		pg_usleep(50);
+	}
+}
+
+/*
+ * Reserve a place for an entrant; false if it has come in meanwhile.  Raises an
+ * error if the room is full.
+ */
+static bool
+take_place(PresenceAdmission *admission, text *room,
+		   const PresenceEntrant *entrant, PresenceRow *row)
+{
+	for (;;)
+	{
+		bool		waited;
+
+		set_adding(admission, room, entrant);
+		if (presence_admission_reserve(admission, room, 1, PRESENCE_ENTRANCE_JOIN))
+			break;
+		waited = waits_for_same(room, entrant);
+		if (is_in(room, entrant, row))
+			return false;
+		if (!waited)
+			presence_admission_refuse(admission, room, entrant->user);
+	}
+	presence_admission_count_join(admission, room, entrant->user);
+	return true;
+}
+
 /*
  * Create the room if need be, and raise an error if its rules do not admit an
  * entrant.  An entrant that is present already is only checked if its user
  * changes.  Returns which rules were checked; "row" is scratch space.
  */
 static PresenceAsked
-admit(text *room, const PresenceEntrant *entrant, PresenceRow *row)
+admit(PresenceAdmission *admission, text *room, const PresenceEntrant *entrant,
+	  PresenceRow *row)
 {
-	PresenceAdmission admission;
 	bool		in;
 
-	if (!presence_admission_prepare(&admission,
+	if (!presence_admission_prepare(admission,
 									presence_store_enter_room(PointerGetDatum(room)),
 									entrant->user))
 		return PRESENCE_ASKED_ALL;
-	presence_admission_lock(&admission, room, entrant->user);
-	in = is_in(room, entrant, row);
+	presence_admission_lock(admission, room, entrant->user);
+	in = !is_nowhere(entrant->channel) && is_in(room, entrant, row);
 	if (!in || user_differs(entrant, row))
-		presence_admission_check(&admission, room, entrant->user,
-								 in ? PRESENCE_ENTRANCE_USER : PRESENCE_ENTRANCE_EXPIRED);
-	return in ? PRESENCE_ASKED_USER : PRESENCE_ASKED_ALL;
+		presence_admission_check(admission, room, entrant->user);
+	return !in && take_place(admission, room, entrant, row) ? PRESENCE_ASKED_ALL :
+		PRESENCE_ASKED_USER;
 }
 
 /*
@@ -226,14 +316,14 @@ admit(text *room, const PresenceEntrant *entrant, PresenceRow *row)
  * (triggers.c); only the lock is taken now.
  */
 static PresenceAsked
-admit_later(text *room, const PresenceEntrant *entrant)
+admit_later(PresenceAdmission *admission, text *room,
+			const PresenceEntrant *entrant)
 {
-	PresenceAdmission admission;
 	PresenceRoomRules rules = {0};
 
 	if (presence_store_find_room(PointerGetDatum(room), &rules) &&
-		presence_admission_prepare(&admission, rules, entrant->user))
-		presence_admission_lock(&admission, room, entrant->user);
+		presence_admission_prepare(admission, rules, entrant->user))
+		presence_admission_lock(admission, room, entrant->user);
 	return PRESENCE_ASKED_NOTHING;
 }
 
@@ -257,18 +347,22 @@ presence_membership_add(text *room, PresenceEntrant *entrant, PresenceRow *row)
 {
 	TimestampTz wall = presence_clock_wall();
 	PresenceTicket ticket = {room, entrant, 1};
+	PresenceAdmission admission;
 	PresenceEntryStatus status;
 	bool		inserted;
 
 	ticket.rules = presence_admission_rules();
-	ticket.asked = presence_permission_touch_is_free() ? admit(room, entrant, row) :
-		admit_later(room, entrant);
+	ticket.asked = presence_permission_touch_is_free() ?
+		admit(&admission, room, entrant, row) : admit_later(&admission, room, entrant);
 	entrant->pin = presence_pins_get(VARDATA_ANY(entrant->channel),
 									 VARSIZE_ANY_EXHDR(entrant->channel));
 	presence_intent_push_ticket(&ticket);
 	status = presence_removal_enter(entrant->channel, entrant->pin);
 	inserted = insert_or_replace(room, entrant, wall, status == PRESENCE_ENTRY_ALIVE, row);
 	presence_intent_pop();
+	(void) presence_xact_set_adding(0);
+	if (!inserted && ticket.asked == PRESENCE_ASKED_ALL)
+		presence_admission_return(&admission, room, 1);
 	if (!inserted)
 		presence_membership_beat(entrant);
 	if (status == PRESENCE_ENTRY_NO_SPACE)

@@ -35,6 +35,7 @@
 #include "members/pins.h"
 #include "members/xact.h"
 #include "shared/liveness.h"
+#include "shared/places.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/jsonb.h"
@@ -226,6 +227,18 @@ is_admitted(const PresenceTicket *ticket, const PresenceEntrant *entrant,
 		same_text(entrant->user, &fields[PRESENCE_FIELD_USER]);
 }
 
+/* A row was written for which a place in its room may have been reserved. */
+static void
+use_place(const PresenceValue *room)
+{
+	PresenceName name;
+
+	if (!presence_places_is_active())
+		return;
+	name = presence_name_make(room->data, room->length);
+	presence_places_use(&name);
+}
+
 /*
  * Check the rules of admission for a written row, unless the function that
  * writes it has done so.  Returns the number of the rules that admitted it.
@@ -269,7 +282,10 @@ admit_join(const PresenceTicket *ticket, const PresenceEntrant *entrant,
 		   HeapTuple row, TupleDesc desc, const PresenceValue *fields)
 {
 	if (is_admitted(ticket, entrant, fields, PRESENCE_ENTRANCE_LIVE))
+	{
+		use_place(&fields[PRESENCE_FIELD_ROOM]);
 		return ticket->rules;
+	}
 	return admit(ticket, entrant, fields,
 				 is_live(row, desc, &fields[PRESENCE_FIELD_CHANNEL]) ?
 				 PRESENCE_ENTRANCE_LIVE : PRESENCE_ENTRANCE_EXPIRED);
@@ -417,7 +433,7 @@ note_revival(HeapTuple before, HeapTuple after, TupleDesc desc,
 
 	if (!same_column(before, after, desc, COLUMN_LAST_SEEN) &&
 		!is_live(before, desc, channel) && is_live(after, desc, channel))
-		(void) admit_update(fields, PRESENCE_ENTRANCE_LIVE);
+		(void) admit_update(fields, PRESENCE_ENTRANCE_REVIVED);
 }
 
 /* A row was updated: a rename is leave and join, a heartbeat is ignored. */

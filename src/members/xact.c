@@ -8,7 +8,8 @@
  * drops its hints and releasing one leaves them to its parent; the cost of a
  * release does not depend on how many there are.  The same holds for the
  * channels that a subtransaction has marked as expiring: a rollback clears the
- * marks, because the rows are there again.
+ * marks, because the rows are there again; and for the places that it has
+ * reserved in rooms (places.c).
  *
  * PRE_COMMIT is the last point at which anything may fail.  There the hints
  * are counted by channel, and the way to announce them is chosen: the queue if
@@ -19,7 +20,8 @@
  * transaction id (backend.c), so that the worker can wait for hints of changes
  * that its snapshot shows already.
  *
- * COMMIT and ABORT update the registry, and COMMIT fills the queue.  An error
+ * COMMIT and ABORT update the registry and the occupancy of rooms, and COMMIT
+ * then fills the queue: who hears of a leave finds the place.  An error
  * there would crash the server, so they only copy memory under LWLocks.  All
  * that they need was allocated before, in TopTransactionContext, which still
  * exists then.
@@ -38,6 +40,8 @@
 #include "miscadmin.h"
 #include "shared/backend.h"
 #include "shared/database.h"
+#include "shared/occupancy.h"
+#include "shared/places.h"
 #include "shared/queue.h"
 #include "utils/memutils.h"
 
@@ -54,6 +58,7 @@ typedef struct PendingSubxact
 	int			level;			/* its nesting level */
 	int			nhints;
 	int			nexpiries;
+	int			places;			/* where its log of places begins */
 } PendingSubxact;
 
 /* The running transaction; all zero when it has done nothing yet. */
@@ -77,6 +82,7 @@ typedef struct PendingChanges
 	PresenceTime expires_at;	/* earliest expiry that a late touch put off */
 	uint32		lost_count;		/* losses that the resync stands for */
 	bool		truncated;		/* the table was truncated */
+	int			nuncounted;		/* hints of changes of unknown rooms */
 	bool		created;		/* the extension was created */
 	int			counts[PRESENCE_NCOUNTERS];
 	bool		changes_rules;	/* there are bans or deleted rooms */
@@ -153,6 +159,7 @@ open_subxact(void)
 	subxact->level = level;
 	subxact->nhints = pending.nhints;
 	subxact->nexpiries = pending.nexpiries;
+	subxact->places = presence_places_savepoint();
 	pending.nsubxacts++;
 }
 
@@ -182,9 +189,51 @@ presence_xact_note(PresenceHint *hint, PresencePin *pin)
 	pending.hints = ensure_space(pending.hints, pending.nhints, &pending.maxhints,
 								 sizeof(PresenceHint *));
 	reserve_subxact();
+	if (presence_places_is_active())
+		presence_places_note(hint, 1);
+	/* Nothing may fail from here on: the hint is counted. */
 	open_subxact();
+	pending.nuncounted += hint->kind == PRESENCE_HINT_RESYNC;
 	pending.pins[pending.nhints] = pin;
 	pending.hints[pending.nhints++] = hint;
+}
+
+/*
+ * The transaction is about to reserve places in a room: keep account of them
+ * from now on.  Returns where the log of the running subtransaction begins.
+ */
+int
+presence_xact_begin_places(void)
+{
+	(void) pending_context();
+	reserve_subxact();
+	open_subxact();
+	if (!presence_places_is_active())
+		presence_places_begin(pending.hints, pending.nhints);
+	return last_subxact(GetCurrentTransactionNestLevel())->places;
+}
+
+/* Whether the transaction has changed members of rooms that it does not know. */
+bool
+presence_xact_has_uncounted(void)
+{
+	return pending.nuncounted > 0 || pending.created;
+}
+
+/*
+ * Publish that the transaction is about to add a presence (0: no more); a
+ * rollback ends that, too.  Returns what was published before.
+ */
+uint32
+presence_xact_set_adding(uint32 presence)
+{
+	static uint32 adding = 0;
+	uint32		before = adding;
+
+	if (presence != before)
+		presence_backend_set_adding(presence);
+	adding = presence;
+	return before;
 }
 
 /*
@@ -367,8 +416,9 @@ before_commit(void)
 		announce_changes(database);
 	}
 	if (database)
-	{
 		draw_ticket(database);
+	if (presence_shmem_ready())
+	{
 		pending.xid = GetTopTransactionId();
 		presence_backend_advertise_xid(pending.xid);
 	}
@@ -386,6 +436,15 @@ settle_registry(bool committed)
 								 committed && pending.expiries[i].rowless);
 	if (committed && pending.truncated && presence_shmem_ready())
 		presence_registry_invalidate(MyDatabaseId);
+}
+
+/* Update the occupancy of rooms for how the transaction ended. */
+static void
+settle_places(bool committed)
+{
+	presence_places_settle(committed, pending.hints, pending.nhints);
+	if (committed && presence_xact_has_uncounted())
+		presence_occupancy_forget(MyDatabaseId);
 }
 
 /* Reset for the next transaction; TopTransactionContext frees the memory. */
@@ -434,13 +493,18 @@ announce_late_touch(PresenceDatabase *database)
 static void
 after_commit(void)
 {
+	PresenceDatabase *database = presence_my_database();
+
 	settle_registry(true);
-	if (TransactionIdIsValid(pending.xid))
-		queue_hints(presence_my_database());
+	settle_places(true);
+	if (TransactionIdIsValid(pending.xid) && database)
+		queue_hints(database);
+	else if (TransactionIdIsValid(pending.xid))
+		presence_backend_withdraw_xid();
 	if (pending.expires_at != 0)
-		announce_late_touch(presence_my_database());
+		announce_late_touch(database);
 	if (pending.created)
-		presence_database_want_worker(presence_my_database());
+		presence_database_want_worker(database);
 	forget();
 }
 
@@ -449,6 +513,8 @@ static void
 after_abort(void)
 {
 	settle_registry(false);
+	settle_places(false);
+	(void) presence_xact_set_adding(0);
 	if (TransactionIdIsValid(pending.xid))
 		presence_backend_withdraw_xid();
 	forget();
@@ -485,12 +551,23 @@ after_release(int level)
 		subxact->level = level - 1;
 }
 
+/* Drop a hint whose change was rolled back. */
+static void
+drop_hint(PresenceHint *hint)
+{
+	if (presence_places_is_active())
+		presence_places_note(hint, -1);
+	pending.nuncounted -= hint->kind == PRESENCE_HINT_RESYNC;
+	pfree(hint);
+}
+
 /* Drop the changes of a subtransaction, and itself. */
 static void
 drop_since(const PendingSubxact *subxact)
 {
+	presence_places_roll_back(subxact->places);
 	while (pending.nhints > subxact->nhints)
-		pfree(pending.hints[--pending.nhints]);
+		drop_hint(pending.hints[--pending.nhints]);
 	while (pending.nexpiries > subxact->nexpiries)
 		presence_registry_unmark(&pending.expiries[--pending.nexpiries].mark,
 								 false);
@@ -505,6 +582,7 @@ after_rollback(int level)
 
 	if (subxact)
 		drop_since(subxact);
+	(void) presence_xact_set_adding(0);
 	presence_intent_roll_back(level);
 }
 

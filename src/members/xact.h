@@ -21,6 +21,9 @@ extern bool presence_xact_worker_announces(void);
 extern PresenceHint *presence_xact_make_hint(PresenceHintKind kind, int64 id,
 											 const PresenceValue *fields);
 extern void presence_xact_note(PresenceHint *hint, PresencePin *pin);
+extern int	presence_xact_begin_places(void);
+extern bool presence_xact_has_uncounted(void);
+extern uint32 presence_xact_set_adding(uint32 presence);
 extern void presence_xact_note_creation(void);
 extern void presence_xact_note_late_touch(PresenceTime expiry);
 extern void presence_xact_reserve_expiry(void);

@@ -51,6 +51,7 @@ presence_backend_shmem_init(void *area, bool found)
 		pg_atomic_init_u32(&backends[i].xid, InvalidTransactionId);
 		pg_atomic_init_u32(&backends[i].database, InvalidOid);
 		pg_atomic_init_u64(&backends[i].touches, 0);
+		pg_atomic_init_u32(&backends[i].adding, 0);
 	}
 }
 
@@ -132,6 +133,31 @@ presence_backend_withdraw_xid(void)
 }
 
 /*
+ * Publish that this process is about to add a presence, given by a hash; 0: it
+ * has written the row, or will not.
+ */
+void
+presence_backend_set_adding(uint32 presence)
+{
+	pg_atomic_write_u32(&get_backend()->adding, presence);
+	pg_memory_barrier();
+}
+
+/* Whether another process is about to add a presence, given by a hash. */
+bool
+presence_backend_is_adding(uint32 presence)
+{
+	PresenceBackend *mine = get_backend();
+
+	pg_memory_barrier();
+	for (int i = 0; i < count_backends(); i++)
+		if (&backends[i] != mine &&
+			pg_atomic_read_u32(&backends[i].adding) == presence)
+			return true;
+	return false;
+}
+
+/*
  * Whether the snapshot sees a transaction of the database as ended whose
  * events are not in the queue yet.
  */
@@ -150,4 +176,25 @@ presence_backend_late(Oid database, Snapshot snapshot)
 			return true;
 	}
 	return false;
+}
+
+/*
+ * Wait until presence_backend_late() returns false for this process's database,
+ * for at most so many microseconds; false: it has not.
+ */
+bool
+presence_backend_await(Snapshot snapshot, PresenceTime limit)
+{
+	PresenceTime start = presence_clock_now();
+
+	while (presence_backend_late(MyDatabaseId, snapshot))
+	{
+		PresenceTime waited = presence_clock_now() - start;
+
+		if (waited > limit)
+			return false;
+		CHECK_FOR_INTERRUPTS();
+		pg_usleep(waited < 200 ? 10 : 500);
+	}
+	return true;
 }

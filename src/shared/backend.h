@@ -10,6 +10,7 @@
 
 #include "postgres.h"
 
+#include "base/clock.h"
 #include "port/atomics.h"
 #include "utils/snapshot.h"
 
@@ -21,6 +22,8 @@ typedef union PresenceBackend
 		pg_atomic_uint32 xid;	/* from PRE_COMMIT until events are queued */
 		pg_atomic_uint32 database;	/* to which both others belong */
 		pg_atomic_uint64 touches;	/* heartbeats not yet collected */
+		pg_atomic_uint32 adding;	/* hash of a presence that has a place,
+									 * but no row yet; 0: none */
 	};
 	char		line[PG_CACHE_LINE_SIZE];
 } PresenceBackend;
@@ -33,6 +36,9 @@ extern uint64 presence_backend_touches(Oid database);
 extern void presence_backend_reset_touches(Oid database);
 extern void presence_backend_advertise_xid(TransactionId xid);
 extern void presence_backend_withdraw_xid(void);
+extern void presence_backend_set_adding(uint32 presence);
+extern bool presence_backend_is_adding(uint32 presence);
 extern bool presence_backend_late(Oid database, Snapshot snapshot);
+extern bool presence_backend_await(Snapshot snapshot, PresenceTime limit);
 
 #endif							/* PRESENCE_BACKEND_H */

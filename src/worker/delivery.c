@@ -190,24 +190,6 @@ presence_delivery_notice_revival(PresenceTime now)
 	delivery.max_age = presence_max_age;
 }
 
-/* Wait until hints of all that the snapshot shows are queued; false: timeout. */
-static bool
-wait_for_hints(Snapshot snapshot)
-{
-	PresenceTime start = presence_clock_now();
-
-	while (presence_backend_late(MyDatabaseId, snapshot))
-	{
-		PresenceTime waited = presence_clock_now() - start;
-
-		if (waited > LATE_LIMIT)
-			return false;
-		CHECK_FOR_INTERRUPTS();
-		pg_usleep(waited < 200 ? 10 : 500);
-	}
-	return true;
-}
-
 /* The event numbers, as published last. */
 static PresenceStamp
 current_stamp(PresenceDatabase *database)
@@ -387,7 +369,7 @@ announce_turn(Snapshot snapshot, Delivery *turn)
 static void
 announce(PresenceDatabase *database, Snapshot snapshot, bool open, Delivery *turn)
 {
-	bool		complete = wait_for_hints(snapshot);
+	bool		complete = presence_backend_await(snapshot, LATE_LIMIT);
 
 	turn->queue = read_queue(database);
 	if (!complete || delivery.doubt || turn->queue.resync)

@@ -340,7 +340,7 @@ deduct_expired(const PresenceName *name, text *room,
 
 	presence_scan_lock();
 	cutoff = start < request->look_at ? 0 :
-		presence_liveness_checked_cutoff(presence_liveness_max_age());
+		presence_liveness_cutoff(start, presence_liveness_max_age());
 	if (cutoff == 0)
 		return;
 	request->since = request->left;
@@ -349,6 +349,9 @@ deduct_expired(const PresenceName *name, text *room,
 	request->expired = presence_scan_count_expired(PointerGetDatum(room),
 												   GetActiveSnapshot(), cutoff);
 	PopActiveSnapshot();
+	if (request->expired > 0 &&
+		presence_liveness_checked_cutoff(presence_liveness_max_age()) == 0)
+		request->expired = 0;
 	if (request->expired == 0)
 		presence_occupancy_put_off(name, start +
 								   Min((presence_clock_now() - start) * LOOK_PAUSE,

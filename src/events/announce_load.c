@@ -63,7 +63,7 @@ has_current_row(PresenceTurn *turn, const PresenceWaiting *waiting)
 {
 	return waiting->hint->kind == PRESENCE_HINT_JOIN && waiting->hint->whole &&
 		waiting->subject->nhints == 1 &&
-		!presence_backlog_doubts(turn->backlog, waiting);
+		!presence_backlog_is_unreliable(turn->backlog, waiting);
 }
 
 /*

@@ -122,7 +122,7 @@ struct PresenceBacklog
 	Size		end;
 	Size		capacity;
 	uint64		number;			/* of the next hint */
-	uint64		doubtful;		/* hints before it may not be the last of
+	uint64		unreliable;		/* hints before it may not be the last of
 								 * their presences */
 	dlist_head	unknown;		/* not known yet */
 	dlist_head	resyncs;		/* known ones of kind RESYNC */
@@ -365,17 +365,17 @@ count_users(PresenceBacklog *backlog, const PresenceHint *hint, int nhints)
  * because they were lost or the table was truncated.
  */
 void
-presence_backlog_doubt(PresenceBacklog *backlog)
+presence_backlog_note_loss(PresenceBacklog *backlog)
 {
-	backlog->doubtful = backlog->number;
+	backlog->unreliable = backlog->number;
 }
 
 /* Whether that is so of a hint. */
 bool
-presence_backlog_doubts(const PresenceBacklog *backlog,
-						const PresenceWaiting *waiting)
+presence_backlog_is_unreliable(const PresenceBacklog *backlog,
+							   const PresenceWaiting *waiting)
 {
-	return waiting->number < backlog->doubtful;
+	return waiting->number < backlog->unreliable;
 }
 
 /* A hint has become known: index it. */
@@ -388,7 +388,7 @@ index_hint(PresenceBacklog *backlog, PresenceWaiting *waiting)
 	waiting->known = true;
 	if (hint->kind == PRESENCE_HINT_RESYNC)
 	{
-		presence_backlog_doubt(backlog);
+		presence_backlog_note_loss(backlog);
 		if (!hint->covered)
 			dlist_push_tail(&backlog->resyncs, &waiting->link);
 	}

@@ -85,9 +85,9 @@ extern PresenceWaiting **presence_backlog_take(PresenceBacklog *backlog,
 extern void presence_backlog_cover(PresenceBacklog *backlog,
 								   PresenceWaiting *waiting);
 extern bool presence_backlog_take_resyncs(PresenceBacklog *backlog);
-extern void presence_backlog_doubt(PresenceBacklog *backlog);
-extern bool presence_backlog_doubts(const PresenceBacklog *backlog,
-									const PresenceWaiting *waiting);
+extern void presence_backlog_note_loss(PresenceBacklog *backlog);
+extern bool presence_backlog_is_unreliable(const PresenceBacklog *backlog,
+										   const PresenceWaiting *waiting);
 extern void presence_backlog_end_turn(PresenceBacklog *backlog,
 									  PresenceWaiting *const *now, int nhints);
 extern List *presence_backlog_covered(PresenceBacklog *backlog);

@@ -93,7 +93,7 @@ static struct
 	PresenceTime next_state;	/* same, of short-lived state */
 	PresenceTime next_log;		/* same, of a log message of a failure */
 	int			max_age;		/* setting in the last round */
-	bool		doubt;			/* the next hints may not be the last of their
+	bool		losses;			/* the next hints may not be the last of their
 								 * presences: others were lost or late */
 }			delivery;
 
@@ -133,7 +133,7 @@ void
 presence_delivery_begin(void)
 {
 	begin_queue(presence_my_database());
-	delivery.doubt = true;		/* of what the last worker knew */
+	delivery.losses = true;		/* of what the last worker knew */
 }
 
 /*
@@ -372,9 +372,9 @@ announce(PresenceDatabase *database, Snapshot snapshot, bool open, Delivery *tur
 	bool		complete = presence_backend_await(snapshot, LATE_LIMIT);
 
 	turn->queue = read_queue(database);
-	if (!complete || delivery.doubt || turn->queue.resync)
-		presence_backlog_doubt(delivery.backlog);
-	delivery.doubt = !complete;
+	if (!complete || delivery.losses || turn->queue.resync)
+		presence_backlog_note_loss(delivery.backlog);
+	delivery.losses = !complete;
 	if (complete && !turn->queue.resync)
 	{
 		announce_turn(snapshot, turn);

@@ -53,7 +53,7 @@ for (1 .. 3)
 {
 	value($primary, q{SELECT presence_touch_many(ARRAY['beating', 'silent']), advance_clock(400 * 1000000)});
 }
-value($standby, q{SELECT advance_clock(1200 * 1000000)});
+value($standby, q{SELECT advance_clock(7200 * 1000000::bigint)});
 is(value($primary, q{SELECT presence_touch_many(ARRAY['beating', 'silent'])}), '{}', 'who beats lives on the primary');
 is(value($standby, q{SELECT presence_count('r')}), 2, 'who beats on the primary lives on the standby');
 

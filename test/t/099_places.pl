@@ -70,12 +70,14 @@ my @rare = (
 	qq{BEGIN;\nDELETE FROM presence.rooms WHERE name = 'door';\nSELECT (presence_configure_room('door', 10, true)).name;\nCOMMIT;});
 
 # The names of pgbench scripts, each of one act, with their weights.
+my $acts = 0;
+
 sub scripts
 {
 	my ($weight, @sql) = @_;
 
 	return map {
-		my $name = "$dir/act_" . ++$main::number . '.sql';
+		my $name = "$dir/act_" . ++$acts . '.sql';
 
 		append_to_file($name, "\\set number random(1, 40)\n"
 			  . "SELECT 'c' || :client_id || ' ' || :number AS own, 'c' || :number AS shared \\gset\n$_\n");

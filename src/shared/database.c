@@ -252,23 +252,6 @@ presence_database_wake_worker(PresenceDatabase *database)
 }
 
 /*
- * Request a worker if none is running.  Neither allocates memory nor fails, so
- * it may be called while a transaction commits.
- */
-void
-presence_database_want_worker(PresenceDatabase *database)
-{
-	if (database == NULL ||
-		database->worker_state != PRESENCE_WORKER_NONE || database->wanted)
-		return;
-	LWLockAcquire(control_lock, LW_EXCLUSIVE);
-	if (database->worker_state == PRESENCE_WORKER_NONE)
-		database->wanted = true;
-	LWLockRelease(control_lock);
-	presence_database_wake_launcher();
-}
-
-/*
  * Request a worker for a database that may have no record yet.  Returns false
  * if all records are in use.  May be called while a transaction commits, too.
  */
@@ -284,4 +267,17 @@ presence_database_want_look(Oid oid)
 	LWLockRelease(control_lock);
 	presence_database_wake_launcher();
 	return record != NULL;
+}
+
+/*
+ * Request a worker for this process's database, unless it has one.  The
+ * launcher may have freed the record since the caller looked it up, if nothing
+ * had happened in the database until then; so look it up again.
+ */
+void
+presence_database_want_worker(PresenceDatabase *database)
+{
+	if (database && (database->oid != MyDatabaseId ||
+					 (database->worker_state == PRESENCE_WORKER_NONE && !database->wanted)))
+		(void) presence_database_want_look(MyDatabaseId);
 }

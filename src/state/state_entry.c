@@ -142,7 +142,8 @@ wake_worker(Oid oid)
 
 	if (database == NULL)
 		return;
-	presence_database_want_worker(database);
+	if (database->worker_state == PRESENCE_WORKER_NONE && !database->wanted)
+		(void) presence_database_want_look(oid);
 	presence_database_wake_worker(database);
 }
 

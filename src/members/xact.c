@@ -489,22 +489,34 @@ announce_late_touch(PresenceDatabase *database)
 	presence_database_wake_worker(database);
 }
 
-/* The transaction has committed.  Nothing here may fail. */
+/* Hand the hints over to the worker, if the database can have one. */
 static void
-after_commit(void)
+hand_over(void)
 {
 	PresenceDatabase *database = presence_my_database();
 
+	if (database)
+		queue_hints(database);
+	else
+		presence_backend_withdraw_xid();
+}
+
+/*
+ * The transaction has committed.  Nothing here may fail.  The record of the
+ * database is looked up only if there is something to do: most transactions of
+ * most databases have not changed any presence, and must not take a record.
+ */
+static void
+after_commit(void)
+{
 	settle_registry(true);
 	settle_places(true);
-	if (TransactionIdIsValid(pending.xid) && database)
-		queue_hints(database);
-	else if (TransactionIdIsValid(pending.xid))
-		presence_backend_withdraw_xid();
+	if (TransactionIdIsValid(pending.xid))
+		hand_over();
 	if (pending.expires_at != 0)
-		announce_late_touch(database);
+		announce_late_touch(presence_my_database());
 	if (pending.created)
-		presence_database_want_worker(database);
+		presence_database_want_worker(presence_my_database());
 	forget();
 }
 

@@ -79,6 +79,17 @@ ok(wait_until('the last one has a worker', sub { value($node, pid_of('worker', '
 ok(wait_until('its dead are gone', sub { value($node, 'SELECT count(*) FROM presence.presences', 'late') == 0 }),
 	'and its dead are removed');
 is(value($node, 'SELECT mode FROM presence.stats', 'late'), 'worker', 'the worker speaks');
+
+# Nor does a session take one. The launcher, which frees slots that nobody
+# needs, is stopped meanwhile.
+value($node, 'CREATE DATABASE later TEMPLATE template0');
+($launcher) = value($node, pid_of('launcher'));
+stop_process($launcher);
+$node->safe_psql('postgres', join('', map { "\\c fake$_\nSELECT 1;\n" } 1 .. 560));
+value($node, 'CREATE EXTENSION presence', 'later');
+is(value($node, 'SELECT presence_start_worker() IS NOT NULL', 'later'), 't', 'sessions of 560 databases leave a slot free');
+continue_process($launcher);
+ok(wait_until('a worker', sub { value($node, pid_of('worker', 'later')) ne '' }), 'and a worker starts in it');
 unlike(log_slice($node, $log_start), qr/FATAL: +(?!terminating|\s)|PANIC|TRAP|terminated by signal/, 'none of the looks failed');
 $node->stop;
 done_testing();

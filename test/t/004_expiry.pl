@@ -15,18 +15,6 @@ my $listener = listen_to($node);
 
 declare_test_functions($node);
 
-# Change presence.max_age for all sessions.
-sub set_max_age
-{
-	my ($max_age) = @_;
-
-	$node->safe_psql('postgres', "ALTER SYSTEM SET presence.max_age = '$max_age'");
-	$node->reload;
-	wait_until('the setting arrives', sub { value($node, 'SHOW presence.max_age') eq $max_age })
-	  or BAIL_OUT('the setting does not arrive');
-	return;
-}
-
 # The leaves that have arrived, of all channels or of one.
 sub leaves
 {
@@ -97,9 +85,9 @@ ok(age_until($node, 'the other leaves', $beating, sub { leaves('gone') }),
 # A change of presence.max_age takes effect at once: the clocks do not advance by
 # twelve days here.
 value($node, "SELECT presence_add('t', 'short')");
-set_max_age('12d');
+set_max_age($node, '12d');
 value($node, "SELECT presence_touch('short')");
-set_max_age('10min');
+set_max_age($node, '10min');
 ok(age_until($node, 'the leave', $beating, sub { leaves('short') }), 'a shorter one');
 is(value($node, "SELECT count(*) FROM presence.members WHERE room = 'r'"), 20, 'who beats still stays');
 
@@ -109,7 +97,7 @@ ok(age_until($node, 'everybody is gone', undef, sub { value($node, 'SELECT count
 
 # On a busy machine the server itself may be late: of several expiries at least
 # one must be on time. No clock is advanced here.
-set_max_age('1s');
+set_max_age($node, '1s');
 ok( wait_until('the worker is on time', sub {
 		return 1 if value($node, 'SELECT last_expiry_lag < interval \'0.5 s\' FROM presence.stats') eq 't';
 		value($node, "SELECT presence_add('r', 'late')");
@@ -120,7 +108,7 @@ ok( wait_until('the worker is on time', sub {
 
 # A removal with an old snapshot does not affect the heartbeats of channels
 # added since.
-set_max_age('10min');
+set_max_age($node, '10min');
 value($node, "SELECT presence_add('old', 'late')");
 value($node, 'TRUNCATE presence.presences');
 value($node, "SELECT presence_add('old', 'late')");

@@ -381,6 +381,39 @@ my $void = (grep { $told[$_]{event} eq 'resync' } 0 .. $#told)[0] // -1;
 is(join(' ', map { $_->{connections} } @told[ 0 .. $void - 1 ]) =~ s/^2$//r, '',
 	'and nothing that came before it counts on it');
 
+# Joins that have not been announced when their rows are truncated never are,
+# neither by the worker nor by the transaction.
+$holder = hold_deliveries($node);
+sql(q{SELECT presence_add_many('void', ARRAY['a', 'b', 'c'])});
+sql('TRUNCATE presence.presences');
+$holder->query_safe('COMMIT');
+$holder->quit;
+@told = $listener->drain;
+is(join(' ', map { $_->{event} } grep { ($_->{room} // 'void') eq 'void' } @told), 'resync', 'truncated joins are not announced');
+choose_mode('transaction', 'transaction');
+$listener->drain;
+sql(q{BEGIN; SELECT presence_add_many('void', ARRAY['a', 'b', 'c']); TRUNCATE presence.presences; COMMIT});
+@told = $listener->drain;
+is(join(' ', map { $_->{event} } grep { ($_->{room} // 'void') eq 'void' } @told), 'resync', 'nor by their own transaction');
+
+# The pause between deliveries follows from what they cost: it is no longer than
+# notify_interval, and here much shorter.
+choose_mode('auto', 'worker');
+sql(q{ALTER SYSTEM SET presence.notify_interval = '1min'});
+$node->reload;
+wait_until('notify_interval', sub { value($node, 'SHOW presence.notify_interval') eq '1min' });
+$listener->drain;
+my $began = time();
+for my $i (1 .. 3)
+{
+	sql("SELECT presence_add('soon', 'c$i')");
+	$listener->drain;
+}
+cmp_ok(time() - $began, '<', 60, 'three deliveries need no pause of a minute');
+sql(q{ALTER SYSTEM RESET presence.notify_interval});
+$node->reload;
+wait_until('notify_interval', sub { value($node, 'SHOW presence.notify_interval') eq '10ms' });
+
 # Within one epoch, sequence numbers rise by one, without a gap.
 choose_mode('auto', 'worker');
 sql(q{SELECT presence_add('n', 'n ' || i) FROM generate_series(1, 20) i});

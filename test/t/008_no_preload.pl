@@ -12,18 +12,6 @@ my $node = new_node('plain', preload => '');
 my $listener = listen_to($node);
 my @events;
 
-# Change presence.max_age for all sessions.
-sub set_max_age
-{
-	my ($max_age) = @_;
-
-	$node->safe_psql('postgres', "ALTER SYSTEM SET presence.max_age = '$max_age'");
-	$node->reload;
-	wait_until('the setting arrives', sub { value($node, 'SHOW presence.max_age') eq $max_age })
-	  or BAIL_OUT('the setting does not arrive');
-	return;
-}
-
 is(value($node, 'SELECT mode FROM presence.stats'), 'transaction', 'the mode is said');
 value($node, q{SELECT presence_add('r', 'a', 'alice', '{"n": 1}')});
 @events = $listener->drain;
@@ -61,7 +49,7 @@ value($node, q{SELECT presence_leave_all('a')});
 cmp_ok(value($node, 'SELECT prune_rooms()'), '>=', 0, 'rooms can be pruned');
 
 # A worker can be started, but only one.  It sees time pass as it does.
-set_max_age('2s');
+set_max_age($node, '2s');
 is(value($node, 'SELECT presence_start_worker()'), 't', 'a worker starts');
 is(value($node, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'presence worker'}), 1, 'there it is');
 value($node, 'SELECT presence_start_worker()');
@@ -96,14 +84,14 @@ ok( wait_until('no worker', sub {
 
 # After a restart each channel gets a full max_age.
 value($node, 'CREATE EXTENSION presence');
-set_max_age('10min');
+set_max_age($node, '10min');
 value($node, q{SELECT presence_add('r', 'survivor');
 	UPDATE presence.presences SET last_seen = now() - interval '1 hour'});
 $node->stop('immediate');
 $node->start;
 is(value($node, q{SELECT presence_count('r')}), 1, 'nobody dies while the server is away');
 is(value($node, q{SELECT prune_presences()}), 0, 'and nobody is removed');
-set_max_age('1s');
+set_max_age($node, '1s');
 ok(wait_until('the survivor dies', sub { value($node, q{SELECT presence_count('r')}) == 0 }), 'but later');
 
 eval { $listener->quit };

@@ -14,7 +14,7 @@ use Time::HiRes qw(time usleep);
 
 our @EXPORT = qw(new_node restart_node wait_until value listen_to session
   await_announcer await_sleep tap_seconds have_extension log_slice declare_test_functions stop_process
-  continue_process hold_deliveries age_until);
+  continue_process hold_deliveries age_until set_max_age);
 
 # A started server with the extension in its database "postgres". Unless conf
 # says otherwise, no presence expires because the machine is slow. Options: conf
@@ -187,6 +187,18 @@ sub age_until
 		}
 		return $check->();
 	});
+}
+
+# Change presence.max_age for all sessions.
+sub set_max_age
+{
+	my ($node, $max_age) = @_;
+
+	$node->safe_psql('postgres', "ALTER SYSTEM SET presence.max_age = '$max_age'");
+	$node->reload;
+	wait_until('the setting arrives', sub { value($node, 'SHOW presence.max_age') eq $max_age })
+	  or BAIL_OUT('the setting does not arrive');
+	return;
 }
 
 # Stop processes as an overloaded or suspended machine would.

@@ -59,6 +59,7 @@ $inside->quit;
 # examined.
 #
 
+value($node, 'CREATE DATABASE later TEMPLATE template0');
 value($node, q{
 	SET allow_system_table_mods = on;
 	INSERT INTO pg_database SELECT (jsonb_populate_record(d, jsonb_build_object('oid', 100000 + i, 'datname', 'fake' || i))).*
@@ -82,7 +83,6 @@ is(value($node, 'SELECT mode FROM presence.stats', 'late'), 'worker', 'the worke
 
 # Nor does a session take one. The launcher, which frees slots that nobody
 # needs, is stopped meanwhile.
-value($node, 'CREATE DATABASE later TEMPLATE template0');
 ($launcher) = value($node, pid_of('launcher'));
 stop_process($launcher);
 $node->safe_psql('postgres', join('', map { "\\c fake$_\nSELECT 1;\n" } 1 .. 560));

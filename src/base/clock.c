@@ -8,8 +8,9 @@
  * time; times are converted when they are read or written.
  *
  * Tests advance the clocks through two offsets in shared memory, so that they
- * need not wait for expiry.  Both are zero in production: nothing in the
- * extension's SQL changes them.
+ * need not wait for expiry, and may have stalls of the machine ignored, which
+ * would give the silent another max_age of grace.  All of these are zero in
+ * production: nothing in the extension's SQL changes them.
  *
  *-------------------------------------------------------------------------
  */
@@ -23,8 +24,9 @@
 
 PG_FUNCTION_INFO_V1(presence_test_advance_clock);
 PG_FUNCTION_INFO_V1(presence_test_jump_wall_clock);
+PG_FUNCTION_INFO_V1(presence_test_ignore_stalls);
 
-/* The offsets without shared memory. */
+/* What stands for them without shared memory. */
 static PresenceClock local_clock;
 static PresenceClock *clock_state = &local_clock;
 
@@ -35,7 +37,7 @@ presence_clock_shmem_size(void)
 	return sizeof(PresenceClock);
 }
 
-/* Attach to the offsets in shared memory, initializing them when new. */
+/* Attach to the clock's shared memory, initializing it when new. */
 void
 presence_clock_shmem_init(void *area, bool found)
 {
@@ -44,6 +46,7 @@ presence_clock_shmem_init(void *area, bool found)
 		return;
 	pg_atomic_init_u64(&clock_state->offset, 0);
 	pg_atomic_init_u64(&clock_state->wall_offset, 0);
+	pg_atomic_init_u32(&clock_state->ignores_stalls, 0);
 }
 
 /* Return the machine's monotonic time, which tests cannot advance. */
@@ -109,6 +112,13 @@ presence_clock_wall_offset(void)
 	return presence_clock_wall() - presence_clock_now();
 }
 
+/* Whether a test wants no stall of the machine to be noticed. */
+bool
+presence_clock_ignores_stalls(void)
+{
+	return pg_atomic_read_u32(&clock_state->ignores_stalls) != 0;
+}
+
 /*
  * presence_test_advance_clock(microseconds bigint) returns void
  *
@@ -133,5 +143,18 @@ Datum
 presence_test_jump_wall_clock(PG_FUNCTION_ARGS)
 {
 	pg_atomic_fetch_add_u64(&clock_state->wall_offset, PG_GETARG_INT64(0));
+	PG_RETURN_VOID();
+}
+
+/*
+ * presence_test_ignore_stalls(ignore boolean) returns void
+ *
+ * Have no stall noticed, so that a machine that is slow for a second does not
+ * start grace, until called with false.  For tests, which declare it.
+ */
+Datum
+presence_test_ignore_stalls(PG_FUNCTION_ARGS)
+{
+	pg_atomic_write_u32(&clock_state->ignores_stalls, PG_GETARG_BOOL(0));
 	PG_RETURN_VOID();
 }

@@ -16,11 +16,12 @@
 /* Microseconds on the machine's monotonic clock; 0 is never a valid time. */
 typedef int64 PresenceTime;
 
-/* How far tests have advanced the clocks, for all processes; microseconds. */
+/* What tests have done to the clocks, for all processes. */
 typedef struct PresenceClock
 {
-	pg_atomic_uint64 offset;	/* added to both clocks */
-	pg_atomic_uint64 wall_offset;	/* added to the wall clock only */
+	pg_atomic_uint64 offset;	/* microseconds, added to both clocks */
+	pg_atomic_uint64 wall_offset;	/* the same, to the wall clock only */
+	pg_atomic_uint32 ignores_stalls;	/* 1: see presence_test_ignore_stalls() */
 } PresenceClock;
 
 extern Size presence_clock_shmem_size(void);
@@ -33,5 +34,6 @@ extern TimestampTz presence_clock_wall(void);
 extern TimestampTz presence_clock_to_timestamp(PresenceTime time);
 extern PresenceTime presence_clock_from_timestamp(TimestampTz timestamp);
 extern int64 presence_clock_wall_offset(void);
+extern bool presence_clock_ignores_stalls(void);
 
 #endif							/* PRESENCE_CLOCK_H */

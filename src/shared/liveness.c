@@ -162,7 +162,8 @@ is_stalled(PresenceDatabase *database)
 {
 	PresenceTime due;
 
-	if (database->worker_state != PRESENCE_WORKER_RUNNING)
+	if (database->worker_state != PRESENCE_WORKER_RUNNING ||
+		presence_clock_ignores_stalls())
 		return false;
 	due = (PresenceTime) pg_atomic_read_u64(&database->next_wakeup);
 	return due != 0 &&

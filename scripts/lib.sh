@@ -127,6 +127,7 @@ have() {
 		pg_prove) command -v pg_prove >/dev/null ;;
 		prove)    command -v prove >/dev/null ;;
 		ipc-run)  perl -MIPC::Run -e 1 2>/dev/null ;;
+		dbd-pg)   perl -MDBD::Pg -e 1 2>/dev/null ;;
 		cppcheck) command -v cppcheck >/dev/null ;;
 		libpq)    [ -n "${PG_CONFIG:-}" ] && [ -e "$("$PG_CONFIG" --includedir)/libpq-fe.h" ] ;;
 		bison|flex|bzip2|sqlsmith) command -v "$1" >/dev/null ;;
@@ -150,6 +151,7 @@ packages_for() {
 		pg_prove) echo "libtap-parser-sourcehandler-pgtap-perl" ;;
 		prove)    echo "perl" ;;
 		ipc-run)  echo "libipc-run-perl" ;;
+		dbd-pg)   echo "libdbd-pg-perl" ;;
 		cppcheck) echo "cppcheck" ;;
 		libpq)    echo "libpq-dev" ;;
 		bison|flex|bzip2|sqlsmith) echo "$1" ;;
@@ -247,7 +249,7 @@ can_install() {
 
 # These are welcome, not needed: some machines come without, and what wants them
 # says so and goes on.
-is_optional() { case $1 in cron|redis|psycopg|node-pg|pgbouncer) true ;; *) false ;; esac; }
+is_optional() { case $1 in cron|redis|dbd-pg|psycopg|node-pg|pgbouncer) true ;; *) false ;; esac; }
 
 only_optional() { # needs
 	local need

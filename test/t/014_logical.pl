@@ -59,6 +59,29 @@ value($node, q{BEGIN; SELECT presence_add('r', 'never'); ROLLBACK; SELECT presen
 ok(heard('join', 'at last'), 'and so on');
 is(scalar(grep { $_->{added} && $_->{added}{channel_name} eq 'never' } $listener->events), 0, 'without what was rolled back');
 
+# Who comes in by replication asks for no place, but takes one.
+sub entry
+{
+	my ($channel) = @_;
+	my ($status, $out, $err) = $node->psql('there', "SELECT channel_name FROM presence_add('full', '$channel')");
+
+	return $out || $err =~ s/^psql:.*?ERROR: +//sr =~ s/\n.*//sr;
+}
+value($node, q{SELECT name FROM presence_configure_room('full', 2)}, 'there');
+is(entry('one'), 'one', 'a room with two places: one is taken');
+value($node, q{SELECT presence_add('full', 'from afar')});
+ok(heard('join', 'from afar'), 'the other by a replicated join');
+is(entry('two'), 'room is full', 'so nobody else comes in');
+value($node, q{SELECT presence_add('full', 'from afar too')});
+ok(heard('join', 'from afar too'), 'replication is never refused');
+value($node, q{SELECT presence_leave_all('from afar')});
+ok(heard('leave', 'from afar'), 'one leaves');
+is(entry('two'), 'room is full', 'and leaves no place, as there was one too many');
+value($node, q{SELECT presence_leave_all('from afar too')});
+ok(heard('leave', 'from afar too'), 'the other leaves, too');
+is(entry('two'), 'two', 'and leaves a place');
+is(entry('three'), 'room is full', 'but one');
+
 # Heartbeats are not replicated: after two thirds of max_age, twice, only the
 # origin sends one.
 declare_test_functions($node);

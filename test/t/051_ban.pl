@@ -43,6 +43,20 @@ ok(gone('field'), 'who has entered beside a ban is removed');
 ok($listener->wait_for('the leave', sub { $_[0]->{event} eq 'leave' && $_[0]->{reason} eq 'banned' && $_[0]->{removed}{channel_name} eq 'c1' }),
 	'and listeners are told why');
 
+# Whom the worker removes leaves a place.
+value($node, q{SELECT presence_configure_room('narrow', 1)});
+my $taken = adding('narrow', 'n1', 'nick');
+value($node, q{SELECT presence_ban('narrow', 'nick')});
+my ($status, $out, $err) = $node->psql('postgres', q{SELECT presence_add('narrow', 'n2')});
+like($err, qr/room is full/, 'who has entered takes the only place');
+$taken->query('COMMIT');
+ok(gone('narrow'), 'he is removed');
+($status, $out, $err) = $node->psql('postgres', q{SELECT channel_name FROM presence_add('narrow', 'n2')});
+is($out, 'n2', 'and his place is free');
+($status, $out, $err) = $node->psql('postgres', q{SELECT presence_add('narrow', 'n3')});
+like($err, qr/room is full/, 'once');
+$taken->quit;
+
 # The same as another user, and in the opposite order.
 value($node, q{SELECT presence_unban('field', 'oscar'); SELECT presence_add('field', 'c2')});
 $slow = adding('field', 'c2', 'oscar');

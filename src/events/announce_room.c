@@ -34,10 +34,13 @@ announce_leave(PresenceTurn *turn, PresenceTurnRoom *room, PresenceRosterMember 
 {
 	const PresenceHint *hint = waiting->hint;
 	PresenceSubject *subject = waiting->subject;
-	const char *user = member->user ? pstrdup(member->user) : NULL;
-	bool		last = presence_roster_leave(room->room, member);
+	const char *user = presence_hint_text(hint, PRESENCE_FIELD_USER);
 	PresenceEvent *event;
+	bool		last;
 
+	if (!presence_turn_same_user(user, member->user))
+		user = member->user ? pstrdup(member->user) : NULL;
+	last = presence_roster_leave(room->room, member);
 	subject->turn.over = true;
 	if (hint->announced)
 		return;

@@ -141,7 +141,7 @@ presence_turn_collect_statuses(PresenceTurn *turn, List **gone)
 	people = presence_store_people_begin(turn->snapshot);
 	foreach(lc, turn->named)
 	{
-		PresenceTurnUser *user = turnusers_lookup(turn->users, lfirst(lc));
+		PresenceTurnUser *user = lfirst(lc);
 
 		CHECK_FOR_INTERRUPTS();
 		if (user->change != 0 || user->chose || user->left)

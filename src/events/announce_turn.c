@@ -47,22 +47,19 @@ PresenceTurnUser *
 presence_turn_user(PresenceTurn *turn, const char *name)
 {
 	bool		found;
-	PresenceTurnUser *user;
+	PresenceTurnUserEntry *entry;
 
 	if (name == NULL)
 		return NULL;
-	user = turnusers_insert(turn->users, name, &found);
+	entry = turnusers_insert(turn->users, name, &found);
 	if (!found)
 	{
-		user->change = 0;
-		user->chose = false;
-		user->chosen_before = NULL;
-		user->message_before = NULL;
-		user->left = false;
-		user->last_seen = DT_NOBEGIN;
-		turn->named = lappend(turn->named, unconstify(char *, user->name));
+		entry->user = palloc0(sizeof(PresenceTurnUser));
+		entry->user->name = name;
+		entry->user->last_seen = DT_NOBEGIN;
+		turn->named = lappend(turn->named, entry->user);
 	}
-	return user;
+	return entry->user;
 }
 
 /* Count connections of a user that events of this turn add or remove. */

@@ -29,6 +29,7 @@ typedef struct PresenceTurnRoom
 {
 	const char *name;			/* key */
 	char		status;			/* for simplehash */
+	uint32		hash;			/* same */
 	PresenceRosterRoom *room;	/* NULL: not on the roster yet */
 	bool		self_announced; /* a transaction announced changes itself */
 	List	   *events;
@@ -40,6 +41,8 @@ typedef struct PresenceTurnRoom
 #define SH_KEY name
 #define SH_HASH_KEY(tb, key) presence_hint_hash(key)
 #define SH_EQUAL(tb, a, b) (strcmp(a, b) == 0)
+#define SH_STORE_HASH
+#define SH_GET_HASH(tb, a) (a)->hash
 #define SH_SCOPE static inline
 #define SH_DEFINE
 #define SH_DECLARE
@@ -48,8 +51,7 @@ typedef struct PresenceTurnRoom
 /* A user in this turn. */
 typedef struct PresenceTurnUser
 {
-	const char *name;			/* key */
-	char		status;			/* for simplehash */
+	const char *name;
 	int64		change;			/* connections announced as joined less left */
 	bool		chose;			/* the chosen status or message changed */
 	const char *chosen_before;	/* status before, if "chose" */
@@ -58,12 +60,22 @@ typedef struct PresenceTurnUser
 	TimestampTz last_seen;		/* newest heartbeat of those that left */
 } PresenceTurnUser;
 
+typedef struct PresenceTurnUserEntry
+{
+	const char *name;			/* key */
+	char		status;			/* for simplehash */
+	uint32		hash;			/* same */
+	PresenceTurnUser *user;
+} PresenceTurnUserEntry;
+
 #define SH_PREFIX turnusers
-#define SH_ELEMENT_TYPE PresenceTurnUser
+#define SH_ELEMENT_TYPE PresenceTurnUserEntry
 #define SH_KEY_TYPE const char *
 #define SH_KEY name
 #define SH_HASH_KEY(tb, key) presence_hint_hash(key)
 #define SH_EQUAL(tb, a, b) (strcmp(a, b) == 0)
+#define SH_STORE_HASH
+#define SH_GET_HASH(tb, a) (a)->hash
 #define SH_SCOPE static inline
 #define SH_DEFINE
 #define SH_DECLARE
@@ -79,7 +91,7 @@ typedef struct PresenceTurn
 								 * 0: count all */
 	turnrooms_hash *rooms;
 	turnusers_hash *users;
-	List	   *named;			/* names of users, in the order of hints */
+	List	   *named;			/* PresenceTurnUser, in the order of hints */
 	List	   *subjects;		/* PresenceSubject of this turn */
 	List	   *order;			/* rooms with events, by their first one */
 } PresenceTurn;

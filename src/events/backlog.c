@@ -26,8 +26,11 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
-/* Tables with space for more than this are recreated once they are empty. */
+/* Initial number of hints that there is space for. */
 #define SMALL_TABLE 1024
+
+/* Tables with space for more than this are recreated once they are empty. */
+#define LARGE_TABLE 8192
 
 /* The presences of one room with pending hints. */
 typedef struct BacklogRoom
@@ -48,6 +51,7 @@ typedef struct RoomEntry
 {
 	const char *name;			/* key: the room's own name */
 	char		status;			/* for simplehash */
+	uint32		hash;			/* same */
 	BacklogRoom *room;
 } RoomEntry;
 
@@ -57,6 +61,8 @@ typedef struct RoomEntry
 #define SH_KEY name
 #define SH_HASH_KEY(tb, key) presence_hint_hash(key)
 #define SH_EQUAL(tb, a, b) (strcmp(a, b) == 0)
+#define SH_STORE_HASH
+#define SH_GET_HASH(tb, a) (a)->hash
 #define SH_SCOPE static inline
 #define SH_DEFINE
 #define SH_DECLARE
@@ -66,6 +72,7 @@ typedef struct SubjectEntry
 {
 	PresenceSubjectKey key;		/* the subject's own strings */
 	char		status;			/* for simplehash */
+	uint32		hash;			/* same */
 	PresenceSubject *subject;
 } SubjectEntry;
 
@@ -89,6 +96,8 @@ same_key(PresenceSubjectKey a, PresenceSubjectKey b)
 #define SH_KEY key
 #define SH_HASH_KEY(tb, key) hash_key(key)
 #define SH_EQUAL(tb, a, b) same_key(a, b)
+#define SH_STORE_HASH
+#define SH_GET_HASH(tb, a) (a)->hash
 #define SH_SCOPE static inline
 #define SH_DEFINE
 #define SH_DECLARE
@@ -99,6 +108,7 @@ typedef struct UserEntry
 {
 	const char *name;			/* key; our own copy */
 	char		status;			/* for simplehash */
+	uint32		hash;			/* same */
 	int			nhints;
 	int64		change;			/* connections that join less those that leave */
 } UserEntry;
@@ -109,6 +119,8 @@ typedef struct UserEntry
 #define SH_KEY name
 #define SH_HASH_KEY(tb, key) presence_hint_hash(key)
 #define SH_EQUAL(tb, a, b) (strcmp(a, b) == 0)
+#define SH_STORE_HASH
+#define SH_GET_HASH(tb, a) (a)->hash
 #define SH_SCOPE static inline
 #define SH_DEFINE
 #define SH_DECLARE
@@ -572,8 +584,8 @@ presence_backlog_drop(PresenceBacklog *backlog, int nhints)
 			pfree(chunk);
 	}
 	if (backlog->first == backlog->end &&
-		(backlog->capacity > SMALL_TABLE || backlog->subjects->size > SMALL_TABLE ||
-		 backlog->users->size > SMALL_TABLE || backlog->rooms->size > SMALL_TABLE))
+		(backlog->capacity > LARGE_TABLE || backlog->subjects->size > LARGE_TABLE ||
+		 backlog->users->size > LARGE_TABLE || backlog->rooms->size > LARGE_TABLE))
 		presence_backlog_clear(backlog);
 }
 

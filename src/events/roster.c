@@ -39,6 +39,7 @@ typedef struct RosterUser
 {
 	const char *name;			/* key */
 	char		status;			/* for simplehash */
+	uint32		hash;			/* same */
 	int64		connections;	/* not expired */
 	int64		expired;
 	List	   *expired_channels;	/* of the expired, maybe of others */
@@ -50,6 +51,8 @@ typedef struct RosterUser
 #define SH_KEY channel
 #define SH_HASH_KEY(tb, key) presence_hint_hash(key)
 #define SH_EQUAL(tb, a, b) (strcmp(a, b) == 0)
+#define SH_STORE_HASH
+#define SH_GET_HASH(tb, a) (a)->hash
 #define SH_SCOPE static inline
 #define SH_DEFINE
 #define SH_DECLARE
@@ -61,6 +64,8 @@ typedef struct RosterUser
 #define SH_KEY name
 #define SH_HASH_KEY(tb, key) presence_hint_hash(key)
 #define SH_EQUAL(tb, a, b) (strcmp(a, b) == 0)
+#define SH_STORE_HASH
+#define SH_GET_HASH(tb, a) (a)->hash
 #define SH_SCOPE static inline
 #define SH_DEFINE
 #define SH_DECLARE
@@ -85,6 +90,7 @@ typedef struct RosterEntry
 {
 	const char *name;			/* key: the room's own name */
 	char		status;			/* for simplehash */
+	uint32		hash;			/* same */
 	PresenceRosterRoom *room;
 } RosterEntry;
 
@@ -94,6 +100,8 @@ typedef struct RosterEntry
 #define SH_KEY name
 #define SH_HASH_KEY(tb, key) presence_hint_hash(key)
 #define SH_EQUAL(tb, a, b) (strcmp(a, b) == 0)
+#define SH_STORE_HASH
+#define SH_GET_HASH(tb, a) (a)->hash
 #define SH_SCOPE static inline
 #define SH_DEFINE
 #define SH_DECLARE
@@ -223,12 +231,11 @@ presence_roster_member(PresenceRosterRoom *room, const char *channel)
 
 /* Find or make a user of a room. */
 static RosterUser *
-get_user(PresenceRosterRoom *room, const char *name)
+get_user(PresenceRosterRoom *room, const char *name, bool *found)
 {
-	bool		found;
-	RosterUser *user = users_insert(room->users, name, &found);
+	RosterUser *user = users_insert(room->users, name, found);
 
-	if (found)
+	if (*found)
 		return user;
 	user->name = MemoryContextStrdup(room->context, name);
 	user->connections = 0;
@@ -238,44 +245,51 @@ get_user(PresenceRosterRoom *room, const char *name)
 	return user;
 }
 
-/* Add to the connections of a user; a user without any is removed. */
-static void
-count_user(PresenceRosterRoom *room, const char *name, bool expired, int change)
+/*
+ * Add to the connections of a user; whether the user is added or, without any
+ * left, removed.  "kept" gets the roster's own copy of the name, NULL if the
+ * user is removed.
+ */
+static bool
+count_user(PresenceRosterRoom *room, const char *name, bool expired, int change,
+		   char **kept)
 {
-	RosterUser *user = get_user(room, name);
+	bool		found;
+	RosterUser *user = get_user(room, name, &found);
 	bool		was_absent = user->connections == 0;
-	char	   *copy;
+	char	   *copy = unconstify(char *, user->name);
 
 	if (expired)
 		user->expired += change;
 	else
 		user->connections += change;
 	room->absent += (user->connections == 0) - was_absent;
+	*kept = copy;
 	if (user->connections > 0 || user->expired > 0)
-		return;
-	copy = unconstify(char *, user->name);
+		return !found;
 	list_free_deep(user->expired_channels);
 	users_delete_item(room->users, user);
 	room->absent--;
 	pfree(copy);
+	*kept = NULL;
+	return found;
 }
 
-/* Add or remove a connection; whether its user is added or removed with it. */
+/*
+ * Add or remove a connection; whether its user is added or removed with it.
+ * "kept" gets the roster's own copy of the name, or NULL.
+ */
 static bool
-count(PresenceRosterRoom *room, const char *name, bool expired, int change)
+count(PresenceRosterRoom *room, const char *name, bool expired, int change,
+	  char **kept)
 {
-	bool		is_in;
-
+	*kept = NULL;
 	if (expired)
 		room->expired += change;
-	if (name == NULL)
-	{
-		room->anonymous += expired ? 0 : change;
-		return false;
-	}
-	is_in = users_lookup(room->users, name) != NULL;
-	count_user(room, name, expired, change);
-	return is_in != (users_lookup(room->users, name) != NULL);
+	if (name)
+		return count_user(room, name, expired, change, kept);
+	room->anonymous += expired ? 0 : change;
+	return false;
 }
 
 /* Remember an expired member for presence_roster_next_expired(). */
@@ -303,8 +317,7 @@ presence_roster_join(PresenceRosterRoom *room, const char *channel, int64 id,
 	member->channel = MemoryContextStrdup(room->context, channel);
 	member->expired = expired;
 	member->id = id;
-	member->user = user ? MemoryContextStrdup(room->context, user) : NULL;
-	first = count(room, user, expired, 1);
+	first = count(room, user, expired, 1, &member->user);
 	if (expired && user)
 		note_expired(room, member);
 	note_size(room);
@@ -338,30 +351,29 @@ bool
 presence_roster_leave(PresenceRosterRoom *room, PresenceRosterMember *member)
 {
 	char	   *channel = unconstify(char *, member->channel);
-	char	   *user = member->user;
-	bool		last = count(room, user, member->expired, -1);
+	char	   *ignored;
+	bool		last = count(room, member->user, member->expired, -1, &ignored);
 
 	members_delete_item(room->members, member);
 	pfree(channel);
-	if (user)
-		pfree(user);
 	return last;
 }
 
-/* Change the user of a member. */
+/*
+ * Change the user of a member.  The new one, which may be the same, is counted
+ * first, since the old one's name may be freed.
+ */
 void
 presence_roster_set_user(PresenceRosterRoom *room, PresenceRosterMember *member,
 						 const char *user, bool *joined, bool *left)
 {
 	char	   *before = member->user;
+	char	   *ignored;
 
-	*left = count(room, before, member->expired, -1);
-	*joined = count(room, user, member->expired, 1);
-	member->user = user ? MemoryContextStrdup(room->context, user) : NULL;
+	*joined = count(room, user, member->expired, 1, &member->user);
+	*left = count(room, before, member->expired, -1, &ignored);
 	if (member->expired && user)
 		note_expired(room, member);
-	if (before)
-		pfree(before);
 	note_size(room);
 }
 

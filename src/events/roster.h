@@ -19,9 +19,10 @@ typedef struct PresenceRosterMember
 {
 	const char *channel;		/* key */
 	char		status;			/* for simplehash */
+	uint32		hash;			/* same */
 	bool		expired;		/* not removed yet; not counted */
 	int64		id;
-	char	   *user;			/* NULL: anonymous */
+	char	   *user;			/* NULL: anonymous; shared by all of the user */
 } PresenceRosterMember;
 
 typedef struct PresenceRosterCounts

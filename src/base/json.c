@@ -255,23 +255,51 @@ presence_json_is_text(const char *data, int length)
 		pg_verify_mbstr(PG_UTF8, data, length, true);
 }
 
-/*
- * Format a time in UTC, as ISO 8601 with microseconds, into a buffer of
- * PRESENCE_JSON_TIME_SIZE bytes.  Returns its length; 0 if it is infinite.
- */
-int
-presence_json_format_time(char *buffer, TimestampTz time)
+/* Format the seconds of a time; returns the length, 0 if it has none. */
+static int
+format_second(char *buffer, TimestampTz second)
 {
 	struct pg_tm tm;
 	fsec_t		fsec;
 
-	if (TIMESTAMP_NOT_FINITE(time) ||
-		timestamp2tm(time, NULL, &tm, &fsec, NULL, NULL) != 0)
+	if (timestamp2tm(second, NULL, &tm, &fsec, NULL, NULL) != 0)
 		return 0;
-	return snprintf(buffer, PRESENCE_JSON_TIME_SIZE,
-					"%04d-%02d-%02dT%02d:%02d:%02d.%06d+00:00",
+	return snprintf(buffer, PRESENCE_JSON_TIME_SIZE, "%04d-%02d-%02dT%02d:%02d:%02d",
 					tm.tm_year, tm.tm_mon, tm.tm_mday,
-					tm.tm_hour, tm.tm_min, tm.tm_sec, (int) fsec);
+					tm.tm_hour, tm.tm_min, tm.tm_sec);
+}
+
+/*
+ * Format a time in UTC, as ISO 8601 with microseconds, into a buffer of
+ * PRESENCE_JSON_TIME_SIZE bytes.  Returns its length; 0 if it is infinite.
+ * Times of one second mostly follow each other, so its text is kept.
+ */
+int
+presence_json_format_time(char *buffer, TimestampTz time)
+{
+	static const char rest[] = ".000000+00:00";
+	static char text[PRESENCE_JSON_TIME_SIZE];
+	static TimestampTz formatted = DT_NOEND;
+	static int	length;
+	int			micros = (int) (time % USECS_PER_SEC);
+
+	if (micros < 0)
+		micros += USECS_PER_SEC;
+	if (TIMESTAMP_NOT_FINITE(time))
+		return 0;
+	if (time - micros != formatted)
+	{
+		formatted = DT_NOEND;
+		length = format_second(text, time - micros);
+		if (length == 0)
+			return 0;
+		formatted = time - micros;
+	}
+	memcpy(buffer, text, length);
+	memcpy(buffer + length, rest, sizeof(rest));
+	for (char *digit = buffer + length + 6; micros > 0; micros /= 10)
+		*digit-- += micros % 10;
+	return length + sizeof(rest) - 1;
 }
 
 /*

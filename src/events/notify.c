@@ -60,7 +60,18 @@ append_text(StringInfo buf, const char *text)
 static void
 append_flag(StringInfo buf, const char *name, bool value)
 {
-	appendStringInfo(buf, ",\"%s\":%s", name, value ? "true" : "false");
+	appendStringInfoString(buf, ",\"");
+	appendStringInfoString(buf, name);
+	appendStringInfoString(buf, value ? "\":true" : "\":false");
+}
+
+/* Append a number. */
+static void
+append_number(StringInfo buf, int64 number)
+{
+	char		digits[MAXINT8LEN + 1];
+
+	appendBinaryStringInfo(buf, digits, pg_lltoa(number, digits));
 }
 
 /* Append a time in UTC, as ISO 8601 with microseconds. */
@@ -68,23 +79,32 @@ static void
 append_time(StringInfo buf, TimestampTz time)
 {
 	char		formatted[PRESENCE_JSON_TIME_SIZE];
+	int			length = presence_json_format_time(formatted, time);
 
-	if (presence_json_format_time(formatted, time) > 0)
-		appendStringInfo(buf, "\"%s\"", formatted);
-	else
+	if (length == 0)
+	{
 		appendStringInfoString(buf, "null");
+		return;
+	}
+	appendStringInfoChar(buf, '"');
+	appendBinaryStringInfo(buf, formatted, length);
+	appendStringInfoChar(buf, '"');
 }
 
 /* Append what every payload begins with: epoch and sequence number. */
 static void
 append_stamp(StringInfo buf, const PresenceStamp *stamp, PresenceNotifyStream stream)
 {
-	if (stamp->numbered)
-		appendStringInfo(buf, "{\"epoch\":\"%016llx\",\"seq\":%llu",
-						 (unsigned long long) stamp->epoch,
-						 (unsigned long long) stamp->seq[stream]);
-	else
+	if (!stamp->numbered)
+	{
 		appendStringInfoString(buf, "{\"epoch\":null,\"seq\":null");
+		return;
+	}
+	appendStringInfoString(buf, "{\"epoch\":\"");
+	for (int shift = 60; shift >= 0; shift -= 4)
+		appendStringInfoChar(buf, "0123456789abcdef"[(stamp->epoch >> shift) & 15]);
+	appendStringInfoString(buf, "\",\"seq\":");
+	append_number(buf, (int64) stamp->seq[stream]);
 }
 
 /* Append the beginning of an event on presence_notify_channel. */
@@ -93,7 +113,9 @@ append_head(StringInfo buf, const PresenceStamp *stamp, const char *event,
 			const char *room)
 {
 	append_stamp(buf, stamp, PRESENCE_STREAM_CHANGED);
-	appendStringInfo(buf, ",\"event\":\"%s\",\"room\":", event);
+	appendStringInfoString(buf, ",\"event\":\"");
+	appendStringInfoString(buf, event);
+	appendStringInfoString(buf, "\",\"room\":");
 	append_text(buf, room);
 }
 
@@ -103,10 +125,25 @@ append_tail(StringInfo buf, const PresenceEvent *event)
 {
 	append_flag(buf, "user_joined", event->user_joined);
 	append_flag(buf, "user_left", event->user_left);
-	appendStringInfo(buf, ",\"connections\":" INT64_FORMAT ",\"users\":" INT64_FORMAT
-					 ",\"anonymous\":" INT64_FORMAT "}",
-					 event->counts.connections, event->counts.users,
-					 event->counts.anonymous);
+	appendStringInfoString(buf, ",\"connections\":");
+	append_number(buf, event->counts.connections);
+	appendStringInfoString(buf, ",\"users\":");
+	append_number(buf, event->counts.users);
+	appendStringInfoString(buf, ",\"anonymous\":");
+	append_number(buf, event->counts.anonymous);
+	appendStringInfoChar(buf, '}');
+}
+
+/* Append the beginning of a presence: its id and names. */
+static void
+append_names(StringInfo buf, const PresenceRow *row)
+{
+	appendStringInfoString(buf, "{\"id\":");
+	append_number(buf, row->id);
+	appendStringInfoString(buf, ",\"channel_name\":");
+	append_text(buf, row->channel);
+	appendStringInfoString(buf, ",\"user_id\":");
+	append_text(buf, row->user);
 }
 
 /*
@@ -116,10 +153,7 @@ append_tail(StringInfo buf, const PresenceEvent *event)
 static bool
 append_presence(StringInfo buf, const PresenceRow *row, bool with_meta)
 {
-	appendStringInfo(buf, "{\"id\":" INT64_FORMAT ",\"channel_name\":", row->id);
-	append_text(buf, row->channel);
-	appendStringInfoString(buf, ",\"user_id\":");
-	append_text(buf, row->user);
+	append_names(buf, row);
 	appendStringInfoString(buf, ",\"meta\":");
 	if (!with_meta || row->meta == NULL)
 		appendStringInfoString(buf, "null");
@@ -194,11 +228,9 @@ append_folded(StringInfo buf, const PresenceEvent *bulk, PresenceEventKind kind)
 		CHECK_FOR_INTERRUPTS();
 		if (event->kind != kind || event->undone)
 			continue;
-		appendStringInfo(buf, "%s{\"id\":" INT64_FORMAT ",\"channel_name\":",
-						 first ? "" : ",", event->row->id);
-		append_text(buf, event->row->channel);
-		appendStringInfoString(buf, ",\"user_id\":");
-		append_text(buf, event->row->user);
+		if (!first)
+			appendStringInfoChar(buf, ',');
+		append_names(buf, event->row);
 		appendStringInfoChar(buf, '}');
 		first = false;
 		if (buf->len > PRESENCE_MAX_PAYLOAD)
@@ -284,7 +316,9 @@ format_status(StringInfo buf, const PresenceStamp *stamp,
 	append_stamp(buf, stamp, PRESENCE_STREAM_STATUS);
 	appendStringInfoString(buf, ",\"user_id\":");
 	append_text(buf, person->user);
-	appendStringInfo(buf, ",\"status\":\"%s\",\"custom_message\":", person->status);
+	appendStringInfoString(buf, ",\"status\":\"");
+	appendStringInfoString(buf, person->status);
+	appendStringInfoString(buf, "\",\"custom_message\":");
 	append_text(buf, strcmp(person->status, "offline") == 0 ? NULL : person->custom_message);
 	appendStringInfoString(buf, ",\"last_seen\":");
 	append_time(buf, person->last_seen);

@@ -96,6 +96,15 @@ presence_compat_wait_event(const char *name)
 #endif
 }
 
+/* 18 lets an index scan count what it does. */
+#if PG_VERSION_NUM >= 180000
+#define presence_compat_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan(heap, index, snapshot, NULL, nkeys, 0)
+#else
+#define presence_compat_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan(heap, index, snapshot, nkeys, 0)
+#endif
+
 /* 18 lets a module publish its name and version. */
 #if PG_VERSION_NUM >= 180000
 #define PRESENCE_MODULE_MAGIC(module, release) \

@@ -18,11 +18,13 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "access/tableam.h"
 #include "access/xact.h"
 #include "base/clock.h"
 #include "base/compat.h"
 #include "catalog/pg_am.h"
 #include "catalog/pg_type.h"
+#include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "shared/liveness.h"
 #include "storage/bufmgr.h"
@@ -100,12 +102,18 @@ enum
 	GONE_SEEN
 };
 
-/* A table that is scanned for the rows of one user after the other. */
+/*
+ * A table that is read for the rows of one user after the other.  The scan of
+ * its index is begun once, for the first user.
+ */
 typedef struct UserTable
 {
 	Relation	relation;
-	Oid			index;			/* InvalidOid: there is none */
+	Relation	index;			/* NULL: there is none to use */
 	AttrNumber	column;			/* of the user */
+	IndexScanDesc scan;			/* of the index, or NULL */
+	TableScanDesc whole;		/* of the table, for one user */
+	TupleTableSlot *slot;		/* the current row; NULL: no user was read */
 } UserTable;
 
 struct PresencePeople
@@ -117,65 +125,104 @@ struct PresencePeople
 	bool		chosen;			/* anybody may have chosen a status */
 };
 
-/* Whether a table's index finds a column's values. */
-static bool
-is_usable(Relation relation, Oid index, AttrNumber column)
+/* Open a table's index, if it finds a column's values; NULL: it does not. */
+static Relation
+open_index(Relation relation, Oid index, AttrNumber column)
 {
 	Relation	opened;
-	bool		usable;
 
 	if (!OidIsValid(index) ||
 		!list_member_oid(RelationGetIndexList(relation), index))
-		return false;
+		return NULL;
 	opened = index_open(index, AccessShareLock);
-	usable = opened->rd_index->indisvalid && opened->rd_rel->relam == BTREE_AM_OID &&
-		opened->rd_index->indkey.values[0] == column;
+	if (opened->rd_index->indisvalid && opened->rd_rel->relam == BTREE_AM_OID &&
+		opened->rd_index->indkey.values[0] == column)
+		return opened;
 	index_close(opened, AccessShareLock);
-	return usable;
+	return NULL;
 }
 
 /* Open a table; "index" is the name of the one on the column of the user. */
 static UserTable
 open_table(const char *name, const char *index, AttrNumber column)
 {
-	UserTable	table;
+	UserTable	table = {.column = column};
 
 	table.relation = table_open(presence_extension_table(name), AccessShareLock);
-	table.index = get_relname_relid(index, RelationGetNamespace(table.relation));
-	if (!is_usable(table.relation, table.index, column))
-		table.index = InvalidOid;
-	table.column = column;
+	table.index = open_index(table.relation,
+							 get_relname_relid(index, RelationGetNamespace(table.relation)),
+							 column);
 	return table;
 }
 
+/* Close it, and its index; their locks are kept. */
+static void
+close_table(UserTable *table)
+{
+	if (table->scan)
+		index_endscan(table->scan);
+	if (table->slot)
+		ExecDropSingleTupleTableSlot(table->slot);
+	if (table->index)
+		index_close(table->index, NoLock);
+	table_close(table->relation, NoLock);
+}
+
 /* Begin to scan a table for the rows of a user, in the active snapshot. */
-static SysScanDesc
+static void
 begin_scan(UserTable *table, const char *user)
 {
 	ScanKeyData key;
 
-	ScanKeyInit(&key, table->column, BTEqualStrategyNumber, F_TEXTEQ,
-				CStringGetTextDatum(user));
-	return systable_beginscan(table->relation, table->index, OidIsValid(table->index),
-							  GetActiveSnapshot(), 1, &key);
+	if (table->slot == NULL)
+		table->slot = table_slot_create(table->relation, NULL);
+	ScanKeyInit(&key, table->index ? 1 : table->column, BTEqualStrategyNumber,
+				F_TEXTEQ, CStringGetTextDatum(user));
+	if (table->index == NULL)
+	{
+		table->whole = table_beginscan(table->relation, GetActiveSnapshot(), 1, &key);
+		return;
+	}
+	if (table->scan == NULL)
+		table->scan = presence_compat_index_beginscan(table->relation, table->index,
+													  GetActiveSnapshot(), 1);
+	index_rescan(table->scan, &key, 1, NULL, 0);
 }
 
-/* A column of a table's row; 0 for NULL. */
+/* Whether there is another row of the user; it becomes the current one. */
+static bool
+next_row(UserTable *table)
+{
+	if (table->index)
+		return index_getnext_slot(table->scan, ForwardScanDirection, table->slot);
+	return table_scan_getnextslot(table->whole, ForwardScanDirection, table->slot);
+}
+
+/* End the scan for a user, and release the current row. */
+static void
+end_scan(UserTable *table)
+{
+	ExecClearTuple(table->slot);
+	if (table->whole)
+		table_endscan(table->whole);
+	table->whole = NULL;
+}
+
+/* A column of the current row; 0 for NULL. */
 static Datum
-get_column(UserTable *table, HeapTuple tuple, AttrNumber column)
+get_column(UserTable *table, AttrNumber column)
 {
 	bool		isnull;
-	Datum		datum = heap_getattr(tuple, column, RelationGetDescr(table->relation),
-									 &isnull);
+	Datum		datum = slot_getattr(table->slot, column, &isnull);
 
 	return isnull ? (Datum) 0 : datum;
 }
 
 /* The same for a text, as a palloc'd string, or NULL. */
 static char *
-get_string(UserTable *table, HeapTuple tuple, AttrNumber column)
+get_string(UserTable *table, AttrNumber column)
 {
-	Datum		datum = get_column(table, tuple, column);
+	Datum		datum = get_column(table, column);
 
 	return datum ? TextDatumGetCString(datum) : NULL;
 }
@@ -205,19 +252,19 @@ presence_store_people_begin(Snapshot snapshot)
 void
 presence_store_people_end(PresencePeople *people)
 {
+	close_table(&people->presences);
+	close_table(&people->people);
+	close_table(&people->gone);
 	PopActiveSnapshot();
-	table_close(people->presences.relation, NoLock);
-	table_close(people->people.relation, NoLock);
-	table_close(people->gone.relation, NoLock);
 	pfree(people);
 }
 
-/* Whether the channel of a presence lives. */
+/* Whether the channel of the current presence lives. */
 static bool
-is_live(PresencePeople *people, HeapTuple tuple)
+is_live(PresencePeople *people)
 {
-	text	   *channel = DatumGetTextPP(get_column(&people->presences, tuple, PRESENCE_CHANNEL));
-	Datum		seen = get_column(&people->presences, tuple, PRESENCE_SEEN);
+	text	   *channel = DatumGetTextPP(get_column(&people->presences, PRESENCE_CHANNEL));
+	Datum		seen = get_column(&people->presences, PRESENCE_SEEN);
 
 	return presence_liveness_is_live(VARDATA_ANY(channel), VARSIZE_ANY_EXHDR(channel),
 									 DatumGetTimestampTz(seen), people->cutoff);
@@ -228,19 +275,19 @@ static void
 count_connections(PresencePeople *people, PresencePerson *person, int64 most,
 				  int64 living)
 {
-	SysScanDesc scan = begin_scan(&people->presences, person->user);
-	HeapTuple	tuple;
+	UserTable  *table = &people->presences;
 
+	begin_scan(table, person->user);
 	while ((person->connections < most || person->living < living) &&
-		   (tuple = systable_getnext(scan)))
+		   next_row(table))
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (person->connections < most)
 			person->connections++;
-		if (person->living < living && is_live(people, tuple))
+		if (person->living < living && is_live(people))
 			person->living++;
 	}
-	systable_endscan(scan);
+	end_scan(table);
 }
 
 /* Read what a user has chosen. */
@@ -248,16 +295,15 @@ static void
 read_choice(PresencePeople *people, PresencePerson *person)
 {
 	UserTable  *table = &people->people;
-	SysScanDesc scan = begin_scan(table, person->user);
-	HeapTuple	tuple = systable_getnext(scan);
 
-	if (tuple)
+	begin_scan(table, person->user);
+	if (next_row(table))
 	{
-		person->chosen_status = get_string(table, tuple, PERSON_STATUS);
-		person->custom_message = get_string(table, tuple, PERSON_MESSAGE);
-		person->last_seen = DatumGetTimestampTz(get_column(table, tuple, PERSON_CHOSEN_AT));
+		person->chosen_status = get_string(table, PERSON_STATUS);
+		person->custom_message = get_string(table, PERSON_MESSAGE);
+		person->last_seen = DatumGetTimestampTz(get_column(table, PERSON_CHOSEN_AT));
 	}
-	systable_endscan(scan);
+	end_scan(table);
 }
 
 /*
@@ -283,18 +329,18 @@ presence_store_people_read(PresencePeople *people, const char *user, int64 most,
 TimestampTz
 presence_store_people_last_seen(PresencePeople *people, const char *user)
 {
-	SysScanDesc scan = begin_scan(&people->gone, user);
+	UserTable  *table = &people->gone;
 	TimestampTz newest = DT_NOBEGIN;
-	HeapTuple	tuple;
 
-	while ((tuple = systable_getnext(scan)))
+	begin_scan(table, user);
+	while (next_row(table))
 	{
-		TimestampTz seen = DatumGetTimestampTz(get_column(&people->gone, tuple, GONE_SEEN));
+		TimestampTz seen = DatumGetTimestampTz(get_column(table, GONE_SEEN));
 
 		CHECK_FOR_INTERRUPTS();
 		newest = Max(newest, seen);
 	}
-	systable_endscan(scan);
+	end_scan(table);
 	return newest;
 }
 

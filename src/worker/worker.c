@@ -25,6 +25,10 @@
  */
 #include "postgres.h"
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 #include "base/compat.h"
 #include "base/guc.h"
 #include "base/shmem.h"
@@ -55,6 +59,9 @@
 
 /* How often the watchdog is re-armed meanwhile; milliseconds. */
 #define TICK_INTERVAL 250
+
+/* Bytes of freed memory that the worker keeps. */
+#define KEPT_MEMORY (8 * 1024 * 1024)
 
 static struct
 {
@@ -247,6 +254,20 @@ run(uint32 wait_event)
 	}
 }
 
+/*
+ * Keep memory that was freed, up to a limit: each delivery needs as much again,
+ * and getting it from the operating system anew costs a page fault a page.
+ */
+static void
+keep_freed_memory(void)
+{
+#ifdef __GLIBC__
+	(void) mallopt(M_MMAP_THRESHOLD, KEPT_MEMORY);
+	(void) mallopt(M_TRIM_THRESHOLD, KEPT_MEMORY);
+	(void) mallopt(M_TOP_PAD, KEPT_MEMORY / 16);
+#endif
+}
+
 /* Make this the only worker of the database, or exit. */
 static void
 become_the_worker(void)
@@ -275,6 +296,7 @@ presence_worker_main(Datum database)
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(database), InvalidOid, 0);
 
+	keep_freed_memory();
 	presence_worker_xact_init();
 	presence_delivery_init();
 	presence_sweep_init();

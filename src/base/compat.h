@@ -96,6 +96,15 @@ presence_compat_wait_event(const char *name)
 #endif
 }
 
+/* 16 lets an update insert into the summarizing indexes only. */
+#if PG_VERSION_NUM >= 160000
+#define presence_compat_insert_index_tuples(info, slot, estate) \
+	ExecInsertIndexTuples(info, slot, estate, false, false, NULL, NIL, false)
+#else
+#define presence_compat_insert_index_tuples(info, slot, estate) \
+	ExecInsertIndexTuples(info, slot, estate, false, false, NULL, NIL)
+#endif
+
 /* 18 lets an index scan count what it does. */
 #if PG_VERSION_NUM >= 180000
 #define presence_compat_index_beginscan(heap, index, snapshot, nkeys) \

@@ -170,11 +170,14 @@ get_balance(chain_hash *users, const char *name, int *of_nobody)
 static const char *
 first_user(PresenceSubject *subject, const char *now)
 {
-	chain_hash *users = chain_create(CurrentMemoryContext, 4, NULL);
+	chain_hash *users;
 	int			of_nobody = 0;
 	const char *first = now;
 	dlist_iter	iter;
 
+	if (subject->nhints == (subject->join != NULL) + (subject->leave != NULL))
+		return now;				/* no updates */
+	users = chain_create(CurrentMemoryContext, 4, NULL);
 	dlist_foreach(iter, &subject->hints)
 	{
 		const PresenceHint *hint = dlist_container(PresenceWaiting, link, iter.cur)->hint;
@@ -201,9 +204,12 @@ first_user(PresenceSubject *subject, const char *now)
 	return first;
 }
 
-/* Remove members that joined by pending hints; undo changes of user. */
+/*
+ * Undo changes of user.  Members that joined by pending hints were not put on
+ * the roster.
+ */
 static void
-undo_arrivals(PresenceTurnRoom *room, dlist_head *subjects)
+undo_updates(PresenceTurnRoom *room, dlist_head *subjects)
 {
 	dlist_iter	iter;
 
@@ -215,11 +221,7 @@ undo_arrivals(PresenceTurnRoom *room, dlist_head *subjects)
 		bool		ignored;
 
 		CHECK_FOR_INTERRUPTS();
-		if (member == NULL || member->id != subject->key.id)
-			continue;
-		if (subject->change > 0)
-			(void) presence_roster_leave(room->room, member);
-		else
+		if (member && member->id == subject->key.id)
 			presence_roster_set_user(room->room, member,
 									 first_user(subject, member->user),
 									 &ignored, &ignored);
@@ -260,20 +262,49 @@ undo_hints(PresenceTurn *turn, PresenceTurnRoom *room)
 
 	if (subjects == NULL)
 		return;
-	undo_arrivals(room, subjects);
+	undo_updates(room, subjects);
 	undo_departures(room, subjects);
+}
+
+/* State of loading rooms, one after the other. */
+typedef struct Loading
+{
+	PresenceTurn *turn;
+	PresenceTurnRoom *room;		/* the current one, or NULL */
+	bool		pending;		/* it has pending hints */
+} Loading;
+
+/* Whether a presence joined by pending hints, so that it would be undone. */
+static bool
+has_just_arrived(const Loading *loading, const PresenceRow *row)
+{
+	PresenceSubject *subject = NULL;
+
+	if (loading->pending)
+		subject = presence_backlog_find(loading->turn->backlog, row->id, row->room,
+										row->channel);
+	return subject && subject->change > 0;
 }
 
 /* Put a presence of the table on the roster. */
 static void
 load_member(void *arg, const PresenceRow *row)
 {
-	PresenceTurn *turn = arg;
-	PresenceTurnRoom *room = turnrooms_lookup(turn->rooms, row->room);
-	bool		expired = !presence_liveness_is_live(row->channel, strlen(row->channel),
-													 row->last_seen, turn->cutoff);
+	Loading    *loading = arg;
+	PresenceTurn *turn = loading->turn;
+	bool		expired;
 
-	(void) presence_roster_join(room->room, row->channel, row->id, row->user, expired);
+	if (loading->room == NULL || loading->room->name != row->room)
+	{
+		loading->room = turnrooms_lookup(turn->rooms, row->room);
+		loading->pending = presence_backlog_of_room(turn->backlog, row->room) != NULL;
+	}
+	if (has_just_arrived(loading, row))
+		return;
+	expired = !presence_liveness_is_live(row->channel, strlen(row->channel),
+										 row->last_seen, turn->cutoff);
+	(void) presence_roster_join(loading->room->room, row->channel, row->id, row->user,
+								expired);
 }
 
 /* Load the rooms that are not on the roster. */
@@ -282,6 +313,7 @@ presence_turn_load_rooms(PresenceTurn *turn)
 {
 	List	   *names = NIL;
 	List	   *fresh = NIL;
+	Loading		loading = {turn};
 	turnrooms_iterator iterator;
 	PresenceTurnRoom *room;
 	ListCell   *lc;
@@ -298,8 +330,7 @@ presence_turn_load_rooms(PresenceTurn *turn)
 	}
 	if (names == NIL)
 		return;
-	presence_store_each_member(presence_turn_text_array(names), turn->snapshot,
-							   load_member, turn);
+	presence_store_each_member(names, turn->snapshot, load_member, &loading);
 	foreach(lc, fresh)
 	{
 		CHECK_FOR_INTERRUPTS();

@@ -1,12 +1,15 @@
 /*-------------------------------------------------------------------------
  *
  * scan.c
- *		Scans the presences of one room by the primary key, without SPI.
+ *		Scans tables by their indexes, without SPI.
  *
  * Statements run in snapshots that show the changes of the transaction itself,
- * and show nothing that is not committed.  These scans need others.  They ask
- * for no privileges, and no policies apply: who may enter does not depend on
- * what the caller sees.
+ * and show nothing that is not committed.  The scans of one room need others.
+ * The readers are for those who announce: to start an executor for the rows of
+ * one user would cost many times as much as to find them.
+ *
+ * Nothing here asks for privileges, and no policies apply: neither who may
+ * enter nor what is announced depends on what the caller sees.
  *
  * Callers have called presence_scan_lock() before they took the snapshot,
  * because TRUNCATE empties the table for older snapshots, too.
@@ -18,7 +21,9 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "access/tableam.h"
 #include "base/compat.h"
+#include "catalog/pg_am.h"
 #include "miscadmin.h"
 #include "shared/liveness.h"
 #include "storage/lmgr.h"
@@ -26,6 +31,7 @@
 #include "tables/scan.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/relcache.h"
 #include "utils/snapmgr.h"
@@ -140,4 +146,108 @@ presence_scan_inserting(Datum room, Datum channel)
 			inserting = dirty.xmin;
 	end(&scan);
 	return inserting;
+}
+
+/* ------------------------------------------------------------------ readers */
+
+/* Open a table's index, if it finds a column's values; NULL: it does not. */
+static Relation
+open_index(Relation relation, Oid index, AttrNumber column)
+{
+	Relation	opened;
+
+	if (!OidIsValid(index) ||
+		!list_member_oid(RelationGetIndexList(relation), index))
+		return NULL;
+	opened = index_open(index, AccessShareLock);
+	if (opened->rd_index->indisvalid && opened->rd_rel->relam == BTREE_AM_OID &&
+		opened->rd_index->indkey.values[0] == column)
+		return opened;
+	index_close(opened, AccessShareLock);
+	return NULL;
+}
+
+/* Open a table of the extension; "index" is the name of the one on a column. */
+PresenceReader
+presence_scan_open(const char *name, const char *index, AttrNumber column)
+{
+	PresenceReader reader = {.column = column};
+	Oid			oid;
+
+	reader.relation = table_open(presence_extension_table(name), AccessShareLock);
+	oid = get_relname_relid(index, RelationGetNamespace(reader.relation));
+	reader.index = open_index(reader.relation, oid, column);
+	return reader;
+}
+
+/* Begin to read the rows with a value, in the active snapshot. */
+void
+presence_scan_seek(PresenceReader *reader, const char *value)
+{
+	ScanKeyData key;
+
+	if (reader->slot == NULL)
+		reader->slot = table_slot_create(reader->relation, NULL);
+	ScanKeyInit(&key, reader->index ? 1 : reader->column, BTEqualStrategyNumber,
+				F_TEXTEQ, CStringGetTextDatum(value));
+	if (reader->index == NULL)
+	{
+		reader->whole = table_beginscan(reader->relation, GetActiveSnapshot(), 1, &key);
+		return;
+	}
+	if (reader->scan == NULL)
+		reader->scan = presence_compat_index_beginscan(reader->relation, reader->index,
+													   GetActiveSnapshot(), 1);
+	index_rescan(reader->scan, &key, 1, NULL, 0);
+}
+
+/* Whether there is another row; it becomes the current one. */
+bool
+presence_scan_next(PresenceReader *reader)
+{
+	if (reader->index)
+		return index_getnext_slot(reader->scan, ForwardScanDirection, reader->slot);
+	return table_scan_getnextslot(reader->whole, ForwardScanDirection, reader->slot);
+}
+
+/* Read no more rows with this value. */
+void
+presence_scan_rest(PresenceReader *reader)
+{
+	ExecClearTuple(reader->slot);
+	if (reader->whole)
+		table_endscan(reader->whole);
+	reader->whole = NULL;
+}
+
+/* A column of the current row; 0 for NULL. */
+Datum
+presence_scan_column(PresenceReader *reader, AttrNumber column)
+{
+	bool		isnull;
+	Datum		datum = slot_getattr(reader->slot, column, &isnull);
+
+	return isnull ? (Datum) 0 : datum;
+}
+
+/* The same for a text, as a palloc'd string, or NULL. */
+char *
+presence_scan_string(PresenceReader *reader, AttrNumber column)
+{
+	Datum		datum = presence_scan_column(reader, column);
+
+	return datum ? TextDatumGetCString(datum) : NULL;
+}
+
+/* Close a table, and its index; their locks are kept. */
+void
+presence_scan_close(PresenceReader *reader)
+{
+	if (reader->scan)
+		index_endscan(reader->scan);
+	if (reader->slot)
+		ExecDropSingleTupleTableSlot(reader->slot);
+	if (reader->index)
+		index_close(reader->index, NoLock);
+	table_close(reader->relation, NoLock);
 }

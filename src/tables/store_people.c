@@ -15,29 +15,28 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
-#include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "base/clock.h"
 #include "base/compat.h"
-#include "catalog/pg_am.h"
 #include "catalog/pg_type.h"
-#include "executor/tuptable.h"
+#include "executor/executor.h"
 #include "miscadmin.h"
 #include "shared/liveness.h"
 #include "storage/bufmgr.h"
 #include "tables/extension.h"
+#include "tables/scan.h"
 #include "tables/store.h"
 #include "tables/store_people.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
-#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
+
+/* Number of rows inserted at a time. */
+#define INSERT_BATCH 1000
 
 #define NEWEST_OF_EACH \
 	"SELECT t.user_id, pg_catalog.max(t.last_seen) AS last_seen" \
@@ -102,130 +101,14 @@ enum
 	GONE_SEEN
 };
 
-/*
- * A table that is read for the rows of one user after the other.  The scan of
- * its index is begun once, for the first user.
- */
-typedef struct UserTable
-{
-	Relation	relation;
-	Relation	index;			/* NULL: there is none to use */
-	AttrNumber	column;			/* of the user */
-	IndexScanDesc scan;			/* of the index, or NULL */
-	TableScanDesc whole;		/* of the table, for one user */
-	TupleTableSlot *slot;		/* the current row; NULL: no user was read */
-} UserTable;
-
 struct PresencePeople
 {
-	UserTable	presences;
-	UserTable	people;
-	UserTable	gone;
+	PresenceReader presences;
+	PresenceReader people;
+	PresenceReader gone;
 	PresenceTime cutoff;		/* presences last seen before it are expired */
 	bool		chosen;			/* anybody may have chosen a status */
 };
-
-/* Open a table's index, if it finds a column's values; NULL: it does not. */
-static Relation
-open_index(Relation relation, Oid index, AttrNumber column)
-{
-	Relation	opened;
-
-	if (!OidIsValid(index) ||
-		!list_member_oid(RelationGetIndexList(relation), index))
-		return NULL;
-	opened = index_open(index, AccessShareLock);
-	if (opened->rd_index->indisvalid && opened->rd_rel->relam == BTREE_AM_OID &&
-		opened->rd_index->indkey.values[0] == column)
-		return opened;
-	index_close(opened, AccessShareLock);
-	return NULL;
-}
-
-/* Open a table; "index" is the name of the one on the column of the user. */
-static UserTable
-open_table(const char *name, const char *index, AttrNumber column)
-{
-	UserTable	table = {.column = column};
-
-	table.relation = table_open(presence_extension_table(name), AccessShareLock);
-	table.index = open_index(table.relation,
-							 get_relname_relid(index, RelationGetNamespace(table.relation)),
-							 column);
-	return table;
-}
-
-/* Close it, and its index; their locks are kept. */
-static void
-close_table(UserTable *table)
-{
-	if (table->scan)
-		index_endscan(table->scan);
-	if (table->slot)
-		ExecDropSingleTupleTableSlot(table->slot);
-	if (table->index)
-		index_close(table->index, NoLock);
-	table_close(table->relation, NoLock);
-}
-
-/* Begin to scan a table for the rows of a user, in the active snapshot. */
-static void
-begin_scan(UserTable *table, const char *user)
-{
-	ScanKeyData key;
-
-	if (table->slot == NULL)
-		table->slot = table_slot_create(table->relation, NULL);
-	ScanKeyInit(&key, table->index ? 1 : table->column, BTEqualStrategyNumber,
-				F_TEXTEQ, CStringGetTextDatum(user));
-	if (table->index == NULL)
-	{
-		table->whole = table_beginscan(table->relation, GetActiveSnapshot(), 1, &key);
-		return;
-	}
-	if (table->scan == NULL)
-		table->scan = presence_compat_index_beginscan(table->relation, table->index,
-													  GetActiveSnapshot(), 1);
-	index_rescan(table->scan, &key, 1, NULL, 0);
-}
-
-/* Whether there is another row of the user; it becomes the current one. */
-static bool
-next_row(UserTable *table)
-{
-	if (table->index)
-		return index_getnext_slot(table->scan, ForwardScanDirection, table->slot);
-	return table_scan_getnextslot(table->whole, ForwardScanDirection, table->slot);
-}
-
-/* End the scan for a user, and release the current row. */
-static void
-end_scan(UserTable *table)
-{
-	ExecClearTuple(table->slot);
-	if (table->whole)
-		table_endscan(table->whole);
-	table->whole = NULL;
-}
-
-/* A column of the current row; 0 for NULL. */
-static Datum
-get_column(UserTable *table, AttrNumber column)
-{
-	bool		isnull;
-	Datum		datum = slot_getattr(table->slot, column, &isnull);
-
-	return isnull ? (Datum) 0 : datum;
-}
-
-/* The same for a text, as a palloc'd string, or NULL. */
-static char *
-get_string(UserTable *table, AttrNumber column)
-{
-	Datum		datum = get_column(table, column);
-
-	return datum ? TextDatumGetCString(datum) : NULL;
-}
 
 /*
  * Begin to read users in a snapshot, including the changes made by this
@@ -236,9 +119,9 @@ presence_store_people_begin(Snapshot snapshot)
 {
 	PresencePeople *people = palloc(sizeof(PresencePeople));
 
-	people->presences = open_table("presences", "presences_user_id_idx", PRESENCE_USER);
-	people->people = open_table("people", "people_pkey", PERSON_USER);
-	people->gone = open_table("user_last_seen", "user_last_seen_user_id", GONE_USER);
+	people->presences = presence_scan_open("presences", "presences_user_id_idx", PRESENCE_USER);
+	people->people = presence_scan_open("people", "people_pkey", PERSON_USER);
+	people->gone = presence_scan_open("user_last_seen", "user_last_seen_user_id", GONE_USER);
 	people->cutoff = presence_liveness_cutoff(presence_clock_now(),
 											  presence_liveness_max_age());
 	people->chosen = RelationGetNumberOfBlocks(people->people.relation) > 0;
@@ -252,9 +135,9 @@ presence_store_people_begin(Snapshot snapshot)
 void
 presence_store_people_end(PresencePeople *people)
 {
-	close_table(&people->presences);
-	close_table(&people->people);
-	close_table(&people->gone);
+	presence_scan_close(&people->presences);
+	presence_scan_close(&people->people);
+	presence_scan_close(&people->gone);
 	PopActiveSnapshot();
 	pfree(people);
 }
@@ -263,8 +146,8 @@ presence_store_people_end(PresencePeople *people)
 static bool
 is_live(PresencePeople *people)
 {
-	text	   *channel = DatumGetTextPP(get_column(&people->presences, PRESENCE_CHANNEL));
-	Datum		seen = get_column(&people->presences, PRESENCE_SEEN);
+	text	   *channel = DatumGetTextPP(presence_scan_column(&people->presences, PRESENCE_CHANNEL));
+	Datum		seen = presence_scan_column(&people->presences, PRESENCE_SEEN);
 
 	return presence_liveness_is_live(VARDATA_ANY(channel), VARSIZE_ANY_EXHDR(channel),
 									 DatumGetTimestampTz(seen), people->cutoff);
@@ -275,11 +158,11 @@ static void
 count_connections(PresencePeople *people, PresencePerson *person, int64 most,
 				  int64 living)
 {
-	UserTable  *table = &people->presences;
+	PresenceReader  *table = &people->presences;
 
-	begin_scan(table, person->user);
+	presence_scan_seek(table, person->user);
 	while ((person->connections < most || person->living < living) &&
-		   next_row(table))
+		   presence_scan_next(table))
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (person->connections < most)
@@ -287,23 +170,23 @@ count_connections(PresencePeople *people, PresencePerson *person, int64 most,
 		if (person->living < living && is_live(people))
 			person->living++;
 	}
-	end_scan(table);
+	presence_scan_rest(table);
 }
 
 /* Read what a user has chosen. */
 static void
 read_choice(PresencePeople *people, PresencePerson *person)
 {
-	UserTable  *table = &people->people;
+	PresenceReader  *table = &people->people;
 
-	begin_scan(table, person->user);
-	if (next_row(table))
+	presence_scan_seek(table, person->user);
+	if (presence_scan_next(table))
 	{
-		person->chosen_status = get_string(table, PERSON_STATUS);
-		person->custom_message = get_string(table, PERSON_MESSAGE);
-		person->last_seen = DatumGetTimestampTz(get_column(table, PERSON_CHOSEN_AT));
+		person->chosen_status = presence_scan_string(table, PERSON_STATUS);
+		person->custom_message = presence_scan_string(table, PERSON_MESSAGE);
+		person->last_seen = DatumGetTimestampTz(presence_scan_column(table, PERSON_CHOSEN_AT));
 	}
-	end_scan(table);
+	presence_scan_rest(table);
 }
 
 /*
@@ -329,18 +212,18 @@ presence_store_people_read(PresencePeople *people, const char *user, int64 most,
 TimestampTz
 presence_store_people_last_seen(PresencePeople *people, const char *user)
 {
-	UserTable  *table = &people->gone;
+	PresenceReader  *table = &people->gone;
 	TimestampTz newest = DT_NOBEGIN;
 
-	begin_scan(table, user);
-	while (next_row(table))
+	presence_scan_seek(table, user);
+	while (presence_scan_next(table))
 	{
-		TimestampTz seen = DatumGetTimestampTz(get_column(table, GONE_SEEN));
+		TimestampTz seen = DatumGetTimestampTz(presence_scan_column(table, GONE_SEEN));
 
 		CHECK_FOR_INTERRUPTS();
 		newest = Max(newest, seen);
 	}
-	end_scan(table);
+	presence_scan_rest(table);
 	return newest;
 }
 
@@ -373,13 +256,109 @@ run_last_seen(PresenceStatement *statement, List *seen)
 }
 
 /*
- * Store when users were last seen, in new rows: this never waits, and cannot
- * fail with a serialization error.
+ * Whether nothing but its indexes needs to know of new rows of
+ * presence.user_last_seen.
+ */
+static bool
+is_plain(Relation relation)
+{
+	TupleDesc	desc = RelationGetDescr(relation);
+	TupleConstr *constraints = desc->constr;
+
+	return relation->rd_rel->relkind == RELKIND_RELATION &&
+		!relation->rd_rel->relispartition &&
+		relation->trigdesc == NULL && relation->rd_rules == NULL &&
+		desc->natts == GONE_SEEN &&
+		TupleDescAttr(desc, GONE_USER - 1)->atttypid == TEXTOID &&
+		TupleDescAttr(desc, GONE_SEEN - 1)->atttypid == TIMESTAMPTZOID &&
+		(constraints == NULL || constraints->num_check == 0);
+}
+
+/* Insert rows into a table and its indexes. */
+static void
+insert_rows(Relation relation, TupleTableSlot **slots, int nslots)
+{
+	EState	   *estate = CreateExecutorState();
+	ResultRelInfo *info = makeNode(ResultRelInfo);
+
+	InitResultRelInfo(info, relation, 0, NULL, 0);
+	ExecOpenIndices(info, false);
+	table_multi_insert(relation, slots, nslots, GetCurrentCommandId(true), 0, NULL);
+	for (int i = 0; i < nslots; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		list_free(presence_compat_insert_index_tuples(info, slots[i], estate));
+		ResetPerTupleExprContext(estate);
+	}
+	ExecCloseIndices(info);
+	FreeExecutorState(estate);
+}
+
+/* Order by user, as the index does. */
+static int
+compare_users(const ListCell *a, const ListCell *b)
+{
+	const PresenceLastSeen *left = lfirst(a);
+	const PresenceLastSeen *right = lfirst(b);
+
+	return strcmp(left->user, right->user);
+}
+
+/* Insert a row for each of so many users, from "first" on. */
+static void
+insert_last_seen(Relation relation, List *seen, int first, TupleTableSlot **slots,
+				 int nslots)
+{
+	for (int i = 0; i < nslots; i++)
+	{
+		const PresenceLastSeen *one = list_nth(seen, first + i);
+		TupleTableSlot *slot = slots[i];
+
+		ExecClearTuple(slot);
+		slot->tts_values[GONE_USER - 1] = CStringGetTextDatum(one->user);
+		slot->tts_values[GONE_SEEN - 1] = TimestampTzGetDatum(one->last_seen);
+		memset(slot->tts_isnull, false, GONE_SEEN * sizeof(bool));
+		ExecStoreVirtualTuple(slot);
+	}
+	insert_rows(relation, slots, nslots);
+}
+
+/* The same for all of a list, each user once, in the order of the index. */
+static void
+insert_all_last_seen(Relation relation, List *seen)
+{
+	int			nslots = Min(list_length(seen), INSERT_BATCH);
+	TupleTableSlot **slots = palloc(nslots * sizeof(TupleTableSlot *));
+
+	for (int i = 0; i < nslots; i++)
+		slots[i] = table_slot_create(relation, NULL);
+	list_sort(seen, compare_users);
+	for (int i = 0; i < list_length(seen); i += nslots)
+		insert_last_seen(relation, seen, i, slots, Min(nslots, list_length(seen) - i));
+	for (int i = 0; i < nslots; i++)
+		ExecDropSingleTupleTableSlot(slots[i]);
+	pfree(slots);
+	CommandCounterIncrement();
+}
+
+/*
+ * Store when users were last seen, each given once, in new rows: this never
+ * waits, and cannot fail with a serialization error.  The executor costs more
+ * than the rows, so it is used only if somebody has added to the table what
+ * only it does.
  */
 void
 presence_store_add_last_seen(List *seen)
 {
-	run_last_seen(&add_last_seen, seen);
+	Relation	relation = table_open(presence_extension_table("user_last_seen"),
+									  RowExclusiveLock);
+	bool		plain = is_plain(relation);
+
+	if (plain)
+		insert_all_last_seen(relation, seen);
+	table_close(relation, NoLock);
+	if (!plain)
+		run_last_seen(&add_last_seen, seen);
 }
 
 /* Store when users were last seen, in their existing rows if possible. */

@@ -15,6 +15,7 @@
 #include "base/hint.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
+#include "tables/scan.h"
 #include "tables/store.h"
 #include "tables/store_presences.h"
 #include "utils/builtins.h"
@@ -180,12 +181,6 @@ static PresenceStatement banned_exist = {
 static PresenceStatement delete_rows = {
 	"DELETE FROM presence.presences p WHERE p.ctid " SQL_EQ " ANY ($1)",
 	1, {TIDARRAYOID}
-};
-
-static PresenceStatement members_of = {
-	"SELECT p.id, p.room, p.channel_name, p.user_id, p.last_seen"
-	" FROM presence.presences p WHERE p.room " SQL_EQ " ANY ($1)",
-	1, {TEXTARRAYOID}
 };
 
 /* OFFSET 0 forces one index lookup per pair, and no other join. */
@@ -466,59 +461,63 @@ presence_store_delete(List *rows)
 	return presence_store_run_newest(&delete_rows, &array, NULL);
 }
 
-/* Visit the rows fetched from a portal; each is read into "scratch". */
+/* Columns of presence.presences. */
+enum
+{
+	MEMBER_ID = 1,
+	MEMBER_ROOM,
+	MEMBER_CHANNEL,
+	MEMBER_USER,
+	MEMBER_SEEN = 7
+};
+
+/* Read the current row of a reader into "scratch", and visit it. */
 static void
-visit_members(PresenceRowVisitor visit, void *arg, MemoryContext scratch)
+visit_member(PresenceReader *reader, char *room, PresenceRowVisitor visit,
+			 void *arg, MemoryContext scratch)
 {
 	MemoryContext context = MemoryContextSwitchTo(scratch);
+	PresenceRow row = {.room = room};
 
-	for (uint64 i = 0; i < SPI_processed; i++)
-	{
-		HeapTuple	tuple = SPI_tuptable->vals[i];
-		TupleDesc	desc = SPI_tuptable->tupdesc;
-		PresenceRow row = {0};
-		bool		isnull;
-
-		row.id = DatumGetInt64(SPI_getbinval(tuple, desc, 1, &isnull));
-		row.room = presence_store_text(tuple, 2);
-		row.channel = presence_store_text(tuple, 3);
-		row.user = presence_store_text(tuple, 4);
-		row.last_seen = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 5, &isnull));
-		visit(arg, &row);
-	}
-	SPI_freetuptable(SPI_tuptable);
+	row.id = DatumGetInt64(presence_scan_column(reader, MEMBER_ID));
+	row.channel = presence_scan_string(reader, MEMBER_CHANNEL);
+	row.user = presence_scan_string(reader, MEMBER_USER);
+	row.last_seen = DatumGetTimestampTz(presence_scan_column(reader, MEMBER_SEEN));
+	visit(arg, &row);
 	MemoryContextSwitchTo(context);
 	MemoryContextReset(scratch);
 }
 
 /*
- * Visit all presences of rooms (text[]) in a snapshot, including the changes
- * made by this transaction so far.  The rows have neither meta nor joined_at,
- * and are valid during the call of the visitor.
+ * Visit all presences of rooms, given by names, in a snapshot, including the
+ * changes made by this transaction so far, room by room.  The rows have neither
+ * meta nor joined_at, and are valid during the call of the visitor; their room
+ * is the name as given.
  */
 void
-presence_store_each_member(Datum rooms, Snapshot snapshot,
+presence_store_each_member(List *rooms, Snapshot snapshot,
 						   PresenceRowVisitor visit, void *arg)
 {
-	MemoryContext context = CurrentMemoryContext;
-	MemoryContext scratch = AllocSetContextCreate(context, "presence members",
+	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "presence members",
 												  ALLOCSET_DEFAULT_SIZES);
-	SPIPlanPtr	plan = presence_store_plan(&members_of);
-	Portal		portal;
+	PresenceReader reader = presence_scan_open("presences", "presences_pkey", MEMBER_ROOM);
+	ListCell   *lc;
 
 	CommandCounterIncrement();
 	PushCopiedSnapshot(snapshot);
 	UpdateActiveSnapshotCommandId();
-	portal = SPI_cursor_open(NULL, plan, &rooms, NULL, true);
-	do
+	foreach(lc, rooms)
 	{
-		SPI_cursor_fetch(portal, true, 1000);
-		visit_members(visit, arg, scratch);
-		CHECK_FOR_INTERRUPTS();
-	} while (SPI_processed > 0);
-	SPI_cursor_close(portal);
+		presence_scan_seek(&reader, lfirst(lc));
+		while (presence_scan_next(&reader))
+		{
+			CHECK_FOR_INTERRUPTS();
+			visit_member(&reader, lfirst(lc), visit, arg, scratch);
+		}
+		presence_scan_rest(&reader);
+	}
+	presence_scan_close(&reader);
 	PopActiveSnapshot();
-	MemoryContextSwitchTo(context);
 	MemoryContextDelete(scratch);
 }
 

@@ -76,7 +76,7 @@ extern bool presence_store_banned_exist(Datum users);
 extern uint64 presence_store_delete(List *rows);
 
 /* What a snapshot shows. */
-extern void presence_store_each_member(Datum rooms, Snapshot snapshot,
+extern void presence_store_each_member(List *rooms, Snapshot snapshot,
 									   PresenceRowVisitor visit, void *arg);
 extern List *presence_store_look_up(Datum rooms, Datum channels,
 									Snapshot snapshot);

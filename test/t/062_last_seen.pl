@@ -74,6 +74,37 @@ value($node, q{SELECT presence_leave_all('d')});
 $event = $listener->wait_for('dan offline', sub { $_[0]->{user_id} eq 'dan' && $_[0]->{status} eq 'offline' });
 is(last_seen('dan'), $event->{last_seen}, 'without it all is as before');
 
+# More users at once than rows are inserted at a time.
+value($node, q{SELECT count(presence_add_many('many', array_agg('many-' || i), array_agg('user-' || i))) FROM generate_series(1, 2500) i});
+my $left_at = value($node, q{SELECT now()});
+value($node, q{SELECT presence_leave_all_many(array_agg('many-' || i)) FROM generate_series(1, 2500) i});
+ok($listener->wait_for('the last of many offline', sub { $_[0]->{user_id} eq 'user-2500' && $_[0]->{status} eq 'offline' }),
+	'thousands go at once');
+is(value($node, qq{SELECT count(*) || ' ' || count(DISTINCT user_id) || ' ' || bool_and(last_seen BETWEEN '$left_at'::timestamptz - interval '5 min' AND now())
+	FROM presence.user_last_seen WHERE user_id ~ '^user-'}), '2500 2500 true', 'and each has a row');
+is(value($node, q{SET enable_seqscan = off; SELECT count(*) FROM generate_series(1, 2500) i
+	WHERE EXISTS (SELECT FROM presence.user_last_seen s WHERE s.user_id = 'user-' || i)}), 2500, 'that the index finds');
+
+# What somebody adds to the table is heeded: an index, a constraint, a column.
+sub come_and_go
+{
+	my ($user) = @_;
+
+	value($node, qq{SELECT presence_add('r', 'of $user', '$user')});
+	value($node, qq{SELECT presence_leave_all('of $user')});
+	return $listener->wait_for("$user offline", sub { $_[0]->{user_id} eq $user && $_[0]->{status} eq 'offline' });
+}
+value($node, 'CREATE INDEX added ON presence.user_last_seen (upper(user_id))');
+ok(come_and_go('eve'), 'told with an index');
+is(value($node, q{SET enable_seqscan = off; SELECT count(*) FROM presence.user_last_seen WHERE upper(user_id) = 'EVE'}), 1,
+	'which has the new row');
+value($node, q{ALTER TABLE presence.user_last_seen ADD CONSTRAINT added CHECK (user_id <> 'fay')});
+ok(come_and_go('fay'), 'told with a constraint');
+is(value($node, q{SELECT count(*) FROM presence.user_last_seen WHERE user_id = 'fay'}), 0, 'which is kept');
+value($node, q{ALTER TABLE presence.user_last_seen DROP CONSTRAINT added, ADD COLUMN added text DEFAULT 'default'});
+ok(come_and_go('gus'), 'told with a column');
+is(value($node, q{SELECT added FROM presence.user_last_seen WHERE user_id = 'gus'}), 'default', 'which has its default');
+
 $locker->quit;
 $listener->quit;
 $node->stop;

@@ -106,9 +106,10 @@ same_key(PresenceSubjectKey a, PresenceSubjectKey b)
 /* The sum of pending changes of one user. */
 typedef struct UserEntry
 {
-	const char *name;			/* key; our own copy */
+	const char *name;			/* key; of a hint of the user, unless "owned" */
 	char		status;			/* for simplehash */
-	uint32		hash;			/* same */
+	bool		owned;			/* it is our own copy */
+	uint32		hash;			/* for simplehash */
 	int			nhints;
 	int64		change;			/* connections that join less those that leave */
 } UserEntry;
@@ -290,23 +291,37 @@ get_subject(PresenceBacklog *backlog, const PresenceHint *hint)
 	bool		found;
 	SubjectEntry *entry = subjects_insert(backlog->subjects, key, &found);
 	PresenceSubject *subject;
-	char	   *copy;
 
 	if (found)
 		return entry->subject;
-	subject = MemoryContextAllocZero(backlog->context,
-									 sizeof(PresenceSubject) + strlen(channel) + 1);
-	copy = (char *) (subject + 1);
-	strcpy(copy, channel);
+	subject = MemoryContextAllocZero(backlog->context, sizeof(PresenceSubject));
 	subject->room = get_room(backlog, key.room);
 	subject->key.id = hint->id;
 	subject->key.room = subject->room->name;
-	subject->key.channel = copy;
+	subject->key.channel = channel;
 	dlist_init(&subject->hints);
 	dlist_push_tail(&subject->room->subjects, &subject->link);
 	entry->key = subject->key;
 	entry->subject = subject;
 	return subject;
+}
+
+/*
+ * A hint of a presence is no longer pending, but others are: if the presence
+ * has its channel's name from that hint, take it from another one.
+ */
+static void
+keep_channel(PresenceBacklog *backlog, PresenceSubject *subject,
+			 const PresenceHint *hint)
+{
+	SubjectEntry *entry;
+
+	if (subject->key.channel != presence_hint_text(hint, PRESENCE_FIELD_CHANNEL))
+		return;
+	entry = subjects_lookup(backlog->subjects, subject->key);
+	hint = dlist_head_element(PresenceWaiting, link, &subject->hints)->hint;
+	subject->key.channel = presence_hint_text(hint, PRESENCE_FIELD_CHANNEL);
+	entry->key = subject->key;
 }
 
 /* Free a presence without pending hints, and its room if empty. */
@@ -326,12 +341,15 @@ free_subject(PresenceBacklog *backlog, PresenceSubject *subject)
 	pfree(subject);
 }
 
-/* Add or remove the change that a hint makes to the connections of a user. */
+/*
+ * Add or remove the change that a hint makes to the connections of a user.  The
+ * entry of a user has the name from a hint that is pending, or a copy of it.
+ */
 static void
 count_user(PresenceBacklog *backlog, const char *name, int change, int nhints)
 {
 	UserEntry  *user;
-	char	   *copy;
+	char	   *copy = NULL;
 	bool		found;
 
 	if (name == NULL)
@@ -340,17 +358,25 @@ count_user(PresenceBacklog *backlog, const char *name, int change, int nhints)
 	Assert(found || nhints > 0);
 	if (!found)
 	{
-		user->name = MemoryContextStrdup(backlog->context, name);
+		user->owned = false;
 		user->nhints = 0;
 		user->change = 0;
 	}
 	user->nhints += nhints;
 	user->change += change * nhints;
 	if (user->nhints > 0)
+	{
+		if (nhints > 0 || user->name != name)
+			return;
+		user->name = MemoryContextStrdup(backlog->context, name);
+		user->owned = true;
 		return;
-	copy = unconstify(char *, user->name);
+	}
+	if (user->owned)
+		copy = unconstify(char *, user->name);
 	users_delete_item(backlog->users, user);
-	pfree(copy);
+	if (copy)
+		pfree(copy);
 }
 
 /*
@@ -443,6 +469,8 @@ unindex_hint(PresenceBacklog *backlog, PresenceWaiting *waiting)
 	count_users(backlog, hint, -1);
 	if (--subject->nhints == 0)
 		free_subject(backlog, subject);
+	else
+		keep_channel(backlog, subject, hint);
 }
 
 /* Append hints of the running transaction as known; they are not copied. */

@@ -150,33 +150,33 @@ presence_scan_inserting(Datum room, Datum channel)
 
 /* ------------------------------------------------------------------ readers */
 
-/* Open a table's index, if it finds a column's values; NULL: it does not. */
-static Relation
-open_index(Relation relation, Oid index, AttrNumber column)
+/* Open the index of a reader, if it finds values of the column. */
+static void
+open_index(PresenceReader *reader)
 {
+	Relation	relation = reader->relation;
+	Oid			index = get_relname_relid(reader->index_name,
+										  RelationGetNamespace(relation));
 	Relation	opened;
 
 	if (!OidIsValid(index) ||
 		!list_member_oid(RelationGetIndexList(relation), index))
-		return NULL;
+		return;
 	opened = index_open(index, AccessShareLock);
 	if (opened->rd_index->indisvalid && opened->rd_rel->relam == BTREE_AM_OID &&
-		opened->rd_index->indkey.values[0] == column)
-		return opened;
-	index_close(opened, AccessShareLock);
-	return NULL;
+		opened->rd_index->indkey.values[0] == reader->column)
+		reader->index = opened;
+	else
+		index_close(opened, AccessShareLock);
 }
 
 /* Open a table of the extension; "index" is the name of the one on a column. */
 PresenceReader
 presence_scan_open(const char *name, const char *index, AttrNumber column)
 {
-	PresenceReader reader = {.column = column};
-	Oid			oid;
+	PresenceReader reader = {.index_name = index,.column = column};
 
 	reader.relation = table_open(presence_extension_table(name), AccessShareLock);
-	oid = get_relname_relid(index, RelationGetNamespace(reader.relation));
-	reader.index = open_index(reader.relation, oid, column);
 	return reader;
 }
 
@@ -187,7 +187,10 @@ presence_scan_seek(PresenceReader *reader, const char *value)
 	ScanKeyData key;
 
 	if (reader->slot == NULL)
+	{
+		open_index(reader);
 		reader->slot = table_slot_create(reader->relation, NULL);
+	}
 	ScanKeyInit(&key, reader->index ? 1 : reader->column, BTEqualStrategyNumber,
 				F_TEXTEQ, CStringGetTextDatum(value));
 	if (reader->index == NULL)

@@ -18,12 +18,13 @@
 #include "utils/snapshot.h"
 
 /*
- * A table that is read for one value of a column after the other.  The scan of
- * its index is begun once, for the first value.
+ * A table that is read for one value of a column after the other.  Its index is
+ * opened, and the scan of it begun, once, for the first value.
  */
 typedef struct PresenceReader
 {
 	Relation	relation;
+	const char *index_name;
 	Relation	index;			/* NULL: there is none to use */
 	AttrNumber	column;
 	IndexScanDesc scan;			/* of the index, or NULL */

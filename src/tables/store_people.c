@@ -36,7 +36,7 @@
 #include "utils/timestamp.h"
 
 /* Number of rows inserted at a time. */
-#define INSERT_BATCH 1000
+#define INSERT_BATCH 64
 
 #define NEWEST_OF_EACH \
 	"SELECT t.user_id, pg_catalog.max(t.last_seen) AS last_seen" \
@@ -274,75 +274,98 @@ is_plain(Relation relation)
 		(constraints == NULL || constraints->num_check == 0);
 }
 
-/* Insert rows into a table and its indexes. */
-static void
-insert_rows(Relation relation, TupleTableSlot **slots, int nslots)
-{
-	EState	   *estate = CreateExecutorState();
-	ResultRelInfo *info = makeNode(ResultRelInfo);
-
-	InitResultRelInfo(info, relation, 0, NULL, 0);
-	ExecOpenIndices(info, false);
-	table_multi_insert(relation, slots, nslots, GetCurrentCommandId(true), 0, NULL);
-	for (int i = 0; i < nslots; i++)
-	{
-		CHECK_FOR_INTERRUPTS();
-		list_free(presence_compat_insert_index_tuples(info, slots[i], estate));
-		ResetPerTupleExprContext(estate);
-	}
-	ExecCloseIndices(info);
-	FreeExecutorState(estate);
-}
-
-/* Order by user, as the index does. */
+/* Order by user, as the index does, the newest time first. */
 static int
-compare_users(const ListCell *a, const ListCell *b)
+compare_last_seen(const ListCell *a, const ListCell *b)
 {
 	const PresenceLastSeen *left = lfirst(a);
 	const PresenceLastSeen *right = lfirst(b);
+	int			order = strcmp(left->user, right->user);
 
-	return strcmp(left->user, right->user);
+	if (order != 0)
+		return order;
+	return (left->last_seen < right->last_seen) - (left->last_seen > right->last_seen);
 }
 
-/* Insert a row for each of so many users, from "first" on. */
-static void
-insert_last_seen(Relation relation, List *seen, int first, TupleTableSlot **slots,
-				 int nslots)
+/* The times of users, the newest of each, in the order of the index. */
+static List *
+newest_of_each(List *seen)
 {
-	for (int i = 0; i < nslots; i++)
+	List	   *newest = NIL;
+	const PresenceLastSeen *last = NULL;
+	ListCell   *lc;
+
+	list_sort(seen, compare_last_seen);
+	foreach(lc, seen)
 	{
-		const PresenceLastSeen *one = list_nth(seen, first + i);
-		TupleTableSlot *slot = slots[i];
+		PresenceLastSeen *one = lfirst(lc);
 
-		ExecClearTuple(slot);
-		slot->tts_values[GONE_USER - 1] = CStringGetTextDatum(one->user);
-		slot->tts_values[GONE_SEEN - 1] = TimestampTzGetDatum(one->last_seen);
-		memset(slot->tts_isnull, false, GONE_SEEN * sizeof(bool));
-		ExecStoreVirtualTuple(slot);
+		CHECK_FOR_INTERRUPTS();
+		if (last == NULL || strcmp(last->user, one->user) != 0)
+			newest = lappend(newest, one);
+		last = one;
 	}
-	insert_rows(relation, slots, nslots);
+	return newest;
 }
 
-/* The same for all of a list, each user once, in the order of the index. */
+/* Put a user's row into a slot. */
 static void
-insert_all_last_seen(Relation relation, List *seen)
+fill_slot(TupleTableSlot *slot, const PresenceLastSeen *one)
 {
-	int			nslots = Min(list_length(seen), INSERT_BATCH);
-	TupleTableSlot **slots = palloc(nslots * sizeof(TupleTableSlot *));
+	ExecClearTuple(slot);
+	slot->tts_values[GONE_USER - 1] = CStringGetTextDatum(one->user);
+	slot->tts_values[GONE_SEEN - 1] = TimestampTzGetDatum(one->last_seen);
+	memset(slot->tts_isnull, false, GONE_SEEN * sizeof(bool));
+	ExecStoreVirtualTuple(slot);
+}
 
+/* Insert rows for users, so many at a time as there are slots. */
+static void
+insert_last_seen(ResultRelInfo *info, EState *estate, List *seen,
+				 TupleTableSlot **slots, int nslots)
+{
+	for (int first = 0; first < list_length(seen); first += nslots)
+	{
+		int			count = Min(nslots, list_length(seen) - first);
+
+		for (int i = 0; i < count; i++)
+			fill_slot(slots[i], list_nth(seen, first + i));
+		table_multi_insert(info->ri_RelationDesc, slots, count,
+						   GetCurrentCommandId(true), 0, NULL);
+		for (int i = 0; i < count; i++)
+		{
+			CHECK_FOR_INTERRUPTS();
+			list_free(presence_compat_insert_index_tuples(info, slots[i], estate));
+			ResetPerTupleExprContext(estate);
+		}
+	}
+}
+
+/* The same without an executor, but for what it does for indexes. */
+static void
+insert_directly(Relation relation, List *seen)
+{
+	EState	   *estate = CreateExecutorState();
+	ResultRelInfo *info = makeNode(ResultRelInfo);
+	TupleTableSlot *slots[INSERT_BATCH];
+	int			nslots = Min(list_length(seen), INSERT_BATCH);
+
+	InitResultRelInfo(info, relation, 0, NULL, 0);
+	ExecOpenIndices(info, false);
 	for (int i = 0; i < nslots; i++)
 		slots[i] = table_slot_create(relation, NULL);
-	list_sort(seen, compare_users);
-	for (int i = 0; i < list_length(seen); i += nslots)
-		insert_last_seen(relation, seen, i, slots, Min(nslots, list_length(seen) - i));
+	PushActiveSnapshot(GetTransactionSnapshot());	/* for expressions */
+	insert_last_seen(info, estate, seen, slots, nslots);
+	PopActiveSnapshot();
 	for (int i = 0; i < nslots; i++)
 		ExecDropSingleTupleTableSlot(slots[i]);
-	pfree(slots);
+	ExecCloseIndices(info);
+	FreeExecutorState(estate);
 	CommandCounterIncrement();
 }
 
 /*
- * Store when users were last seen, each given once, in new rows: this never
+ * Store when users were last seen, in new rows, one for each user: this never
  * waits, and cannot fail with a serialization error.  The executor costs more
  * than the rows, so it is used only if somebody has added to the table what
  * only it does.
@@ -355,7 +378,7 @@ presence_store_add_last_seen(List *seen)
 	bool		plain = is_plain(relation);
 
 	if (plain)
-		insert_all_last_seen(relation, seen);
+		insert_directly(relation, newest_of_each(seen));
 	table_close(relation, NoLock);
 	if (!plain)
 		run_last_seen(&add_last_seen, seen);

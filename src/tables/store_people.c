@@ -341,7 +341,10 @@ insert_last_seen(ResultRelInfo *info, EState *estate, List *seen,
 	}
 }
 
-/* The same without an executor, but for what it does for indexes. */
+/*
+ * The same without an executor, but for what it does for indexes.  There is an
+ * active snapshot, which their expressions may need.
+ */
 static void
 insert_directly(Relation relation, List *seen)
 {
@@ -354,9 +357,7 @@ insert_directly(Relation relation, List *seen)
 	ExecOpenIndices(info, false);
 	for (int i = 0; i < nslots; i++)
 		slots[i] = table_slot_create(relation, NULL);
-	PushActiveSnapshot(GetTransactionSnapshot());	/* for expressions */
 	insert_last_seen(info, estate, seen, slots, nslots);
-	PopActiveSnapshot();
 	for (int i = 0; i < nslots; i++)
 		ExecDropSingleTupleTableSlot(slots[i]);
 	ExecCloseIndices(info);

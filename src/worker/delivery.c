@@ -532,3 +532,10 @@ presence_delivery_next(PresenceTime now)
 			   Max(delivery.next_state, presence_state_next_due()));
 	return has_news(database) ? Min(next, Max(delivery.next, now)) : next;
 }
+
+/* When the pause after the last delivery ends. */
+PresenceTime
+presence_delivery_pause_end(void)
+{
+	return delivery.next;
+}

@@ -22,5 +22,6 @@ extern void presence_delivery_deliver(PresenceTime now);
 extern void presence_delivery_send_state(PresenceTime now);
 
 extern PresenceTime presence_delivery_next(PresenceTime now);
+extern PresenceTime presence_delivery_pause_end(void);
 
 #endif							/* PRESENCE_DELIVERY_H */

@@ -63,6 +63,9 @@
 /* Bytes of freed memory that the worker keeps. */
 #define KEPT_MEMORY (8 * 1024 * 1024)
 
+/* Longest sleep from which nothing wakes the worker; microseconds. */
+#define DEAF_LIMIT (10 * 1000)
+
 static struct
 {
 	PresenceDatabase *database; /* NULL without shared memory */
@@ -217,17 +220,35 @@ next_wake(PresenceTime now)
 	return idle_timeout() > 0 ? Min(wake, now + idle_timeout()) : wake;
 }
 
-/* Sleep until there is something to do. */
+/* Sleep until a time or, with a latch, until that is set. */
+static void
+sleep_with(Latch *latch, PresenceTime until, uint32 wait_event)
+{
+	PresenceTime now = presence_clock_now();
+	int			events = WL_TIMEOUT | WL_EXIT_ON_PM_DEATH | (latch ? WL_LATCH_SET : 0);
+
+	if (until <= now)
+		return;
+	arm_watchdog(until - now);
+	(void) WaitLatch(latch, events, (until - now + 999) / 1000, wait_event);
+}
+
+/*
+ * Sleep until there is something to do.  While deliveries pause, a commit that
+ * finds the queue empty need not wake the worker, nor signal it: so it sleeps
+ * without the latch first.  Whatever else sets the latch waits for as long.
+ */
 static void
 sleep_until(PresenceTime wake, uint32 wait_event)
 {
 	PresenceTime now = presence_clock_now();
-	long		timeout = wake <= now ? 0 : (wake - now + 999) / 1000;
+	PresenceTime pause = Min(Min(wake, presence_delivery_pause_end()), now + DEAF_LIMIT);
 
 	disable_timeout(worker.tick, false);
-	arm_watchdog(timeout > 0 ? wake - now : STEP_LIMIT);
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 timeout, wait_event);
+	sleep_with(NULL, pause, wait_event);
+	if (pause > now)
+		wake = next_wake(presence_clock_now());
+	sleep_with(MyLatch, wake, wait_event);
 	ResetLatch(MyLatch);
 	arm_step_watchdog();
 	start_ticking();

@@ -94,7 +94,7 @@ sub come_and_go
 	value($node, qq{SELECT presence_leave_all('of $user')});
 	return $listener->wait_for("$user offline", sub { $_[0]->{user_id} eq $user && $_[0]->{status} eq 'offline' });
 }
-value($node, 'CREATE INDEX added ON presence.user_last_seen (upper(user_id))');
+value($node, 'CREATE INDEX upper_user ON presence.user_last_seen (upper(user_id))');
 ok(come_and_go('eve'), 'told with an index');
 is(value($node, q{SET enable_seqscan = off; SELECT count(*) FROM presence.user_last_seen WHERE upper(user_id) = 'EVE'}), 1,
 	'which has the new row');

@@ -25,9 +25,9 @@ CREATE VIEW presence.members WITH (security_invoker = true) AS
 	WHERE presence.is_live(p.channel_name, p.last_seen);
 COMMENT ON VIEW presence.members IS 'every live presence, with the newest sign of life of its channel';
 
--- The reads are C, which runs statements on presence.members by indexes alone:
--- plans that ask statistics read the whole table for a small room beside a
--- large one.  Their cost is that of such a statement.
+-- The reads are C, which runs statements on presence.members, or its table, by
+-- indexes alone: plans that ask statistics read the whole table for a small room
+-- beside a large one.  Their cost is that of such a statement.
 
 CREATE FUNCTION presence_list(room text)
 	RETURNS SETOF presence.member

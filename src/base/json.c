@@ -255,18 +255,32 @@ presence_json_is_text(const char *data, int length)
 		pg_verify_mbstr(PG_UTF8, data, length, true);
 }
 
+/* Write what comes before a number, and its digits, so many; returns the end. */
+static char *
+write_digits(char *target, char before, int number, int digits)
+{
+	*target++ = before;
+	return pg_ultostr_zeropad(target, number, digits);
+}
+
 /* Format the seconds of a time; returns the length, 0 if it has none. */
 static int
 format_second(char *buffer, TimestampTz second)
 {
+	char	   *end = buffer;
 	struct pg_tm tm;
 	fsec_t		fsec;
 
 	if (timestamp2tm(second, NULL, &tm, &fsec, NULL, NULL) != 0)
 		return 0;
-	return snprintf(buffer, PRESENCE_JSON_TIME_SIZE, "%04d-%02d-%02dT%02d:%02d:%02d",
-					tm.tm_year, tm.tm_mon, tm.tm_mday,
-					tm.tm_hour, tm.tm_min, tm.tm_sec);
+	end = tm.tm_year < 0 ? write_digits(end, '-', -tm.tm_year, 3) :
+		pg_ultostr_zeropad(end, tm.tm_year, 4);
+	end = write_digits(end, '-', tm.tm_mon, 2);
+	end = write_digits(end, '-', tm.tm_mday, 2);
+	end = write_digits(end, 'T', tm.tm_hour, 2);
+	end = write_digits(end, ':', tm.tm_min, 2);
+	end = write_digits(end, ':', tm.tm_sec, 2);
+	return end - buffer;
 }
 
 /*

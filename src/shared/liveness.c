@@ -297,19 +297,40 @@ presence_liveness_newest(PresenceTime seen, TimestampTz row_last_seen)
 	return RecoveryInProgress() ? seen : Max(seen, presence_liveness_grace_start());
 }
 
-/* Whether the channel of a row has given a sign of life since "cutoff". */
-bool
-presence_liveness_is_live(const char *channel, int length,
-						  TimestampTz row_last_seen, PresenceTime cutoff)
+/*
+ * Whether a channel has given a sign of life since "cutoff", given the one in
+ * the registry, 0: none, and that of its row.
+ */
+static bool
+is_since(PresenceTime seen, TimestampTz row_last_seen, PresenceTime cutoff)
 {
-	PresenceTime seen;
-
-	if (cutoff == 0)
-		return true;
-	seen = registry_seen(channel, length);
 	if (seen != 0)
 		return seen >= cutoff;
 	presence_liveness_check_wall_clock();
 	cutoff = presence_liveness_cutoff(cutoff, presence_liveness_row_slack());
 	return presence_clock_from_timestamp(row_last_seen) >= cutoff;
+}
+
+/* Whether the channel of a row has given a sign of life since "cutoff". */
+bool
+presence_liveness_is_live(const char *channel, int length,
+						  TimestampTz row_last_seen, PresenceTime cutoff)
+{
+	return cutoff == 0 ||
+		is_since(registry_seen(channel, length), row_last_seen, cutoff);
+}
+
+/*
+ * The same, and by the same look into the registry the newest sign of life, as
+ * presence_liveness_seen() returns it, in "seen".
+ */
+bool
+presence_liveness_seen_since(const char *channel, int length,
+							 TimestampTz row_last_seen, PresenceTime cutoff,
+							 PresenceTime *seen)
+{
+	PresenceTime known = registry_seen(channel, length);
+
+	*seen = presence_liveness_newest(known, row_last_seen);
+	return cutoff == 0 || is_since(known, row_last_seen, cutoff);
 }

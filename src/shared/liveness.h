@@ -40,5 +40,8 @@ extern PresenceTime presence_liveness_newest(PresenceTime seen,
 extern bool presence_liveness_is_live(const char *channel, int length,
 									  TimestampTz row_last_seen,
 									  PresenceTime cutoff);
+extern bool presence_liveness_seen_since(const char *channel, int length,
+										 TimestampTz row_last_seen,
+										 PresenceTime cutoff, PresenceTime *seen);
 
 #endif							/* PRESENCE_LIVENESS_H */

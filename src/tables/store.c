@@ -23,6 +23,7 @@
 #include "base/compat.h"
 #include "jit/jit.h"
 #include "miscadmin.h"
+#include "nodes/params.h"
 #include "optimizer/cost.h"
 #include "tables/store.h"
 #include "utils/builtins.h"
@@ -214,6 +215,15 @@ presence_store_plan(PresenceStatement *statement)
 	return statement->plan;
 }
 
+/* Raise an error if SPI could not run a statement. */
+static void
+check_result(const PresenceStatement *statement, int result)
+{
+	if (result < 0)
+		elog(ERROR, "SPI failed for \"%s\": %s", statement->sql,
+			 SPI_result_code_string(result));
+}
+
 /*
  * Run a statement in a snapshot (InvalidSnapshot: that of the transaction),
  * until it has found "limit" rows (0: all); returns the number of rows found
@@ -229,9 +239,7 @@ presence_store_run_at(PresenceStatement *statement, Datum *values,
 	result = SPI_execute_snapshot(presence_store_plan(statement), values, nulls,
 								  snapshot, InvalidSnapshot, false, true, limit);
 	MemoryContextSwitchTo(context); /* SPI leaves its own behind */
-	if (result < 0)
-		elog(ERROR, "SPI failed for \"%s\": %s", statement->sql,
-			 SPI_result_code_string(result));
+	check_result(statement, result);
 	return SPI_processed;
 }
 
@@ -256,6 +264,33 @@ presence_store_run_newest(PresenceStatement *statement, Datum *values,
 
 	UnregisterSnapshot(snapshot);
 	return count;
+}
+
+/*
+ * Run a statement in the snapshot of the transaction, and have a receiver take
+ * the rows one by one, as the executor finds them.
+ */
+void
+presence_store_run_into(PresenceStatement *statement, Datum *values,
+						DestReceiver *receiver)
+{
+	MemoryContext context = CurrentMemoryContext;
+	SPIPlanPtr	plan = presence_store_plan(statement);
+	SPIExecuteOptions options = {0};
+	int			result;
+
+	options.params = makeParamList(statement->nargs);
+	for (int i = 0; i < statement->nargs; i++)
+	{
+		options.params->params[i].value = values[i];
+		options.params->params[i].isnull = false;
+		options.params->params[i].pflags = PARAM_FLAG_CONST;
+		options.params->params[i].ptype = statement->types[i];
+	}
+	options.dest = receiver;
+	result = SPI_execute_plan_extended(plan, &options);
+	MemoryContextSwitchTo(context);
+	check_result(statement, result);
 }
 
 /* Run a statement on the rows of a range of blocks, with a time as $3. */

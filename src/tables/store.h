@@ -14,6 +14,7 @@
 
 #include "executor/spi.h"
 #include "storage/block.h"
+#include "tcop/dest.h"
 #include "utils/array.h"
 #include "utils/plancache.h"
 #include "utils/snapshot.h"
@@ -58,6 +59,8 @@ extern uint64 presence_store_run(PresenceStatement *statement, Datum *values,
 								 const char *nulls);
 extern uint64 presence_store_run_newest(PresenceStatement *statement,
 										Datum *values, const char *nulls);
+extern void presence_store_run_into(PresenceStatement *statement, Datum *values,
+									DestReceiver *receiver);
 extern void presence_store_run_in_blocks(PresenceStatement *statement,
 										 BlockNumber from, BlockNumber to,
 										 TimestampTz before);

@@ -208,7 +208,7 @@ append_keys(JsonbNode *node, StringInfo out, const char *const *keys, int count)
 static void
 append_number(JsonbNode *node, StringInfo out, int64 number)
 {
-	Numeric		numeric = int64_to_numeric(number);
+	Numeric numeric = int64_to_numeric(number);
 
 	align(out);
 	appendBinaryStringInfo(out, (char *) numeric, VARSIZE(numeric));

@@ -21,7 +21,8 @@ typedef struct PresenceClock
 {
 	pg_atomic_uint64 offset;	/* microseconds, added to both clocks */
 	pg_atomic_uint64 wall_offset;	/* the same, to the wall clock only */
-	pg_atomic_uint32 ignores_stalls;	/* 1: see presence_test_ignore_stalls() */
+	pg_atomic_uint32 ignores_stalls;	/* 1: see
+										 * presence_test_ignore_stalls() */
 } PresenceClock;
 
 extern Size presence_clock_shmem_size(void);

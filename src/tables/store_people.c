@@ -158,7 +158,7 @@ static void
 count_connections(PresencePeople *people, PresencePerson *person, int64 most,
 				  int64 living)
 {
-	PresenceReader  *table = &people->presences;
+	PresenceReader *table = &people->presences;
 
 	presence_scan_seek(table, person->user);
 	while ((person->connections < most || person->living < living) &&
@@ -177,7 +177,7 @@ count_connections(PresencePeople *people, PresencePerson *person, int64 most,
 static void
 read_choice(PresencePeople *people, PresencePerson *person)
 {
-	PresenceReader  *table = &people->people;
+	PresenceReader *table = &people->people;
 
 	presence_scan_seek(table, person->user);
 	if (presence_scan_next(table))
@@ -212,7 +212,7 @@ presence_store_people_read(PresencePeople *people, const char *user, int64 most,
 TimestampTz
 presence_store_people_last_seen(PresencePeople *people, const char *user)
 {
-	PresenceReader  *table = &people->gone;
+	PresenceReader *table = &people->gone;
 	TimestampTz newest = DT_NOBEGIN;
 
 	presence_scan_seek(table, user);

@@ -107,6 +107,14 @@ bare_storm() { # verb
 
 join_storm() { empty_tables; storm add 0 $((STORM_ROOMS - 1)) 0 $STORM_ROOM; }
 
+# Into rooms that have a place for each.
+capped_storm() {
+	psql_quietly -c "SELECT presence_configure_room('room' || n, max_members => $STORM_ROOM)
+		FROM generate_series(0, $((STORM_ROOMS - 1))) n"
+	join_storm
+	psql_quietly -c "UPDATE presence.rooms SET max_members = NULL"
+}
+
 # All leave: who joined a moment ago.
 leave_storm() {
 	empty_tables
@@ -210,8 +218,9 @@ group_storm() {
 	bench_server storm </dev/null
 	create_presence
 	start_redis && redis=yes
-	contest ours=join_storm bare=bare_join_storm ${redis:+"redis=redis_storm join"}
+	contest ours=join_storm capped=capped_storm bare=bare_join_storm ${redis:+"redis=redis_storm join"}
 	storm_rows "100,000 join by 1,000s" "INSERT ... SELECT unnest" SADD 1.5
+	cpu_row_of storm "100,000 join by 1,000s, as many places" capped "no max_members" ours
 	contest ours=leave_storm bare=bare_leave_storm ${redis:+"redis=redis_storm leave"}
 	storm_rows "100,000 leave by 1,000s" "DELETE ... = ANY" SREM
 	[ -z "$redis" ] || stop_redis

@@ -541,23 +541,25 @@ presence_admission_count_join(const PresenceAdmission *admission, text *room,
 
 /*
  * Whether a room that has these rules admits users (text[]), NULL for anonymous
- * ones, without asking for each of them: if not, some may have to be refused,
- * or counted one by one.  "some" is one who is not anonymous, or NULL.
+ * ones, if it has places for them, without asking for each of them: if not,
+ * some may have to be refused, or counted one by one.  "some" is one who is not
+ * anonymous, or NULL.
  */
 bool
-presence_admission_admits_all(PresenceRoomRules rules, text *room, Datum users,
-							  text *some)
+presence_admission_admits_all(PresenceAdmission *admission, PresenceRoomRules rules,
+							  text *room, Datum users, text *some)
 {
-	PresenceAdmission admission;
 	PresenceSession caller;
 	bool		admitted;
 
-	if (!presence_admission_prepare(&admission, rules, some))
+	if (!presence_admission_prepare(admission, rules, some))
 		return true;
-	if (rules.max_members > 0 || admission.rate)
+	if (admission->rate)
 		return false;
+	if (!admission->bans && !rules.private)
+		return true;
 	caller = presence_extension_become_owner();
-	admitted = !(admission.bans &&
+	admitted = !(admission->bans &&
 				 presence_store_bans_any(PointerGetDatum(room), users)) &&
 		!(rules.private && presence_store_misses_any(PointerGetDatum(room), users));
 	presence_extension_become_caller(caller);

@@ -46,7 +46,8 @@ extern void presence_admission_lock(const PresenceAdmission *admission,
 									text *room, text *user);
 extern void presence_admission_check(const PresenceAdmission *admission,
 									 text *room, text *user);
-extern bool presence_admission_admits_all(PresenceRoomRules rules, text *room,
+extern bool presence_admission_admits_all(PresenceAdmission *admission,
+										  PresenceRoomRules rules, text *room,
 										  Datum users, text *some);
 extern bool presence_admission_reserve(PresenceAdmission *admission,
 									   text *room, int places,

@@ -216,19 +216,38 @@ is_nowhere(text *channel)
 	return presence_registry_look(&name, current_cutoff()).status == PRESENCE_ENTRY_ABSENT;
 }
 
-/* Publish that a presence is about to be added, until its row is written. */
-static void
-set_adding(const PresenceAdmission *admission, text *room,
-		   const PresenceEntrant *entrant)
+/* The hash by which a presence is published, or, with no channel, a batch. */
+static uint32
+adding_hash(text *room, const text *channel)
 {
-	PresenceName name;
+	PresenceName name = presence_name_of_text(room);
 
-	if (admission->rules.max_members <= 0 || !presence_shmem_ready())
-		return;
-	name = presence_name_of_text(room);
-	(void) presence_xact_set_adding(presence_hash_within(name.hash,
-														 VARDATA_ANY(entrant->channel),
-														 VARSIZE_ANY_EXHDR(entrant->channel)));
+	return channel ? presence_hash_within(name.hash, VARDATA_ANY(channel),
+										  VARSIZE_ANY_EXHDR(channel)) :
+		presence_hash_within(name.hash, "", 0);
+}
+
+/*
+ * Publish that a presence, or a batch of them (no channel), is about to be added
+ * to a room with max_members, until the rows are written.
+ */
+void
+presence_membership_set_adding(const PresenceAdmission *admission, text *room,
+							   const text *channel)
+{
+	if (admission->rules.max_members > 0 && presence_shmem_ready())
+		(void) presence_xact_set_adding(adding_hash(room, channel));
+}
+
+/*
+ * Whether another process is adding the presence whose hash this is, 0 if that
+ * cannot be known, or a batch to the room, which it may be in.
+ */
+static bool
+is_being_added(text *room, uint32 presence)
+{
+	return presence && (presence_backend_is_adding(presence) ||
+						presence_backend_is_adding(adding_hash(room, NULL)));
 }
 
 /*
@@ -246,7 +265,7 @@ waits_for_same(text *room, const PresenceEntrant *entrant)
 	presence_scan_lock();
 	for (;;)
 	{
-		bool		adding = presence && presence_backend_is_adding(presence);
+		bool		adding = is_being_added(room, presence);
 		TransactionId other = presence_scan_inserting(PointerGetDatum(room),
 													  PointerGetDatum(entrant->channel));
 
@@ -269,17 +288,17 @@ static bool
 take_place(PresenceAdmission *admission, text *room,
 		   const PresenceEntrant *entrant, PresenceRow *row)
 {
-	for (;;)
+	for (int attempt = 1;; attempt++)
 	{
 		bool		waited;
 
-		set_adding(admission, room, entrant);
+		presence_membership_set_adding(admission, room, entrant->channel);
 		if (presence_admission_reserve(admission, room, 1, PRESENCE_ENTRANCE_JOIN))
 			break;
 		waited = waits_for_same(room, entrant);
 		if (is_in(room, entrant, row))
 			return false;
-		if (!waited)
+		if (!waited || attempt == MAX_HINDERED_ATTEMPTS)
 			presence_admission_refuse(admission, room, entrant->user);
 	}
 	presence_admission_count_join(admission, room, entrant->user);

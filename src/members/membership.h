@@ -12,12 +12,15 @@
 
 #include "postgres.h"
 
+#include "members/admission.h"
 #include "members/intent.h"
 #include "tables/store_presences.h"
 #include "utils/jsonb.h"
 
 extern bool presence_membership_add(text *room, PresenceEntrant *entrant,
 									PresenceRow *row);
+extern void presence_membership_set_adding(const PresenceAdmission *admission,
+										   text *room, const text *channel);
 extern void presence_membership_beat(const PresenceEntrant *entrant);
 extern bool presence_membership_update(text *room, text *channel, Jsonb *meta);
 

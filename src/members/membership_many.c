@@ -15,8 +15,13 @@
  * others.  One that would not change is found before, and left out.
  *
  * A whole batch is added one by one if a policy or a trigger may interfere, if
- * the room counts who joins, or if somebody may have to be refused: so an
- * error names who was the first in order.
+ * joins are limited by presence.join_rate, or if somebody may have to be
+ * refused: so an error names who was the first in order.
+ *
+ * In a room with max_members, places are reserved for all who may be new, and
+ * those that were not needed are given back.  If there are not so many, some
+ * may have to be refused.  Expired channels free places in an order that only
+ * adding one by one knows.
  *
  *-------------------------------------------------------------------------
  */
@@ -28,6 +33,7 @@
 #include "members/membership_many.h"
 #include "members/heartbeat.h"
 #include "members/membership.h"
+#include "members/xact.h"
 #include "miscadmin.h"
 #include "shared/database.h"
 #include "shared/liveness.h"
@@ -64,7 +70,9 @@ typedef struct EntrantFacts
 typedef struct Batch
 {
 	PresenceTicket ticket;
+	PresenceAdmission admission;
 	EntrantFacts *facts;		/* of the ticket's entrants */
+	int			places;			/* reserved in the room */
 	TimestampTz wall;
 	MemoryContext scratch;		/* for one entrant that is added alone */
 } Batch;
@@ -122,7 +130,10 @@ all_users(const PresenceTicket *ticket, text **some)
 	return make_array(users, nulls, ticket->count, TEXTOID);
 }
 
-/* Make the room if need be; whether it admits all entrants without more ado. */
+/*
+ * Make the room if need be; whether it admits all entrants without more ado, if
+ * it has places for them.
+ */
 static bool
 are_admitted(Batch *batch)
 {
@@ -134,7 +145,7 @@ are_admitted(Batch *batch)
 	batch->ticket.rules = presence_admission_rules();
 	rules = presence_store_enter_room(PointerGetDatum(room));
 	batch->ticket.asked = PRESENCE_ASKED_ALL;
-	return presence_admission_admits_all(rules, room, users, some);
+	return presence_admission_admits_all(&batch->admission, rules, room, users, some);
 }
 
 /* Make an array of the channels for which a function returns true; or 0. */
@@ -273,6 +284,44 @@ find_present(Batch *batch)
 		batch->facts[known.places[numbers[i] - 1]].way = WAY_PRESENT;
 }
 
+/*
+ * Reserve places for all entrants who may be new; false if some of them may have
+ * to be refused.
+ */
+static bool
+take_places(Batch *batch)
+{
+	text	   *room = batch->ticket.room;
+	int			places = 0;
+
+	if (batch->admission.rules.max_members <= 0)
+		return true;
+	for (int i = 0; i < batch->ticket.count; i++)
+	{
+		if (batch->facts[i].way == WAY_ALONE)
+			return false;
+		places += batch->facts[i].way == WAY_TOGETHER;
+	}
+	if (places == 0)
+		return true;
+	presence_membership_set_adding(&batch->admission, room, NULL);
+	if (presence_admission_reserve(&batch->admission, room, places, PRESENCE_ENTRANCE_JOIN))
+		batch->places = places;
+	else
+		(void) presence_xact_set_adding(0);
+	return batch->places > 0;
+}
+
+/* Give back the places of entrants who were not new after all. */
+static void
+return_places(Batch *batch)
+{
+	(void) presence_xact_set_adding(0);
+	for (int i = 0; i < batch->ticket.count && batch->places > 0; i++)
+		batch->places -= batch->ticket.entrants[i].inserted;
+	presence_admission_return(&batch->admission, batch->ticket.room, batch->places);
+}
+
 /* Write the entrants from one to another that are added together. */
 static void
 write_together(Batch *batch, int from, int to)
@@ -325,18 +374,29 @@ beat_all(Batch *batch)
 		presence_heartbeat_write_many(in_rows, batch->wall);
 }
 
-/* Add a batch by one statement, or one for each run between those alone. */
-static void
+/*
+ * Add a batch by one statement, or one for each run between those alone; false
+ * if it has to be added one by one.
+ */
+static bool
 add_together(Batch *batch)
 {
+	bool		together;
+
 	batch->facts = palloc0(sizeof(EntrantFacts) * batch->ticket.count);
 	batch->wall = presence_clock_wall();
 	presence_intent_push_ticket(&batch->ticket);
 	enter_all(batch);
 	find_present(batch);
-	write_all(batch);
-	beat_all(batch);
+	together = take_places(batch);
+	if (together)
+	{
+		write_all(batch);
+		return_places(batch);
+		beat_all(batch);
+	}
 	presence_intent_pop();
+	return together;
 }
 
 /* Add a batch one by one. */
@@ -359,9 +419,7 @@ add_batch(text *room, PresenceEntrant *entrants, int count)
 
 	batch.scratch = AllocSetContextCreate(CurrentMemoryContext, "presence entrant",
 										  ALLOCSET_DEFAULT_SIZES);
-	if (count > 1 && is_free() && are_admitted(&batch))
-		add_together(&batch);
-	else
+	if (!(count > 1 && is_free() && are_admitted(&batch) && add_together(&batch)))
 		add_singly(&batch);
 	for (int i = 0; i < count; i++)
 		added += entrants[i].inserted;

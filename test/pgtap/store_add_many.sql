@@ -94,6 +94,63 @@ SELECT is(pg_temp.error_of($$SELECT presence_add_many('small', '{c1,c2,c3,c4}', 
 	'PR001 room is full | room: small; user: u4; limit: 3 | Try again when somebody has left, or raise max_members by presence_configure_room().',
 	'the first for whom there is none is named');
 
+-- A room with max_members takes many by one statement, as long as it has places for all who may be new.
+CREATE TEMP TABLE statements (n serial);
+CREATE FUNCTION pg_temp.count_statement() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	INSERT INTO statements DEFAULT VALUES;
+	RETURN NULL;
+END
+$$;
+CREATE TRIGGER count_statement AFTER INSERT ON presence.presences FOR EACH STATEMENT EXECUTE FUNCTION pg_temp.count_statement();
+CREATE FUNCTION pg_temp.statements() RETURNS bigint LANGUAGE sql AS $$
+	WITH gone AS (DELETE FROM statements RETURNING 1) SELECT count(*) FROM gone
+$$;
+SELECT presence_configure_room('capped', 12);
+SELECT is(presence_add_many('capped', '{a1,a2,a3,a4,a5}', '{u1,u2,u3,u4,u5}'), 5::bigint, 'five of twelve');
+SELECT is(pg_temp.statements(), 1::bigint, 'come by one statement');
+SELECT is(presence_add_many('capped', '{a1,a2,a3,a4,a5,b1}', '{v1,v2,v3,v4,v5,w1}'), 1::bigint, 'one comes, five become others');
+SELECT is(pg_temp.statements(), 1::bigint, 'by one statement');
+SELECT is(pg_temp.error_of($$SELECT presence_add_many('capped', '{b1,q1,q2,q3,q4,q5,q6,q7,q8}', '{w1,x1,x2,x3,x4,x5,x6,x7,x8}')$$),
+	'PR001 room is full | room: capped; user: x7; limit: 12 | Try again when somebody has left, or raise max_members by presence_configure_room().',
+	'if there are not enough places the first without one is named');
+SELECT is(presence_count('capped'), 6::bigint, 'and nobody is in');
+SELECT pg_temp.statements();
+SELECT is(presence_add_many('capped', '{a1,b1,q1,q2,q3,q4,q5,q6}'), 6::bigint, 'the places that were not needed are free');
+SELECT is(pg_temp.statements(), 1::bigint, 'and who is present takes none');
+SELECT is(presence_add_many('capped', '{a1,b1,q1,q2}', '{y1,w1,y3,y4}'), 0::bigint, 'in a full room users change');
+SELECT is(pg_temp.state_of($$SELECT presence_add('capped', 'd1')$$), 'PR001', 'nobody else enters');
+SELECT is(presence_leave_all_many('{q1,q2,q3,q4}'), 4::bigint, 'when four leave');
+SAVEPOINT places;
+SELECT is(presence_add_many('capped', '{d1,d2,d3,d4}'), 4::bigint, 'four come');
+ROLLBACK TO places;
+SELECT is(presence_add_many('capped', '{d5,d6,d7}'), 3::bigint, 'if they are rolled back, others do');
+SELECT is(pg_temp.state_of($$SELECT presence_add_many('capped', '{e1,e2}')$$), 'PR001', 'but two do not get the last place');
+SELECT is(presence_add_many('capped', '{e1}'), 1::bigint, 'which one gets');
+SELECT pg_temp.statements();
+SELECT pg_temp.pass(70);
+SELECT is(presence_add_many('capped', array_agg('f' || n)), 12::bigint, 'when all have expired as many come as there are places') FROM generate_series(1, 12) n;
+SELECT is(pg_temp.state_of($$SELECT presence_add_many('capped', '{f1,g1}')$$), 'PR001', 'and no more');
+SELECT pg_temp.pass(70);
+SELECT is(presence_add_many('capped', array_agg('f' || n)), 12::bigint, 'when these have expired they come again') FROM generate_series(1, 12) n;
+SELECT presence_leave_all_many(array_agg('f' || n)) FROM generate_series(1, 12) n;
+SELECT is(presence_add_many('capped', array_agg('h' || n)), 10::bigint, 'ten come') FROM generate_series(1, 10) n;
+CREATE FUNCTION pg_temp.bring() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	IF NEW.channel_name = 'h11' THEN
+		PERFORM presence_add('capped', 'brought');
+	END IF;
+	RETURN NULL;
+END
+$$;
+CREATE TRIGGER bring AFTER INSERT ON presence.presences FOR EACH ROW EXECUTE FUNCTION pg_temp.bring();
+SELECT is(pg_temp.state_of($$SELECT presence_add_many('capped', '{h11,h12}')$$), 'PR001', 'a trigger gets no place that is taken');
+SELECT presence_remove('capped', 'h1');
+SELECT is(presence_add_many('capped', '{h11,h12}'), 2::bigint, 'a free one it does');
+SELECT is(presence_count('capped'), 12::bigint, 'the room is full');
+DROP TRIGGER bring ON presence.presences;
+DROP TRIGGER count_statement ON presence.presences;
+
 -- Errors that are caught
 SELECT is((SELECT string_agg(pg_temp.state_of(format($q$SELECT presence_add_many(%L, '{a,b,c,d}', '{u2,u3,u4,u1}')$q$, 'open')), ' ')
 	FROM generate_series(1, 3)), 'PR002 PR002 PR002', 'a call that fails can be repeated');

@@ -162,6 +162,15 @@ $node->command_ok([ 'pgbench', '-n', '-c', 20, '-j', 2, '-t', 1, '-f', "$dir/twi
 is(value($node, q{SELECT count(*) FROM presence.presences WHERE room LIKE 'twins %'}), 50, 'and each room has it once');
 value($node, q{DELETE FROM presence.presences});
 
+# So does who adds the same batch.
+value($node, q{SELECT (presence_configure_room('crews ' || i, 3)).name FROM generate_series(1, 50) i});
+append_to_file("$dir/crews.sql", join('', map { "SELECT presence_add_many('crews $_', '{a,b,c}');\n" } 1 .. 50));
+$node->command_ok([ 'pgbench', '-n', '-c', 20, '-j', 2, '-t', 1, '-f', "$dir/crews.sql", 'postgres' ], 'twenty add the same batch: nobody is refused');
+is(value($node, q{SELECT string_agg(DISTINCT c::text, ' ') FROM (SELECT count(*) AS c FROM presence.presences WHERE room LIKE 'crews %' GROUP BY room) s}),
+	3, 'and each room has it once');
+is(value($node, q{SELECT count(*) FROM generate_series(1, 50) i WHERE try(format('SELECT presence_add(%L, ''d'')', 'crews ' || i)) = 'PR001'}), 50, 'and is full');
+value($node, q{DELETE FROM presence.presences});
+
 # Places of who has expired: the worker removes them, or the next who comes
 # finds them.
 $node->append_conf('postgresql.conf', q(presence.max_age = '1s'));

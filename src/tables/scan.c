@@ -25,6 +25,7 @@
 #include "base/compat.h"
 #include "catalog/pg_am.h"
 #include "miscadmin.h"
+#include "nodes/primnodes.h"
 #include "shared/liveness.h"
 #include "storage/lmgr.h"
 #include "tables/extension.h"
@@ -150,7 +151,21 @@ presence_scan_inserting(Datum room, Datum channel)
 
 /* ------------------------------------------------------------------ readers */
 
-/* Open the index of a reader, if it finds values of the column. */
+/* Whether an index has all rows in which a column is not NULL. */
+static bool
+has_all_rows(Relation index, AttrNumber column)
+{
+	List	   *predicate = RelationGetIndexPredicate(index);
+	NullTest   *test = predicate ? linitial(predicate) : NULL;
+
+	if (predicate == NIL)
+		return true;
+	return list_length(predicate) == 1 && IsA(test, NullTest) &&
+		test->nulltesttype == IS_NOT_NULL && IsA(test->arg, Var) &&
+		castNode(Var, test->arg)->varattno == column;
+}
+
+/* Open the index of a reader, if it finds all rows by values of the column. */
 static void
 open_index(PresenceReader *reader)
 {
@@ -164,7 +179,8 @@ open_index(PresenceReader *reader)
 		return;
 	opened = index_open(index, AccessShareLock);
 	if (opened->rd_index->indisvalid && opened->rd_rel->relam == BTREE_AM_OID &&
-		opened->rd_index->indkey.values[0] == reader->column)
+		opened->rd_index->indkey.values[0] == reader->column &&
+		has_all_rows(opened, reader->column))
 		reader->index = opened;
 	else
 		index_close(opened, AccessShareLock);

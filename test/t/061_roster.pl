@@ -71,6 +71,16 @@ value($node, q{SELECT presence_remove('r8', 'd8')});
 ($event) = $listener->drain;
 is("$event->{event} $event->{connections}", 'leave 19', 'a room that was forgotten is read again');
 
+# The index by which a room is read may be missing, or another one of its name.
+value($node, 'ALTER INDEX presence.presences_pkey RENAME TO kept');
+value($node, q{SELECT presence_remove('r9', 'd9')});
+($event) = $listener->drain;
+is("$event->{event} $event->{connections}", 'leave 19', 'a room is read without its index');
+value($node, q{CREATE INDEX presences_pkey ON presence.presences (room, channel_name) WHERE room = 'nowhere'});
+value($node, q{SELECT presence_remove('r10', 'd10')});
+($event) = $listener->drain;
+is("$event->{event} $event->{connections}", 'leave 19', 'and past one that has not all of its rows');
+
 $listener->quit;
 $node->stop;
 done_testing();

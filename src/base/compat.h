@@ -96,13 +96,20 @@ presence_compat_wait_event(const char *name)
 #endif
 }
 
-/* 16 lets an update insert into the summarizing indexes only. */
+/* 16 lets an update insert into the summarizing indexes only: "which". */
 #if PG_VERSION_NUM >= 160000
 #define presence_compat_insert_index_tuples(info, slot, estate) \
 	ExecInsertIndexTuples(info, slot, estate, false, false, NULL, NIL, false)
+#define presence_compat_update_index_tuples(info, slot, estate, which) \
+	((which) == TU_None ? NIL : \
+	 ExecInsertIndexTuples(info, slot, estate, true, false, NULL, NIL, (which) == TU_Summarizing))
+typedef TU_UpdateIndexes PresenceCompatIndexes;
 #else
 #define presence_compat_insert_index_tuples(info, slot, estate) \
 	ExecInsertIndexTuples(info, slot, estate, false, false, NULL, NIL)
+#define presence_compat_update_index_tuples(info, slot, estate, which) \
+	((which) ? ExecInsertIndexTuples(info, slot, estate, true, false, NULL, NIL) : NIL)
+typedef bool PresenceCompatIndexes;
 #endif
 
 /* 18 lets an index scan count what it does. */

@@ -47,22 +47,28 @@ connections_now(const PresencePerson *person, int64 later)
 /*
  * When a user was last seen: of one who is visible, now; of an invisible one,
  * when that was chosen; of others by what is stored or has been seen in this
- * turn.  "gone", if not NULL, gets whether anything is stored.
+ * turn.  "gone", if not NULL, gets where it is stored.
  */
 static TimestampTz
 last_seen(PresencePeople *people, const PresencePerson *person,
 		  const PresenceTurnUser *user, bool hidden, PresenceLastSeen *gone)
 {
-	TimestampTz stored;
+	ItemPointerData row;
+	TimestampTz newest;
 
 	if (!hidden)
 		return presence_clock_wall();
 	if (is_invisible(person))
 		return person->last_seen;
-	stored = presence_store_people_last_seen(people, person->user);
+	newest = Max(presence_store_people_last_seen(people, person->user, &row),
+				 user->last_seen);
 	if (gone)
-		gone->fresh = stored == DT_NOBEGIN;
-	return Max(stored, user->last_seen);
+	{
+		gone->looked_up = true;
+		gone->row = row;
+		gone->last_seen = newest;
+	}
+	return newest;
 }
 
 /* A user who has gone offline. */

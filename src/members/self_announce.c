@@ -120,7 +120,7 @@ remember_leavers(PresenceHint *const *hints, int nhints, int *wait)
 		CHECK_FOR_INTERRUPTS();
 		if (presence_hint_leaver(hints[i]) == NULL)
 			continue;
-		one = palloc(sizeof(PresenceLastSeen));
+		one = palloc0(sizeof(PresenceLastSeen));
 		one->user = presence_hint_leaver(hints[i]);
 		one->last_seen = hints[i]->last_seen;
 		seen = lappend(seen, one);

@@ -8,8 +8,8 @@
  * much as the scan.  No privileges or policies apply, and the tables have been
  * locked.
  *
- * No statement waits for a row of presence.user_last_seen: transactions insert
- * new rows, and statements that update or remove rows skip locked ones.
+ * Nothing waits for a row of presence.user_last_seen: transactions insert new
+ * rows, and who updates or removes rows skips locked ones.
  *
  *-------------------------------------------------------------------------
  */
@@ -208,26 +208,45 @@ presence_store_people_read(PresencePeople *people, const char *user, int64 most,
 	return person;
 }
 
-/* When a user without connections was last seen; DT_NOBEGIN: not known. */
+/*
+ * When a user without connections was last seen; DT_NOBEGIN: not known.  "row"
+ * gets where that is stored.
+ */
 TimestampTz
-presence_store_people_last_seen(PresencePeople *people, const char *user)
+presence_store_people_last_seen(PresencePeople *people, const char *user,
+								ItemPointer row)
 {
 	PresenceReader *table = &people->gone;
 	TimestampTz newest = DT_NOBEGIN;
 
+	ItemPointerSetInvalid(row);
 	presence_scan_seek(table, user);
 	while (presence_scan_next(table))
 	{
 		TimestampTz seen = DatumGetTimestampTz(presence_scan_column(table, GONE_SEEN));
 
 		CHECK_FOR_INTERRUPTS();
-		newest = Max(newest, seen);
+		if (seen > newest)
+		{
+			newest = seen;
+			*row = table->slot->tts_tid;
+		}
 	}
 	presence_scan_rest(table);
 	return newest;
 }
 
 /* ------------------------------------------------------------------- writers */
+
+/* presence.user_last_seen, open to be written. */
+typedef struct Writer
+{
+	Relation	relation;
+	EState	   *estate;
+	ResultRelInfo *info;
+	TupleTableSlot *slots[INSERT_BATCH];
+	int			nslots;
+} Writer;
 
 /* Run a statement with the users of "seen" (text[]) and their times. */
 static void
@@ -256,7 +275,7 @@ run_last_seen(PresenceStatement *statement, List *seen)
 }
 
 /*
- * Whether nothing but its indexes needs to know of new rows of
+ * Whether nothing but its indexes needs to know of rows that are written to
  * presence.user_last_seen.
  */
 static bool
@@ -267,6 +286,7 @@ is_plain(Relation relation)
 
 	return relation->rd_rel->relkind == RELKIND_RELATION &&
 		!relation->rd_rel->relispartition &&
+		relation->rd_rel->relreplident == REPLICA_IDENTITY_FULL &&
 		relation->trigdesc == NULL && relation->rd_rules == NULL &&
 		desc->natts == GONE_SEEN &&
 		TupleDescAttr(desc, GONE_USER - 1)->atttypid == TEXTOID &&
@@ -319,77 +339,154 @@ fill_slot(TupleTableSlot *slot, const PresenceLastSeen *one)
 	ExecStoreVirtualTuple(slot);
 }
 
+/* Open the table to write to it without an executor. */
+static Writer
+open_writer(Relation relation, int nslots)
+{
+	Writer		writer = {relation, CreateExecutorState(), makeNode(ResultRelInfo)};
+
+	InitResultRelInfo(writer.info, relation, 0, NULL, 0);
+	ExecOpenIndices(writer.info, false);
+	writer.nslots = Min(nslots, INSERT_BATCH);
+	for (int i = 0; i < writer.nslots; i++)
+		writer.slots[i] = table_slot_create(relation, NULL);
+	return writer;
+}
+
+/* Close it; its lock is kept. */
+static void
+close_writer(Writer *writer)
+{
+	for (int i = 0; i < writer->nslots; i++)
+		ExecDropSingleTupleTableSlot(writer->slots[i]);
+	ExecCloseIndices(writer->info);
+	FreeExecutorState(writer->estate);
+	CommandCounterIncrement();
+}
+
 /* Insert rows for users, so many at a time as there are slots. */
 static void
-insert_last_seen(ResultRelInfo *info, EState *estate, List *seen,
-				 TupleTableSlot **slots, int nslots)
+insert_directly(Writer *writer, List *seen)
 {
-	for (int first = 0; first < list_length(seen); first += nslots)
+	for (int first = 0; first < list_length(seen); first += writer->nslots)
 	{
-		int			count = Min(nslots, list_length(seen) - first);
+		int			count = Min(writer->nslots, list_length(seen) - first);
 
 		for (int i = 0; i < count; i++)
-			fill_slot(slots[i], list_nth(seen, first + i));
-		table_multi_insert(info->ri_RelationDesc, slots, count,
+			fill_slot(writer->slots[i], list_nth(seen, first + i));
+		table_multi_insert(writer->relation, writer->slots, count,
 						   GetCurrentCommandId(true), 0, NULL);
 		for (int i = 0; i < count; i++)
 		{
 			CHECK_FOR_INTERRUPTS();
-			list_free(presence_compat_insert_index_tuples(info, slots[i], estate));
-			ResetPerTupleExprContext(estate);
+			list_free(presence_compat_insert_index_tuples(writer->info, writer->slots[i],
+														  writer->estate));
+			ResetPerTupleExprContext(writer->estate);
 		}
 	}
 }
 
 /*
- * The same without an executor, but for what it does for indexes.  There is an
- * active snapshot, which their expressions may need.
+ * Update the row of a user; false if there is none, or somebody has locked or
+ * changed it.
  */
-static void
-insert_directly(Relation relation, List *seen)
+static bool
+update_directly(Writer *writer, PresenceLastSeen *one)
 {
-	EState	   *estate = CreateExecutorState();
-	ResultRelInfo *info = makeNode(ResultRelInfo);
-	TupleTableSlot *slots[INSERT_BATCH];
-	int			nslots = Min(list_length(seen), INSERT_BATCH);
+	TupleTableSlot *slot = writer->slots[0];
+	TM_FailureData failure;
+	PresenceCompatIndexes which;
 
-	InitResultRelInfo(info, relation, 0, NULL, 0);
-	ExecOpenIndices(info, false);
-	for (int i = 0; i < nslots; i++)
-		slots[i] = table_slot_create(relation, NULL);
-	insert_last_seen(info, estate, seen, slots, nslots);
-	for (int i = 0; i < nslots; i++)
-		ExecDropSingleTupleTableSlot(slots[i]);
-	ExecCloseIndices(info);
-	FreeExecutorState(estate);
-	CommandCounterIncrement();
+	if (!ItemPointerIsValid(&one->row) ||
+		table_tuple_lock(writer->relation, &one->row, GetActiveSnapshot(), slot,
+						 GetCurrentCommandId(true), LockTupleNoKeyExclusive,
+						 LockWaitSkip, 0, &failure) != TM_Ok)
+		return false;
+	fill_slot(slot, one);
+	simple_table_tuple_update(writer->relation, &one->row, slot, GetActiveSnapshot(),
+							  &which);
+	list_free(presence_compat_update_index_tuples(writer->info, slot, writer->estate,
+												  which));
+	ResetPerTupleExprContext(writer->estate);
+	return true;
+}
+
+/* Update the rows of users; returns those for whom that is not possible. */
+static List *
+update_known(Writer *writer, List *seen)
+{
+	List	   *rest = NIL;
+	ListCell   *lc;
+
+	foreach(lc, seen)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!update_directly(writer, lfirst(lc)))
+			rest = lappend(rest, lfirst(lc));
+	}
+	return rest;
 }
 
 /*
- * Store when users were last seen, in new rows, one for each user: this never
- * waits, and cannot fail with a serialization error.  The executor costs more
- * than the rows, so it is used only if somebody has added to the table what
- * only it does.
+ * Write times without an executor, which costs more than the rows, but for what
+ * it does for indexes; false if somebody has added to the table what only an
+ * executor does.  There is an active snapshot, which the expressions of indexes
+ * may need.
  */
-void
-presence_store_add_last_seen(List *seen)
+static bool
+write_directly(List *seen)
 {
 	Relation	relation = table_open(presence_extension_table("user_last_seen"),
 									  RowExclusiveLock);
 	bool		plain = is_plain(relation);
 
 	if (plain)
-		insert_directly(relation, newest_of_each(seen));
+	{
+		Writer		writer = open_writer(relation, list_length(seen));
+
+		insert_directly(&writer, update_known(&writer, newest_of_each(seen)));
+		close_writer(&writer);
+	}
 	table_close(relation, NoLock);
-	if (!plain)
+	return plain;
+}
+
+/*
+ * Store when users were last seen, in new rows, one for each user: this never
+ * waits, and cannot fail with a serialization error.
+ */
+void
+presence_store_add_last_seen(List *seen)
+{
+	if (!write_directly(seen))
 		run_last_seen(&add_last_seen, seen);
 }
 
-/* Store when users were last seen, in their existing rows if possible. */
+/*
+ * Store when users were last seen: in their existing rows, if these can be had
+ * without waiting, else in new rows.
+ */
 void
-presence_store_merge_last_seen(List *seen)
+presence_store_write_last_seen(List *seen)
 {
-	run_last_seen(&merge_last_seen, seen);
+	List	   *known = NIL;
+	List	   *unknown = NIL;
+	ListCell   *lc;
+
+	foreach(lc, seen)
+	{
+		PresenceLastSeen *one = lfirst(lc);
+
+		CHECK_FOR_INTERRUPTS();
+		if (one->looked_up)
+			known = lappend(known, one);
+		else
+			unknown = lappend(unknown, one);
+	}
+	if (known != NIL && !write_directly(known))
+		unknown = list_concat(unknown, known);
+	if (unknown != NIL)
+		run_last_seen(&merge_last_seen, unknown);
 }
 
 /*

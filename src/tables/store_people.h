@@ -13,6 +13,7 @@
 #include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
 #include "storage/block.h"
+#include "storage/itemptr.h"
 #include "utils/snapshot.h"
 
 /* A user, as announced to listeners. */
@@ -37,7 +38,8 @@ typedef struct PresenceLastSeen
 {
 	const char *user;
 	TimestampTz last_seen;
-	bool		fresh;			/* no earlier time is stored */
+	bool		looked_up;		/* "row" says what is stored */
+	ItemPointerData row;		/* with the newest time; invalid: none */
 } PresenceLastSeen;
 
 extern PresencePeople *presence_store_people_begin(Snapshot snapshot);
@@ -45,12 +47,12 @@ extern PresencePerson *presence_store_people_read(PresencePeople *people,
 												  const char *user, int64 most,
 												  int64 living);
 extern TimestampTz presence_store_people_last_seen(PresencePeople *people,
-												   const char *user);
+												   const char *user, ItemPointer row);
 extern void presence_store_people_end(PresencePeople *people);
 
 /* Lists of PresenceLastSeen. */
 extern void presence_store_add_last_seen(List *seen);
-extern void presence_store_merge_last_seen(List *seen);
+extern void presence_store_write_last_seen(List *seen);
 extern void presence_store_forget_last_seen(BlockNumber from, BlockNumber to,
 											TimestampTz before);
 

@@ -253,32 +253,12 @@ resync(PresenceStamp *stamp)
 	presence_notify_resync(stamp);
 }
 
-/*
- * Write when users were last seen: in new rows where nothing is stored, which
- * is cheap, else in the rows that there are.  Only triggers can defer an error.
- */
+/* Write when users were last seen.  Only triggers can defer an error. */
 static void
 write_last_seen(List *gone)
 {
-	List	   *fresh = NIL;
-	List	   *known = NIL;
-	ListCell   *lc;
-
-	foreach(lc, gone)
-	{
-		PresenceLastSeen *seen = lfirst(lc);
-
-		CHECK_FOR_INTERRUPTS();
-		if (seen->fresh)
-			fresh = lappend(fresh, seen);
-		else
-			known = lappend(known, seen);
-	}
 	presence_store_connect();
-	if (fresh != NIL)
-		presence_store_add_last_seen(fresh);
-	if (known != NIL)
-		presence_store_merge_last_seen(known);
+	presence_store_write_last_seen(gone);
 	if (presence_extension_has_triggers("user_last_seen"))
 		presence_store_check_constraints();
 	presence_store_finish();

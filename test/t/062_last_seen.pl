@@ -90,10 +90,58 @@ sub come_and_go
 {
 	my ($user) = @_;
 
+	$listener->clear;
 	value($node, qq{SELECT presence_add('r', 'of $user', '$user')});
 	value($node, qq{SELECT presence_leave_all('of $user')});
 	return $listener->wait_for("$user offline", sub { $_[0]->{user_id} eq $user && $_[0]->{status} eq 'offline' });
 }
+
+# Who has a row gets no second one, unless somebody holds it.
+sub seen_rows { return value($node, qq{SELECT count(*) FROM presence.user_last_seen WHERE user_id = '$_[0]'}) }
+ok(come_and_go('hal'), 'told who has no row');
+ok($event = come_and_go('hal'), 'told who has one');
+is(seen_rows('hal') . last_seen('hal'), 1 . $event->{last_seen}, 'which has the new time');
+$locker->query_safe(q{BEGIN; SELECT FROM presence.user_last_seen WHERE user_id = 'hal' FOR KEY SHARE});
+ok($event = come_and_go('hal'), 'told while somebody refers to it');
+is(last_seen('hal'), $event->{last_seen}, 'it can be read');
+$locker->query_safe(q{COMMIT; BEGIN; SELECT FROM presence.user_last_seen WHERE user_id = 'hal' FOR UPDATE});
+ok($event = come_and_go('hal'), 'told while somebody has locked it');
+is(last_seen('hal'), $event->{last_seen}, 'it can be read');
+cmp_ok(seen_rows('hal'), '>=', 2, 'in a row of its own');
+$locker->query_safe(q{COMMIT; BEGIN; UPDATE presence.user_last_seen SET last_seen = 'epoch' WHERE user_id = 'hal'});
+ok($event = come_and_go('hal'), 'told while somebody changes it');
+is(last_seen('hal'), $event->{last_seen}, 'it can be read');
+$locker->query_safe('COMMIT');
+is(last_seen('hal'), $event->{last_seen}, 'also when it has been changed');
+value($node, 'CREATE INDEX by_time ON presence.user_last_seen (last_seen)');
+ok($event = come_and_go('ivy'), 'told with an index on times');
+ok($event = come_and_go('ivy'), 'told again');
+is(value($node, qq{SET enable_seqscan = off; SELECT user_id FROM presence.user_last_seen WHERE last_seen = '$event->{last_seen}'}), 'ivy',
+	'the index finds the new time');
+is(seen_rows('ivy'), 1, 'of the only row');
+value($node, 'DROP INDEX presence.by_time');
+
+# The indexes by which users are read may be missing, or others of their names.
+value($node, 'ALTER INDEX presence.user_last_seen_user_id RENAME TO kept_gone; ALTER INDEX presence.presences_user_id_idx RENAME TO kept_here');
+for my $state ('missing', 'partial')
+{
+	value($node, q{
+		CREATE INDEX user_last_seen_user_id ON presence.user_last_seen (user_id) WHERE user_id = 'nobody';
+		CREATE INDEX presences_user_id_idx ON presence.presences (user_id) WHERE user_id = 'nobody'}) if $state eq 'partial';
+	ok(come_and_go('ivy'), "told with an index that is $state");
+	is(seen_rows('ivy'), 1, 'who has a row keeps it');
+	value($node, q{SELECT presence_add('r', 'first', 'jon'), presence_add('r', 'second', 'jon')});
+	$listener->wait_for('jon online', sub { $_[0]->{user_id} eq 'jon' });
+	$listener->clear;
+	value($node, q{SELECT presence_leave_all('first')});
+	value($node, qq{SELECT presence_add('r', 'next', 'next $state')});
+	$listener->wait_for('who came next', sub { $_[0]->{user_id} eq "next $state" });
+	is(scalar(offline_of('jon')), 0, 'who has left with one of two connections is online');
+	value($node, q{SELECT presence_leave_all('second'), presence_leave_all('next')});
+	ok($listener->wait_for('jon offline', sub { $_[0]->{user_id} eq 'jon' && $_[0]->{status} eq 'offline' }), 'who has left with both is not');
+}
+value($node, q{DROP INDEX presence.user_last_seen_user_id, presence.presences_user_id_idx;
+	ALTER INDEX presence.kept_gone RENAME TO user_last_seen_user_id; ALTER INDEX presence.kept_here RENAME TO presences_user_id_idx});
 value($node, 'CREATE INDEX upper_user ON presence.user_last_seen (upper(user_id))');
 ok(come_and_go('eve'), 'told with an index');
 is(value($node, q{SET enable_seqscan = off; SELECT count(*) FROM presence.user_last_seen WHERE upper(user_id) = 'EVE'}), 1,

@@ -91,7 +91,8 @@ sub value
 
 # Repeat a check until it returns true, for at most the given number of seconds:
 # often at first, then less, since most checks start a process, and others wait
-# for the machine, too.
+# for the machine, too. To wait in vain fails the test, unless the caller looks
+# at the result.
 sub wait_until
 {
 	my ($what, $check, $seconds) = @_;
@@ -108,6 +109,7 @@ sub wait_until
 		$pause *= 1.5 if $pause < 200_000;
 	}
 	diag("gave up waiting until $what");
+	Test::More::fail("it does not happen: $what") unless defined wantarray;
 	return;
 }
 

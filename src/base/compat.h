@@ -14,6 +14,7 @@
 
 #include "postgres.h"
 
+#include "access/tableam.h"
 #include "catalog/dependency.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_database.h"

@@ -253,7 +253,8 @@ is_being_added(text *room, uint32 presence)
 /*
  * There is no place for an entrant.  If another process is adding the same
  * presence, wait until it has, or has not; false if there is none.  It publishes
- * the presence until the row is there, which shows its transaction.
+ * the presence until the row is there, which shows its transaction.  A process
+ * that adds a batch publishes the room alone, so wait for its rows to see.
  */
 static bool
 waits_for_same(text *room, const PresenceEntrant *entrant)

@@ -95,6 +95,17 @@ sub come_and_go
 	return $listener->wait_for("$user offline", sub { $_[0]->{user_id} eq $user && $_[0]->{status} eq 'offline' });
 }
 
+# Users are found by the indexes, not by reading the tables.
+sub scans
+{
+	return split / /, value($node, q{SELECT (SELECT sum(seq_scan) FROM pg_stat_user_tables WHERE relname IN ('presences', 'user_last_seen')) || ' ' ||
+		string_agg(idx_scan::text, ' ' ORDER BY indexrelname) FROM pg_stat_user_indexes WHERE indexrelname IN ('presences_user_id_idx', 'user_last_seen_user_id')});
+}
+my @before = scans();
+ok(come_and_go("scanned $_"), 'told who comes and goes') for 1 .. 3;
+ok(wait_until('the worker reports', sub { my @now = scans(); $now[1] - $before[1] >= 6 && $now[2] - $before[2] >= 3 }), 'by the indexes');
+is((scans())[0], $before[0], 'and no table is read whole');
+
 # Who has a row gets no second one, unless somebody holds it.
 sub seen_rows { return value($node, qq{SELECT count(*) FROM presence.user_last_seen WHERE user_id = '$_[0]'}) }
 ok(come_and_go('hal'), 'told who has no row');

@@ -25,6 +25,16 @@ typedef struct PresenceClock
 										 * presence_test_ignore_stalls() */
 } PresenceClock;
 
+/*
+ * Whether a sign of life is older than a cutoff; 0 is before all times.  Those
+ * from before the machine started are negative.
+ */
+static inline bool
+presence_clock_is_before(PresenceTime seen, PresenceTime cutoff)
+{
+	return cutoff != 0 && seen < cutoff;
+}
+
 extern Size presence_clock_shmem_size(void);
 extern void presence_clock_shmem_init(void *area, bool found);
 

@@ -305,10 +305,10 @@ static bool
 is_since(PresenceTime seen, TimestampTz row_last_seen, PresenceTime cutoff)
 {
 	if (seen != 0)
-		return seen >= cutoff;
+		return !presence_clock_is_before(seen, cutoff);
 	presence_liveness_check_wall_clock();
 	cutoff = presence_liveness_cutoff(cutoff, presence_liveness_row_slack());
-	return presence_clock_from_timestamp(row_last_seen) >= cutoff;
+	return !presence_clock_is_before(presence_clock_from_timestamp(row_last_seen), cutoff);
 }
 
 /* Whether the channel of a row has given a sign of life since "cutoff". */

@@ -92,7 +92,7 @@ entry_status(RegistryEntry *entry, PresenceTime cutoff)
 	if (entry == NULL)
 		return PRESENCE_ENTRY_ABSENT;
 	if ((entry->flags & ENTRY_EXPIRING) ||
-		(PresenceTime) pg_atomic_read_u64(&entry->seen) < cutoff)
+		presence_clock_is_before((PresenceTime) pg_atomic_read_u64(&entry->seen), cutoff))
 		return PRESENCE_ENTRY_EXPIRED;
 	return (entry->flags & ENTRY_VERIFIED) ?
 		PRESENCE_ENTRY_ALIVE : PRESENCE_ENTRY_UNVERIFIED;
@@ -513,7 +513,8 @@ presence_registry_mark_expiring(const PresenceName *name, uint32 own_pins,
 	LWLockAcquire(lock, LW_EXCLUSIVE);
 	entry = presence_registry_mem_find(name);
 	seen = entry ? (PresenceTime) pg_atomic_read_u64(&entry->seen) : 0;
-	if (entry && entry->pins == own_pins && !(entry->flags & ENTRY_EXPIRING) && seen < cutoff)
+	if (entry && entry->pins == own_pins && !(entry->flags & ENTRY_EXPIRING) &&
+		presence_clock_is_before(seen, cutoff))
 	{
 		entry->flags |= ENTRY_EXPIRING;
 		mark->ref = ref_of(entry);

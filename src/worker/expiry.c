@@ -477,7 +477,7 @@ take_noted(PresenceExpiry *expiry, PresenceTime now)
 		PresenceTime seen;
 		char	   *name = presence_registry_read(deadline->ref, &seen);
 
-		if (name && seen < cutoff)
+		if (name && presence_clock_is_before(seen, cutoff))
 			add_overdue(expiry, name, strlen(name), deadline->ref, seen, deadline->time);
 		if (name)
 			pfree(name);
@@ -526,7 +526,7 @@ is_expired(Overdue *overdue, PresenceTime cutoff)
 	if (name == NULL)
 		return false;
 	pfree(name);
-	return overdue->seen < cutoff;
+	return presence_clock_is_before(overdue->seen, cutoff);
 }
 
 /*

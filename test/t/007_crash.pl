@@ -28,13 +28,14 @@ sub await_server
 }
 
 # A channel joins and sends no heartbeats. The row, which is all that a crash
-# leaves, says that it was last seen an hour ago: longer than max_age.
+# leaves, says that it was last seen long ago: longer than max_age, and before the
+# machine started.
 sub join_silently
 {
 	my ($channel) = @_;
 
 	value($node, qq{SELECT presence_add('r', '$channel');
-		UPDATE presence.presences SET last_seen = now() - interval '1 hour' WHERE channel_name = '$channel'});
+		UPDATE presence.presences SET last_seen = '2001-01-01' WHERE channel_name = '$channel'});
 	return;
 }
 

@@ -163,10 +163,10 @@ $_->quit foreach $changed, $status, $broadcast, $state;
 $node->backup('base');
 my $standby = PostgreSQL::Test::Cluster->new('coming_from_standby');
 $standby->init_from_backup($node, 'base', has_streaming => 1);
-# the row says that max_age has passed
+# the row says that max_age has passed, and the machine was started again
 run(q{SELECT presence_leave_all_many(ARRAY(SELECT channel_name FROM presence.presences));
 	SELECT presence_add('chat', 'survivor', 'sue');
-	UPDATE presence.presences SET last_seen = now() - interval '1 hour'});
+	UPDATE presence.presences SET last_seen = '2001-01-01'});
 $standby->start;
 $node->wait_for_catchup($standby);
 $node->stop;

@@ -34,6 +34,12 @@ CREATE FUNCTION presence_list(room text)
 	LANGUAGE c STABLE PARALLEL RESTRICTED COST 100 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION presence_list(text) IS 'the live presences of a room, by joined_at and id';
 
+CREATE FUNCTION presence_page(room text, max_rows integer DEFAULT 100, after_channel text DEFAULT NULL)
+	RETURNS SETOF presence.member
+	LANGUAGE c STABLE PARALLEL RESTRICTED COST 100 ROWS 100 AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION presence_page(text, integer, text) IS
+	'the first max_rows live presences of a room after a channel, by channel_name; pass the last one''s for the next page';
+
 CREATE FUNCTION presence_users(room text)
 	RETURNS TABLE (user_id text, connections bigint, joined_at timestamptz, last_seen timestamptz, meta jsonb)
 	LANGUAGE c STABLE PARALLEL RESTRICTED COST 100 AS 'MODULE_PATHNAME';
@@ -83,11 +89,11 @@ CREATE FUNCTION presence_online(user_ids text[])
 COMMENT ON FUNCTION presence_online(text[]) IS
 	'those of the users that are online, with their live connections (channels, each counted once) and newest sign of life';
 
-CREATE FUNCTION presence_snapshot(room text)
+CREATE FUNCTION presence_snapshot(room text, max_members integer DEFAULT NULL)
 	RETURNS jsonb
 	LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION presence_snapshot(text) IS
-	'what a listener loads after LISTEN: room, epoch, seq, counts and members; events with a higher seq came later';
+COMMENT ON FUNCTION presence_snapshot(text, integer) IS
+	'what a listener loads after LISTEN: room, epoch, seq, counts and members, the first max_members by channel_name where there are more; events with a higher seq came later';
 
 CREATE FUNCTION presence.is_older(channel_name text, last_seen timestamptz, age bigint)
 	RETURNS boolean

@@ -67,7 +67,7 @@ static const Privilege privileges[] = {
 	{LEVEL_READER, "SELECT ON presence.presences, presence.rooms, presence.people,"
 	" presence.user_last_seen, presence.members, presence.room_list, presence.stats"},
 	{LEVEL_READER, "EXECUTE ON FUNCTION", "is_live is_older effective_last_seen check_name"
-		" stat_row presence_list presence_users presence_count presence_anonymous_count"
+		" stat_row presence_list presence_page presence_users presence_count presence_anonymous_count"
 		" presence_counts presence_rooms presence_user_rooms presence_is_online"
 		" presence_online presence_snapshot presence_status presence_statuses"
 	" presence_get_state presence_cursors presence_typing_users"},

@@ -29,6 +29,7 @@ PG_FUNCTION_INFO_V1(presence_is_older);
 PG_FUNCTION_INFO_V1(presence_effective_last_seen);
 PG_FUNCTION_INFO_V1(presence_check_name);
 PG_FUNCTION_INFO_V1(presence_list);
+PG_FUNCTION_INFO_V1(presence_page);
 PG_FUNCTION_INFO_V1(presence_users);
 PG_FUNCTION_INFO_V1(presence_count);
 PG_FUNCTION_INFO_V1(presence_anonymous_count);
@@ -122,14 +123,14 @@ return_value(PresenceRead what, Datum argument, Oid type)
 	return heap_getattr(presence_reader_row(what, argument), 1, desc, &isnull);
 }
 
-/* The only argument, a name. */
+/* The first argument, a name. */
 static Datum
 name_argument(FunctionCallInfo fcinfo, const char *argument)
 {
 	return PointerGetDatum(presence_args_name(fcinfo, 0, argument));
 }
 
-/* The only argument, an array of names. */
+/* The first argument, an array of names. */
 static Datum
 names_argument(FunctionCallInfo fcinfo, const char *argument)
 {
@@ -146,6 +147,39 @@ Datum
 presence_list(PG_FUNCTION_ARGS)
 {
 	return presence_reader_return_rows(fcinfo, PRESENCE_READ_LIST, name_argument(fcinfo, "room"), 0);
+}
+
+/* An argument that limits a result: an integer that is not below "least". */
+static int
+limit_argument(FunctionCallInfo fcinfo, int n, const char *argument, int least)
+{
+	if (PG_GETARG_INT32(n) < least)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"%s\" must be at least %d", argument, least),
+				 errdetail("The value of type integer is %d.", PG_GETARG_INT32(n)),
+				 errhint("Pass the most members to return.")));
+	return PG_GETARG_INT32(n);
+}
+
+/*
+ * presence_page(room text, max_rows integer, after_channel text)
+ *		returns setof presence.member
+ *
+ * Ordered by channel_name, from the one after "after_channel" on (NULL: from
+ * the first one), at most "max_rows".
+ */
+Datum
+presence_page(PG_FUNCTION_ARGS)
+{
+	Datum		room = name_argument(fcinfo, "room");
+	text	   *after = presence_args_optional_name(fcinfo, 2, "after_channel");
+
+	if (PG_ARGISNULL(1))
+		presence_args_reject_null("max_rows");
+	return presence_reader_return_page(fcinfo, room,
+									   PointerGetDatum(after ? after : cstring_to_text("")),
+									   limit_argument(fcinfo, 1, "max_rows", 1));
 }
 
 /*
@@ -227,7 +261,10 @@ presence_online(PG_FUNCTION_ARGS)
 }
 
 /*
- * presence_snapshot(room text) returns jsonb
+ * presence_snapshot(room text, max_members integer) returns jsonb
+ *
+ * Of a room with more members than that the first ones are returned, by
+ * channel; its counts are of all.
  *
  * The number of the last event is read before the room, so the room shows all
  * events up to that number.  It is null in a transaction that keeps an older
@@ -239,6 +276,7 @@ presence_snapshot(PG_FUNCTION_ARGS)
 {
 	text	   *room = presence_args_name(fcinfo, 0, "room");
 	PresenceDatabase *database = presence_my_database();
+	int			limit = PG_ARGISNULL(1) ? -1 : limit_argument(fcinfo, 1, "max_members", 0);
 	char	   *epoch = NULL;
 	int64		seq = 0;
 	bool		has_seq = false;
@@ -251,7 +289,7 @@ presence_snapshot(PG_FUNCTION_ARGS)
 		has_seq = !IsolationUsesXactSnapshot();
 	}
 	presence_store_connect();
-	snapshot = presence_snapshot_read(PointerGetDatum(room), epoch, seq, has_seq);
+	snapshot = presence_snapshot_read(PointerGetDatum(room), limit, epoch, seq, has_seq);
 	presence_store_finish();
 	PG_RETURN_JSONB_P(snapshot);
 }

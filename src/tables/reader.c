@@ -9,7 +9,8 @@
  * part of the table, and a room of five would be read with a sequential scan.
  * So these statements are planned with sequential scans disabled, once per
  * session, with generic plans.  OFFSET 0 keeps an outer ORDER BY from making a
- * full scan of another index attractive.
+ * full scan of another index attractive.  A page is read in the order of the
+ * primary key, as far as it goes: so neither is anything sorted for it.
  *
  * The planner settings are changed while a plan is made, and restored before
  * it runs, so that functions called by policies are planned with the settings
@@ -39,11 +40,15 @@
 	"(SELECT " columns " FROM presence.members m WHERE " condition " OFFSET 0) m"
 #define LIVE_IN_ROOM(columns)	LIVE(columns, "m.room " SQL_EQ " $1")
 
-/* A statement of one argument, prepared at its first use in a session. */
+/* Most arguments of a statement. */
+#define MAX_ARGUMENTS 3
+
+/* A statement, prepared at its first use in a session. */
 typedef struct Question
 {
 	const char *sql;
-	Oid			argument;
+	Oid			arguments[MAX_ARGUMENTS];	/* their types; InvalidOid: no more */
+	bool		page;			/* stops early, in the order of an index */
 	SPIPlanPtr	plan;
 } Question;
 
@@ -51,41 +56,49 @@ static Question questions[] = {
 	[PRESENCE_READ_LIST] = {
 		"SELECT m.id, m.room, m.channel_name, m.user_id, m.meta, m.joined_at, m.last_seen FROM "
 		LIVE_IN_ROOM("m.id, m.room, m.channel_name, m.user_id, m.meta, m.joined_at, m.last_seen")
-		" ORDER BY m.joined_at, m.id", TEXTOID
+		" ORDER BY m.joined_at, m.id", {TEXTOID}
+	},
+	/* Only the primary key has this order, so no other index is scanned for it. */
+	[PRESENCE_READ_PAGE] = {
+		"SELECT m.id, m.room, m.channel_name, m.user_id, m.meta, m.joined_at, m.last_seen"
+		" FROM presence.members m"
+		" WHERE ROW(m.room, m.channel_name) " SQL_GT " ROW($1, $2)"
+		" AND m.room OPERATOR(pg_catalog.<=) $1"
+		" ORDER BY m.room, m.channel_name LIMIT $3", {TEXTOID, TEXTOID, INT4OID}, .page = true
 	},
 	[PRESENCE_READ_USERS] = {
 		"SELECT m.user_id, pg_catalog.count(*), pg_catalog.min(m.joined_at), pg_catalog.max(m.last_seen),"
 		" (pg_catalog.array_agg(m.meta ORDER BY m.joined_at DESC, m.id DESC))[1] FROM "
 		LIVE_IN_ROOM("m.id, m.user_id, m.meta, m.joined_at, m.last_seen")
-		" WHERE m.user_id IS NOT NULL GROUP BY m.user_id ORDER BY 3, 1", TEXTOID
+		" WHERE m.user_id IS NOT NULL GROUP BY m.user_id ORDER BY 3, 1", {TEXTOID}
 	},
 	[PRESENCE_READ_COUNT] = {
-		"SELECT pg_catalog.count(*) FROM " LIVE_IN_ROOM(""), TEXTOID
+		"SELECT pg_catalog.count(*) FROM " LIVE_IN_ROOM(""), {TEXTOID}
 	},
 	[PRESENCE_READ_ANONYMOUS_COUNT] = {
 		"SELECT pg_catalog.count(*) FROM " LIVE_IN_ROOM("m.user_id")
-		" WHERE m.user_id IS NULL", TEXTOID
+		" WHERE m.user_id IS NULL", {TEXTOID}
 	},
 	[PRESENCE_READ_COUNTS] = {
 		"SELECT pg_catalog.count(*), pg_catalog.count(DISTINCT m.user_id),"
 		" pg_catalog.count(*) FILTER (WHERE m.user_id IS NULL) FROM "
-		LIVE_IN_ROOM("m.user_id"), TEXTOID
+		LIVE_IN_ROOM("m.user_id"), {TEXTOID}
 	},
 	[PRESENCE_READ_ROOMS] = {
 		"SELECT m.room FROM " LIVE("m.room", "m.channel_name " SQL_EQ " $1")
-		" ORDER BY m.room", TEXTOID
+		" ORDER BY m.room", {TEXTOID}
 	},
 	[PRESENCE_READ_USER_ROOMS] = {
 		"SELECT DISTINCT m.room FROM " LIVE("m.room", "m.user_id " SQL_EQ " $1")
-		" ORDER BY m.room", TEXTOID
+		" ORDER BY m.room", {TEXTOID}
 	},
 	[PRESENCE_READ_IS_ONLINE] = {
-		"SELECT EXISTS (SELECT FROM presence.members m WHERE m.user_id " SQL_EQ " $1)", TEXTOID
+		"SELECT EXISTS (SELECT FROM presence.members m WHERE m.user_id " SQL_EQ " $1)", {TEXTOID}
 	},
 	[PRESENCE_READ_ONLINE] = {
 		"SELECT m.user_id, pg_catalog.count(DISTINCT m.channel_name), pg_catalog.max(m.last_seen) FROM "
 		LIVE("m.user_id, m.channel_name, m.last_seen", "m.user_id " SQL_EQ " ANY ($1)")
-		" GROUP BY m.user_id ORDER BY m.user_id", TEXTARRAYOID
+		" GROUP BY m.user_id ORDER BY m.user_id", {TEXTARRAYOID}
 	},
 	[PRESENCE_READ_STATUSES] = {
 		"SELECT u.user_id,"
@@ -102,7 +115,7 @@ static Question questions[] = {
 		" LEFT JOIN LATERAL (SELECT q.chosen_status, q.custom_message, q.chosen_at,"
 		" q.chosen_status " SQL_EQ " 'offline' AS invisible FROM presence.people q"
 		" WHERE q.user_id " SQL_EQ " u.user_id OFFSET 0) p ON true"
-		" ORDER BY u.position", TEXTARRAYOID
+		" ORDER BY u.position", {TEXTARRAYOID}
 	},
 };
 
@@ -112,6 +125,8 @@ typedef struct Settings
 	bool		seqscan;
 	bool		indexscan;
 	bool		bitmapscan;
+	bool		sort;
+	bool		incremental_sort;
 	bool		jit;
 	int			cache_mode;
 } Settings;
@@ -129,17 +144,20 @@ typedef struct Answer
 
 /* Change settings so that generic plans with index scans are made. */
 static void
-begin_planning(Answer *answer)
+begin_planning(Answer *answer, const Question *question)
 {
 	answer->settings.seqscan = enable_seqscan;
 	answer->settings.indexscan = enable_indexscan;
 	answer->settings.bitmapscan = enable_bitmapscan;
+	answer->settings.sort = enable_sort;
+	answer->settings.incremental_sort = enable_incremental_sort;
 	answer->settings.jit = jit_enabled;
 	answer->settings.cache_mode = plan_cache_mode;
 	answer->planning = true;
 	enable_seqscan = false;
 	enable_indexscan = true;
-	enable_bitmapscan = true;
+	enable_bitmapscan = !question->page;
+	enable_sort = enable_incremental_sort = !question->page;
 	jit_enabled = false;		/* disabled nodes look very expensive */
 	plan_cache_mode = PLAN_CACHE_MODE_FORCE_GENERIC_PLAN;
 }
@@ -154,6 +172,8 @@ end_planning(Answer *answer)
 	enable_seqscan = answer->settings.seqscan;
 	enable_indexscan = answer->settings.indexscan;
 	enable_bitmapscan = answer->settings.bitmapscan;
+	enable_sort = answer->settings.sort;
+	enable_incremental_sort = answer->settings.incremental_sort;
 	jit_enabled = answer->settings.jit;
 	plan_cache_mode = answer->settings.cache_mode;
 }
@@ -188,13 +208,25 @@ end_rows(DestReceiver *self)
 {
 }
 
+/* How many arguments a statement has. */
+static int
+count_arguments(const Question *question)
+{
+	int			count = 0;
+
+	while (count < MAX_ARGUMENTS && OidIsValid(question->arguments[count]))
+		count++;
+	return count;
+}
+
 /* Get the plan of a statement, prepared at its first use in a session. */
 static SPIPlanPtr
 get_plan(Question *question)
 {
 	if (question->plan == NULL)
 	{
-		SPIPlanPtr	plan = SPI_prepare(question->sql, 1, &question->argument);
+		SPIPlanPtr	plan = SPI_prepare(question->sql, count_arguments(question),
+									   question->arguments);
 
 		if (plan == NULL)
 			elog(ERROR, "SPI_prepare failed for \"%s\": %s", question->sql,
@@ -205,24 +237,27 @@ get_plan(Question *question)
 	return question->plan;
 }
 
-/* Run a statement with its argument. */
+/* Run a statement with its arguments. */
 static void
-ask(Question *question, Datum argument, Answer *answer)
+ask(Question *question, const Datum *arguments, Answer *answer)
 {
 	SPIExecuteOptions options = {0};
-	ParamListInfo params = makeParamList(1);
+	ParamListInfo params = makeParamList(count_arguments(question));
 	SPIPlanPtr	plan = get_plan(question);
 	int			result;
 
-	params->params[0].value = argument;
-	params->params[0].isnull = false;
-	params->params[0].pflags = PARAM_FLAG_CONST;
-	params->params[0].ptype = question->argument;
+	for (int i = 0; i < params->numParams; i++)
+	{
+		params->params[i].value = arguments[i];
+		params->params[i].isnull = false;
+		params->params[i].pflags = PARAM_FLAG_CONST;
+		params->params[i].ptype = question->arguments[i];
+	}
 	options.params = params;
 	options.read_only = true;
 	options.dest = &answer->receiver;
 
-	begin_planning(answer);
+	begin_planning(answer, question);
 	result = SPI_execute_plan_extended(plan, &options);
 	if (result < 0)
 		elog(ERROR, "SPI failed for \"%s\": %s", question->sql,
@@ -231,7 +266,7 @@ ask(Question *question, Datum argument, Answer *answer)
 
 /* Run a statement; puts all rows into "rows", or returns the first one. */
 static HeapTuple
-run(PresenceRead what, Datum argument, Tuplestorestate *rows)
+run(PresenceRead what, const Datum *arguments, Tuplestorestate *rows)
 {
 	Answer		answer = {
 		{receive_row, start_rows, end_rows, end_rows, DestNone},
@@ -243,7 +278,7 @@ run(PresenceRead what, Datum argument, Tuplestorestate *rows)
 		elog(ERROR, "SPI_connect failed");
 	PG_TRY();
 	{
-		ask(&questions[what], argument, &answer);
+		ask(&questions[what], arguments, &answer);
 	}
 	PG_FINALLY();
 	{
@@ -260,7 +295,20 @@ presence_reader_return_rows(FunctionCallInfo fcinfo, PresenceRead what,
 							Datum argument, int flags)
 {
 	InitMaterializedSRF(fcinfo, flags);
-	(void) run(what, argument, ((ReturnSetInfo *) fcinfo->resultinfo)->setResult);
+	(void) run(what, &argument, ((ReturnSetInfo *) fcinfo->resultinfo)->setResult);
+	return (Datum) 0;
+}
+
+/* Return a page of the members of a room: those after a channel (""; all). */
+Datum
+presence_reader_return_page(FunctionCallInfo fcinfo, Datum room, Datum after,
+							int max_rows)
+{
+	Datum		arguments[] = {room, after, Int32GetDatum(max_rows)};
+
+	InitMaterializedSRF(fcinfo, 0);
+	(void) run(PRESENCE_READ_PAGE, arguments,
+			   ((ReturnSetInfo *) fcinfo->resultinfo)->setResult);
 	return (Datum) 0;
 }
 
@@ -268,7 +316,7 @@ presence_reader_return_rows(FunctionCallInfo fcinfo, PresenceRead what,
 HeapTuple
 presence_reader_row(PresenceRead what, Datum argument)
 {
-	return run(what, argument, NULL);
+	return run(what, &argument, NULL);
 }
 
 /* Return the only row of a result. */

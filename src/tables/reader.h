@@ -17,7 +17,8 @@
 typedef enum PresenceRead
 {
 	PRESENCE_READ_LIST,			/* of a room */
-	PRESENCE_READ_USERS,
+	PRESENCE_READ_PAGE,			/* of a room; presence_reader_return_page() */
+	PRESENCE_READ_USERS,		/* of a room, as the next ones */
 	PRESENCE_READ_COUNT,
 	PRESENCE_READ_ANONYMOUS_COUNT,
 	PRESENCE_READ_COUNTS,
@@ -33,5 +34,7 @@ extern Datum presence_reader_return_row(FunctionCallInfo fcinfo, PresenceRead wh
 										Datum argument);
 extern Datum presence_reader_return_rows(FunctionCallInfo fcinfo, PresenceRead what,
 										 Datum argument, int flags);
+extern Datum presence_reader_return_page(FunctionCallInfo fcinfo, Datum room,
+										 Datum after, int max_rows);
 
 #endif							/* PRESENCE_READER_H */

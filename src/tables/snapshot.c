@@ -8,7 +8,9 @@
  * written as jsonb, straight into the result.  Memory that is touched for the
  * first time is what a large room costs most, so neither rows nor JsonbValues
  * are kept: memory is that of the result, the bytes of names and meta, 40 bytes
- * for each member, and a table of the users.
+ * for each member, and a table of the users.  Of a room with more members than
+ * are asked for, the first ones by channel are kept, and of the others no more
+ * than the names of their users: all are counted.
  *
  * What is written here is the format of jsonb, as utils/jsonb.h documents it:
  * an array or object, here a node, is a header, the JEntries of its children,
@@ -46,7 +48,16 @@ static PresenceStatement snapshot_room = {
 	1, {TEXTOID}
 };
 
-/* Columns of that statement. */
+/* The same in the order of the primary key, which no other index has. */
+static PresenceStatement snapshot_ordered = {
+	"SELECT p.id, p.room, p.channel_name, p.user_id, p.meta, p.joined_at, p.last_seen"
+	" FROM presence.presences p WHERE p.room " SQL_GE " $1"
+	" AND p.room OPERATOR(pg_catalog.<=) $1 ORDER BY p.room, p.channel_name",
+	1, {TEXTOID},
+	.few = true
+};
+
+/* Columns of these statements. */
 enum
 {
 	COLUMN_ID,
@@ -64,6 +75,9 @@ static const char *const member_keys[] = {
 };
 static const char *const snapshot_keys[] = {
 	"seq", "room", "epoch", "users", "members", "anonymous", "connections"
+};
+static const char *const truncated_keys[] = {
+	"seq", "room", "epoch", "users", "members", "anonymous", "truncated", "connections"
 };
 
 /* A jsonb array or object that is being written; places count from "start". */
@@ -136,6 +150,8 @@ typedef struct RoomSnapshot
 	SnapshotMember *members;
 	uint32		nmembers;
 	uint32		maxmembers;		/* allocated */
+	int64		limit;			/* how many members to keep */
+	int64		others;			/* members who are only counted */
 	snapusers_hash *users;
 	int64		anonymous;
 	StringInfoData keys;		/* a member's jsonb up to the first value */
@@ -204,7 +220,15 @@ append_keys(JsonbNode *node, StringInfo out, const char *const *keys, int count)
 		append_string(node, out, keys[i], strlen(keys[i]));
 }
 
-/* The same for a number. */
+/* Begin an object that has these keys. */
+static void
+begin_object(JsonbNode *node, StringInfo out, const char *const *keys, int count)
+{
+	begin_node(node, out, JB_FOBJECT, count);
+	append_keys(node, out, keys, count);
+}
+
+/* Append a child that is a number. */
 static void
 append_number(JsonbNode *node, StringInfo out, int64 number)
 {
@@ -265,7 +289,7 @@ check_size(const RoomSnapshot *room, int64 size)
 				 errmsg("total size of jsonb array elements exceeds the maximum of %u bytes",
 						JENTRY_OFFLENMASK),
 				 errdetail("The room has %u members or more.", room->nmembers),
-				 errhint("Read the room with presence_list().")));
+				 errhint("Pass \"max_members\", or read the room with presence_page().")));
 }
 
 /* Make space for one more member, and return it. */
@@ -301,8 +325,11 @@ keep_bytes(RoomSnapshot *room, Datum datum)
 	return VARSIZE_ANY_EXHDR(value);
 }
 
-/* Count the user whose name is the last of the bytes; of length -1: anonymous. */
-static void
+/*
+ * Count the user whose name is the last of the bytes; of length -1: anonymous.
+ * Returns whether the name is needed for that from now on.
+ */
+static bool
 count_user(RoomSnapshot *room, int length)
 {
 	SnapshotName name = {.start = room->bytes.len - length,.length = length};
@@ -311,10 +338,11 @@ count_user(RoomSnapshot *room, int length)
 	if (length < 0)
 	{
 		room->anonymous++;
-		return;
+		return false;
 	}
 	name.hash = presence_name_make(room->bytes.data + name.start, length).hash;
 	(void) snapusers_insert(room->users, name, &found);
+	return !found;
 }
 
 /* Keep the member of a row. */
@@ -329,9 +357,21 @@ keep_member(RoomSnapshot *room, const TupleTableSlot *row, TimestampTz last_seen
 	member->start = room->bytes.len;
 	member->meta = keep_bytes(room, get_column(row, COLUMN_META));
 	member->user = keep_bytes(room, get_column(row, COLUMN_USER));
-	count_user(room, member->user);
+	(void) count_user(room, member->user);
 	member->channel = keep_bytes(room, get_column(row, COLUMN_CHANNEL));
 	check_size(room, room->bytes.len + (int64) room->nmembers * room->keys.len);
+}
+
+/* Count the member of a row, and keep no more than the name of a new user. */
+static void
+count_member(RoomSnapshot *room, const TupleTableSlot *row)
+{
+	int			length = keep_bytes(room, get_column(row, COLUMN_USER));
+
+	room->others++;
+	if (!count_user(room, length))
+		room->bytes.len -= Max(length, 0);
+	check_size(room, room->bytes.len);
 }
 
 /* rStartup callback: the statement has its locks and its snapshot. */
@@ -345,7 +385,7 @@ start_rows(DestReceiver *self, int operation, TupleDesc desc)
 	room->wall_offset = presence_clock_wall_offset();
 }
 
-/* receiveSlot callback: keep the member, if it is live. */
+/* receiveSlot callback: keep or count the member, if it is live. */
 static bool
 receive_row(TupleTableSlot *row, DestReceiver *self)
 {
@@ -357,10 +397,14 @@ receive_row(TupleTableSlot *row, DestReceiver *self)
 	MemoryContextReset(room->row);
 	slot_getallattrs(row);
 	channel = DatumGetTextPP(get_column(row, COLUMN_CHANNEL));
-	if (presence_liveness_seen_since(VARDATA_ANY(channel), VARSIZE_ANY_EXHDR(channel),
-									 DatumGetTimestampTz(get_column(row, COLUMN_LAST_SEEN)),
-									 room->cutoff, &seen))
+	if (!presence_liveness_seen_since(VARDATA_ANY(channel), VARSIZE_ANY_EXHDR(channel),
+									  DatumGetTimestampTz(get_column(row, COLUMN_LAST_SEEN)),
+									  room->cutoff, &seen))
+		;						/* expired */
+	else if (room->nmembers < room->limit)
 		keep_member(room, row, seen + room->wall_offset);
+	else
+		count_member(room, row);
 	MemoryContextSwitchTo(before);
 	return true;
 }
@@ -387,8 +431,7 @@ begin_snapshot(RoomSnapshot *room)
 	room->members = palloc(room->maxmembers * sizeof(SnapshotMember));
 	room->users = snapusers_create(CurrentMemoryContext, 64, &room->bytes);
 	initStringInfo(&room->keys);
-	begin_node(&room->keys_node, &room->keys, JB_FOBJECT, lengthof(member_keys));
-	append_keys(&room->keys_node, &room->keys, member_keys, lengthof(member_keys));
+	begin_object(&room->keys_node, &room->keys, member_keys, lengthof(member_keys));
 }
 
 /* Order members. */
@@ -466,8 +509,10 @@ write_snapshot(RoomSnapshot *room, const text *name, const char *epoch,
 	JsonbNode	node;
 
 	begin_result(room, &out);
-	begin_node(&node, &out, JB_FOBJECT, lengthof(snapshot_keys));
-	append_keys(&node, &out, snapshot_keys, lengthof(snapshot_keys));
+	if (room->others > 0)
+		begin_object(&node, &out, truncated_keys, lengthof(truncated_keys));
+	else
+		begin_object(&node, &out, snapshot_keys, lengthof(snapshot_keys));
 	if (has_seq)
 		append_number(&node, &out, seq);
 	else
@@ -477,7 +522,9 @@ write_snapshot(RoomSnapshot *room, const text *name, const char *epoch,
 	append_number(&node, &out, room->users->members);
 	append_members(room, &node, &out);
 	append_number(&node, &out, room->anonymous);
-	append_number(&node, &out, room->nmembers);
+	if (room->others > 0)
+		end_child(&node, &out, JENTRY_ISBOOL_TRUE);
+	append_number(&node, &out, room->nmembers + room->others);
 	check_size(room, out.len);
 	SET_VARSIZE(out.data, out.len);
 	return (Jsonb *) out.data;
@@ -486,10 +533,13 @@ write_snapshot(RoomSnapshot *room, const text *name, const char *epoch,
 /*
  * What presence_snapshot() returns: "epoch" and "seq", if "has_seq", are those
  * of the last event before the room is read.  The room is read in a new
- * snapshot where the isolation level allows one.
+ * snapshot where the isolation level allows one.  Of a room with more than
+ * "limit" members (-1: any number) the first ones are returned, in the order of
+ * their channels, where presence_page() goes on.
  */
 Jsonb *
-presence_snapshot_read(Datum name, const char *epoch, int64 seq, bool has_seq)
+presence_snapshot_read(Datum name, int limit, const char *epoch, int64 seq,
+					   bool has_seq)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "presence snapshot",
@@ -499,8 +549,11 @@ presence_snapshot_read(Datum name, const char *epoch, int64 seq, bool has_seq)
 	Jsonb	   *result;
 
 	begin_snapshot(&room);
-	presence_store_run_into(&snapshot_room, &name, &room.receiver);
-	qsort(room.members, room.nmembers, sizeof(SnapshotMember), compare_members);
+	room.limit = limit < 0 ? PG_INT64_MAX : limit;
+	presence_store_run_into(limit < 0 ? &snapshot_room : &snapshot_ordered,
+							&name, &room.receiver);
+	if (room.others == 0)
+		qsort(room.members, room.nmembers, sizeof(SnapshotMember), compare_members);
 	MemoryContextSwitchTo(caller);
 	result = write_snapshot(&room, DatumGetTextPP(name), epoch, seq, has_seq);
 	MemoryContextDelete(context);

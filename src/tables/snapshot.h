@@ -12,7 +12,7 @@
 
 #include "utils/jsonb.h"
 
-extern Jsonb *presence_snapshot_read(Datum name, const char *epoch, int64 seq,
-									 bool has_seq);
+extern Jsonb *presence_snapshot_read(Datum name, int limit, const char *epoch,
+									 int64 seq, bool has_seq);
 
 #endif							/* PRESENCE_SNAPSHOT_H */

@@ -18,6 +18,8 @@ INSERT INTO names VALUES
 	('channel_name', 'presence_receive(%s, ''hello'')', true),
 	('channel_name', 'presence_leave_all(%s)', true),
 	('room', 'presence_list(%s)', true),
+	('room', 'presence_page(%s)', true),
+	('after_channel', 'presence_page(''r'', 1, %s)', false),
 	('room', 'presence_users(%s)', true),
 	('room', 'presence_count(%s)', true),
 	('room', 'presence_anonymous_count(%s)', true),

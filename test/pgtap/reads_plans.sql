@@ -60,6 +60,8 @@ $$;
 CREATE TEMP TABLE reads (query text PRIMARY KEY);
 INSERT INTO reads VALUES
 	('SELECT string_agg(channel_name, '' '') FROM presence_list(''small3'')'),
+	('SELECT string_agg(channel_name, '' '') FROM presence_page(''small3'')'),
+	('SELECT jsonb_array_length(presence_snapshot(''small3'', 2)->''members'')'),
 	('SELECT string_agg(u::text, '' '') FROM (SELECT user_id, connections FROM presence_users(''small3'')) u'),
 	('SELECT presence_count(''small3'')'), ('SELECT presence_anonymous_count(''small3'')'), ('SELECT presence_counts(''small3'')'),
 	('SELECT presence_rooms(''small3-2'')'), ('SELECT presence_user_rooms(''user3-1'')'), ('SELECT presence_is_online(''user3-1'')'),

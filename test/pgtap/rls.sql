@@ -27,6 +27,8 @@ SELECT is_empty($$SELECT presence_user_rooms('rita')$$, 'presence_user_rooms');
 SELECT is(presence_is_online('rita'), false, 'presence_is_online');
 SELECT results_eq($$SELECT user_id FROM presence_online('{rita,bill}')$$, ARRAY['bill'], 'presence_online');
 SELECT is(presence_snapshot('red:1') -> 'members', '[]', 'presence_snapshot');
+SELECT is(presence_snapshot('red:1', 0) ->> 'connections', '0', 'presence_snapshot of none');
+SELECT is_empty($$SELECT * FROM presence_page('red:1')$$, 'presence_page');
 SELECT results_eq($$SELECT channel_name FROM presence.members$$, ARRAY['b1'] COLLATE "C", 'presence.members');
 SELECT is((SELECT connections FROM presence.room_list WHERE room = 'red:1'), 0::bigint, 'presence.room_list');
 

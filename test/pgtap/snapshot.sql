@@ -129,7 +129,7 @@ INSERT INTO presence.presences (room, channel_name, meta)
 SELECT 'too large', n, jsonb_build_object('m', repeat('x', 1000000)) FROM generate_series(1, 270) n;
 SELECT matches(pg_temp.error_of($$SELECT presence_snapshot('too large')$$),
 	'^54000 total size of jsonb array elements exceeds the maximum of 268435455 bytes '
-	'\| The room has 269 members or more\. \| Read the room with presence_list\(\)\.$', 'too many bytes');
+	'\| The room has 269 members or more\. \| Pass "max_members", or read the room with presence_page\(\)\.$', 'too many bytes');
 SELECT is_empty($$SELECT name FROM pg_backend_memory_contexts WHERE name LIKE 'presence snapshot%'$$, 'memory is freed');
 
 SELECT finish();

@@ -23,6 +23,8 @@ CREATE TABLE presence.rooms (
 	max_members integer CHECK (max_members OPERATOR(pg_catalog.>) 0),
 	private boolean NOT NULL DEFAULT false,
 	persistent boolean NOT NULL DEFAULT false,
+	announce text COLLATE pg_catalog."C"
+		CHECK (announce OPERATOR(pg_catalog.=) ANY ('{all,counts,none}'::pg_catalog.text[])),
 	created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05);
 
@@ -32,6 +34,7 @@ COMMENT ON COLUMN presence.rooms.meta IS 'a JSON object of the application''s ow
 COMMENT ON COLUMN presence.rooms.max_members IS 'most connections the room admits; NULL: unlimited';
 COMMENT ON COLUMN presence.rooms.private IS 'whether only invited users may enter';
 COMMENT ON COLUMN presence.rooms.persistent IS 'whether the room survives prune_rooms while empty';
+COMMENT ON COLUMN presence.rooms.announce IS 'how its changes are announced: all, counts or none; NULL: all, within presence.announce_max';
 COMMENT ON COLUMN presence.rooms.created_at IS 'when the room was made';
 
 -- No index on last_seen, no foreign key to rooms: both would tax every
@@ -69,7 +72,7 @@ COMMENT ON INDEX presence.presences_user_id_idx IS 'finds the connections of a u
 -- Rooms that somebody configured are worth a dump; presences are the sockets
 -- of this server and are not.
 SELECT pg_catalog.pg_extension_config_dump('presence.rooms',
-	'WHERE persistent OR private OR max_members IS NOT NULL OR meta IS NOT NULL');
+	'WHERE persistent OR private OR max_members IS NOT NULL OR meta IS NOT NULL OR announce IS NOT NULL');
 
 -- 2. Types ----------------------------------------------------------------
 

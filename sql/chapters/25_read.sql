@@ -62,7 +62,7 @@ CREATE FUNCTION presence_counts(room text, OUT connections bigint, OUT users big
 COMMENT ON FUNCTION presence_counts(text) IS 'live connections, distinct users and anonymous connections of a room';
 
 CREATE VIEW presence.room_list WITH (security_invoker = true) AS
-	SELECT r.name AS room, r.meta, r.persistent, r.max_members, r.created_at,
+	SELECT r.name AS room, r.meta, r.persistent, r.max_members, r.announce, r.created_at,
 		   c.connections, c.users, c.anonymous
 	FROM presence.rooms r
 	CROSS JOIN LATERAL presence_counts(r.name) c;

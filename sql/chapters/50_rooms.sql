@@ -60,9 +60,10 @@ CREATE TYPE presence.room AS (
 	max_members integer,
 	private boolean,
 	persistent boolean,
+	announce text COLLATE pg_catalog."C",
 	created_at timestamptz
 );
-COMMENT ON TYPE presence.room IS 'a room and its settings; max_members NULL: unlimited';
+COMMENT ON TYPE presence.room IS 'a room and its settings; max_members NULL: unlimited; announce NULL: none of its own';
 
 CREATE FUNCTION presence.room_deleted() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'presence_room_deleted';
@@ -74,36 +75,58 @@ CREATE TRIGGER presence_room_deleted
 ALTER TABLE presence.rooms ENABLE ALWAYS TRIGGER presence_room_deleted;
 COMMENT ON TRIGGER presence_room_deleted ON presence.rooms IS 'leaves nobody in a room that is gone';
 
-CREATE FUNCTION presence.check_room_settings(max_members integer, meta jsonb)
+CREATE FUNCTION presence.capture_room() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'presence_capture_room';
+COMMENT ON FUNCTION presence.capture_room() IS 'notes that a room is to be announced in another way';
+
+CREATE TRIGGER presence_capture_new_room
+	AFTER INSERT ON presence.rooms
+	FOR EACH ROW WHEN (NEW.announce IS NOT NULL) EXECUTE FUNCTION presence.capture_room();
+ALTER TABLE presence.rooms ENABLE ALWAYS TRIGGER presence_capture_new_room;
+COMMENT ON TRIGGER presence_capture_new_room ON presence.rooms IS 'has a new room announced as it says';
+
+CREATE TRIGGER presence_capture_room
+	AFTER UPDATE OF name, announce ON presence.rooms
+	FOR EACH ROW EXECUTE FUNCTION presence.capture_room();
+ALTER TABLE presence.rooms ENABLE ALWAYS TRIGGER presence_capture_room;
+COMMENT ON TRIGGER presence_capture_room ON presence.rooms IS 'has a room announced as it says from now on';
+
+CREATE FUNCTION presence.check_room_settings(max_members integer, meta jsonb, announce text)
 	RETURNS void
 	LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'presence_check_room_settings';
-COMMENT ON FUNCTION presence.check_room_settings(integer, jsonb) IS
+COMMENT ON FUNCTION presence.check_room_settings(integer, jsonb, text) IS
 	'raises an error unless the arguments of presence_configure_room are valid';
 
 CREATE FUNCTION presence_configure_room(room text, max_members integer DEFAULT NULL,
-	persistent boolean DEFAULT NULL, private boolean DEFAULT NULL, meta jsonb DEFAULT NULL)
+	persistent boolean DEFAULT NULL, private boolean DEFAULT NULL, meta jsonb DEFAULT NULL,
+	announce text DEFAULT NULL)
 	RETURNS presence.room
 	LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 1000
 BEGIN ATOMIC
 	SELECT presence.check_name(presence_configure_room.room, 'room');
-	SELECT presence.check_room_settings(presence_configure_room.max_members, presence_configure_room.meta);
-	INSERT INTO presence.rooms AS r (name, max_members, persistent, private, meta)
+	SELECT presence.check_room_settings(presence_configure_room.max_members, presence_configure_room.meta,
+										presence_configure_room.announce);
+	INSERT INTO presence.rooms AS r (name, max_members, persistent, private, meta, announce)
 	VALUES (presence_configure_room.room,
 			CASE WHEN presence_configure_room.max_members OPERATOR(pg_catalog.>) 0
 				 THEN presence_configure_room.max_members END,
 			COALESCE(presence_configure_room.persistent, false),
 			COALESCE(presence_configure_room.private, false),
-			presence_configure_room.meta)
+			presence_configure_room.meta,
+			CASE WHEN presence_configure_room.announce OPERATOR(pg_catalog.<>) 'default'
+				 THEN presence_configure_room.announce END)
 	ON CONFLICT (name) DO UPDATE
 		SET max_members = CASE WHEN presence_configure_room.max_members IS NULL THEN r.max_members
 							   ELSE excluded.max_members END,
 			persistent = COALESCE(presence_configure_room.persistent, r.persistent),
 			private = COALESCE(presence_configure_room.private, r.private),
-			meta = COALESCE(presence_configure_room.meta, r.meta)
-	RETURNING r.name, r.meta, r.max_members, r.private, r.persistent, r.created_at;
+			meta = COALESCE(presence_configure_room.meta, r.meta),
+			announce = CASE WHEN presence_configure_room.announce IS NULL THEN r.announce
+							ELSE excluded.announce END
+	RETURNING r.name, r.meta, r.max_members, r.private, r.persistent, r.announce, r.created_at;
 END;
-COMMENT ON FUNCTION presence_configure_room(text, integer, boolean, boolean, jsonb) IS
-	'sets what is not NULL, making the room where it does not exist; max_members 0: unlimited';
+COMMENT ON FUNCTION presence_configure_room(text, integer, boolean, boolean, jsonb, text) IS
+	'sets what is not NULL, making the room where it does not exist; max_members 0: unlimited; announce: all, counts, none, or default for none of its own';
 
 CREATE FUNCTION presence_invite(room text, user_id text)
 	RETURNS boolean

@@ -24,6 +24,8 @@ char	   *presence_notify_channel = NULL;
 int			presence_notify_interval = 10;
 bool		presence_notify_meta = true;
 int			presence_bulk_threshold = 50;
+int			presence_counts_interval = 1000;
+int			presence_announce_max = 0;
 int			presence_prune_rooms_interval = 3600;
 int			presence_worker_idle_timeout = 300;
 int			presence_roster_memory = 64 * 1024;
@@ -138,6 +140,22 @@ define_notify_settings(void)
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
 }
 
+/* Define the settings of how large rooms are announced. */
+static void
+define_large_room_settings(void)
+{
+	DefineCustomIntVariable("presence.counts_interval",
+							"Shortest time between two events of a room that is announced by its counts, in milliseconds.",
+							NULL,
+							&presence_counts_interval, 1000, 10, 24 * 3600 * 1000,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("presence.announce_max",
+							"Number of connections past which a room is announced by its counts.",
+							"Unless the room says how it is announced. It is announced as before below 80 % of that. 0 sets no limit.",
+							&presence_announce_max, 0, 0, INT_MAX,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+}
+
 /* Define the settings of short-lived state and of admission. */
 static void
 define_room_settings(void)
@@ -177,6 +195,7 @@ presence_guc_define(void)
 		define_memory_settings();
 	define_worker_settings();
 	define_notify_settings();
+	define_large_room_settings();
 	define_room_settings();
 	MarkGUCPrefixReserved("presence");
 }

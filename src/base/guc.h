@@ -25,6 +25,8 @@ extern PGDLLIMPORT char *presence_notify_channel;
 extern PGDLLIMPORT int presence_notify_interval;	/* ms */
 extern PGDLLIMPORT bool presence_notify_meta;
 extern PGDLLIMPORT int presence_bulk_threshold;
+extern PGDLLIMPORT int presence_counts_interval;	/* ms */
+extern PGDLLIMPORT int presence_announce_max;	/* connections; 0: off */
 extern PGDLLIMPORT int presence_prune_rooms_interval;	/* s; 0: never */
 extern PGDLLIMPORT int presence_worker_idle_timeout;	/* s; 0: never */
 extern PGDLLIMPORT int presence_roster_memory;	/* kB */

@@ -25,7 +25,8 @@ typedef enum PresenceHintKind
 	PRESENCE_HINT_STATUS,		/* user; chosen status and message before */
 	PRESENCE_HINT_BROADCAST,	/* room; payload, to be sent unchanged */
 	PRESENCE_HINT_BAN,			/* user: remove presences added concurrently */
-	PRESENCE_HINT_ROOM_DELETED	/* room: the same */
+	PRESENCE_HINT_ROOM_DELETED, /* room: the same */
+	PRESENCE_HINT_ANNOUNCE		/* room; how it was to be announced before */
 } PresenceHintKind;
 
 typedef enum PresenceReason
@@ -43,7 +44,8 @@ typedef enum PresenceHintField
 	PRESENCE_FIELD_ROOM,
 	PRESENCE_FIELD_CHANNEL,
 	PRESENCE_FIELD_USER,
-	PRESENCE_FIELD_PREVIOUS,	/* user, or chosen status, before an update */
+	PRESENCE_FIELD_PREVIOUS,	/* user, chosen status or announce, before an
+								 * update */
 	PRESENCE_FIELD_PAYLOAD,		/* of a broadcast; message before an update */
 	PRESENCE_FIELD_META,		/* jsonb, not text */
 	PRESENCE_NFIELDS

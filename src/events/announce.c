@@ -6,7 +6,8 @@
  * A turn takes hints, loads the rooms they concern into the roster and looks
  * up the presences (announce_load.c), makes events of what has not been
  * announced yet (announce_room.c), collapses the events of a room if there are
- * many, and adds the statuses that changed with them (announce_status.c).
+ * many or if it is not announced by each change (announce_mode.c), and adds the
+ * statuses that changed with them (announce_status.c).
  *
  * The cost of a turn depends on its hints and on the rooms that it loads, not
  * on what else is pending.  Transactions that announce their own changes run
@@ -21,7 +22,6 @@
 #include "postgres.h"
 
 #include "base/clock.h"
-#include "base/guc.h"
 #include "events/announce.h"
 #include "events/announce_turn.h"
 #include "miscadmin.h"
@@ -34,6 +34,8 @@ sort_hints(PresenceTurn *turn, PresenceWaiting *const *now, int nhints)
 	for (int i = 0; i < nhints; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
+		if (now[i]->hint->kind == PRESENCE_HINT_ANNOUNCE)
+			presence_turn_note_announce(turn, now[i]->hint);
 		if (now[i]->subject == NULL)
 			continue;
 		(void) presence_turn_room(turn, presence_hint_text(now[i]->hint, PRESENCE_FIELD_ROOM));
@@ -41,49 +43,13 @@ sort_hints(PresenceTurn *turn, PresenceWaiting *const *now, int nhints)
 	}
 }
 
-/* Whether an event is a broadcast. */
-static bool
-is_broadcast(const PresenceEvent *event)
-{
-	return event->kind == PRESENCE_EVENT_BROADCAST;
-}
-
-/*
- * The events of a room.  If there are many changes, they are collapsed into
- * one bulk, followed by the broadcasts.
- */
-static List *
-fold_events(PresenceTurnRoom *room)
-{
-	PresenceEvent *bulk;
-	List	   *changes = NIL;
-	List	   *broadcasts = NIL;
-	ListCell   *lc;
-
-	foreach(lc, room->events)
-	{
-		CHECK_FOR_INTERRUPTS();
-		if (is_broadcast(lfirst(lc)))
-			broadcasts = lappend(broadcasts, lfirst(lc));
-		else
-			changes = lappend(changes, lfirst(lc));
-	}
-	if (list_length(changes) <= presence_bulk_threshold)
-		return room->events;
-	bulk = palloc0(sizeof(PresenceEvent));
-	bulk->kind = PRESENCE_EVENT_BULK;
-	bulk->room = room->name;
-	bulk->counts = presence_roster_counts(room->room);
-	bulk->folded = changes;
-	return list_concat(list_make1(bulk), broadcasts);
-}
-
 /*
  * Resync the rooms announced by transactions themselves as well: what they
  * announced may have overtaken what was still pending here.  The roster
  * forgets these rooms, because it may be wrong about them: the hints of such
  * transactions reach the queue only if it is open, so a join may have come
- * without its leave.
+ * without its leave.  Of rooms whose changes are not announced these
+ * transactions have announced nothing either.
  */
 static List *
 resync_self_announced(PresenceTurn *turn)
@@ -100,10 +66,13 @@ resync_self_announced(PresenceTurn *turn)
 		CHECK_FOR_INTERRUPTS();
 		if (!room->self_announced)
 			continue;
-		event = palloc0(sizeof(PresenceEvent));
-		event->kind = PRESENCE_EVENT_RESYNC;
-		event->room = room->name;
-		events = lappend(events, event);
+		if (presence_roster_announce(room->room)->now == PRESENCE_ANNOUNCE_ALL)
+		{
+			event = palloc0(sizeof(PresenceEvent));
+			event->kind = PRESENCE_EVENT_RESYNC;
+			event->room = room->name;
+			events = lappend(events, event);
+		}
 		presence_roster_forget(turn->roster, room->room);
 	}
 	return events;
@@ -144,7 +113,8 @@ collect_events(PresenceTurn *turn)
 		const char *name = lfirst(lc);
 
 		CHECK_FOR_INTERRUPTS();
-		events = list_concat(events, fold_events(turnrooms_lookup(turn->rooms, name)));
+		events = list_concat(events,
+							 presence_turn_fold(turn, turnrooms_lookup(turn->rooms, name)));
 	}
 	return events;
 }
@@ -206,16 +176,18 @@ end_turn(PresenceTurn *turn, PresenceWaiting *const *now, int nhints)
 static List *
 announce(PresenceRoster *roster, PresenceBacklog *backlog,
 		 PresenceWaiting *const *now, int nhints, Snapshot snapshot,
-		 PresenceTime cutoff, List **gone)
+		 PresenceTime cutoff, bool worker, List **gone)
 {
-	PresenceTurn turn = {roster, backlog, snapshot, cutoff};
+	PresenceTurn turn = {roster, backlog, snapshot, cutoff, worker};
 	List	   *events;
 
 	turn.rooms = turnrooms_create(CurrentMemoryContext, 64, NULL);
 	turn.users = turnusers_create(CurrentMemoryContext, 64, NULL);
 	*gone = NIL;
 	sort_hints(&turn, now, nhints);
+	presence_turn_add_owed(&turn);
 	presence_turn_load_rooms(&turn);
+	presence_turn_read_announce(&turn);
 	presence_turn_look_up_rows(&turn, now, nhints);
 	presence_turn_note_gone(&turn);
 	presence_turn_announce_hints(&turn, now, nhints);
@@ -232,7 +204,7 @@ presence_announce(PresenceRoster *roster, PresenceBacklog *backlog,
 				  PresenceWaiting *const *now, int nhints, Snapshot snapshot,
 				  List **gone)
 {
-	return announce(roster, backlog, now, nhints, snapshot, 0, gone);
+	return announce(roster, backlog, now, nhints, snapshot, 0, true, gone);
 }
 
 /*
@@ -254,5 +226,5 @@ presence_announce_alone(PresenceHint *const *hints, int nhints, Snapshot snapsho
 					ntaken, snapshot,
 					presence_liveness_cutoff(presence_clock_now(),
 											 presence_liveness_max_age()),
-					&gone);
+					false, &gone);
 }

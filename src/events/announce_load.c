@@ -325,6 +325,7 @@ presence_turn_load_rooms(PresenceTurn *turn)
 		if (room->room)
 			continue;
 		room->room = presence_roster_make(turn->roster, room->name);
+		room->loaded = true;
 		names = lappend(names, unconstify(char *, room->name));
 		fresh = lappend(fresh, room);
 	}

@@ -35,8 +35,7 @@ presence_turn_room(PresenceTurn *turn, const char *name)
 
 	if (!found)
 	{
-		room->events = NIL;
-		room->self_announced = false;
+		memset(&room->room, 0, sizeof(PresenceTurnRoom) - offsetof(PresenceTurnRoom, room));
 		room->room = presence_roster_find(turn->roster, name);
 	}
 	return room;
@@ -101,8 +100,9 @@ presence_turn_add_event(PresenceTurn *turn, PresenceTurnRoom *room,
 	event->row = row;
 	if (room->room)
 		event->counts = presence_roster_counts(room->room);
-	if (room->events == NIL)
+	if (!room->ordered)
 		turn->order = lappend(turn->order, unconstify(char *, room->name));
+	room->ordered = true;
 	room->events = lappend(room->events, event);
 	return event;
 }

@@ -32,6 +32,13 @@ typedef struct PresenceTurnRoom
 	uint32		hash;			/* same */
 	PresenceRosterRoom *room;	/* NULL: not on the roster yet */
 	bool		self_announced; /* a transaction announced changes itself */
+	bool		ordered;		/* in the turn's order */
+	bool		loaded;			/* put on the roster in this turn */
+	bool		says;			/* it says that it is announced otherwise ... */
+	PresenceAnnounce said;		/* ... than it said before */
+	bool		unsure;			/* how it was announced is not known */
+	bool		owed;			/* its counts are due */
+	bool		switched;		/* it is announced otherwise from now on */
 	List	   *events;
 } PresenceTurnRoom;
 
@@ -89,6 +96,7 @@ typedef struct PresenceTurn
 	Snapshot	snapshot;
 	PresenceTime cutoff;		/* presences last seen before it are expired;
 								 * 0: count all */
+	bool		worker;			/* announces, not a transaction itself */
 	turnrooms_hash *rooms;
 	turnusers_hash *users;
 	List	   *named;			/* PresenceTurnUser, in the order of hints */
@@ -128,6 +136,12 @@ extern void presence_turn_note_gone(PresenceTurn *turn);
 /* announce_room.c: events of rooms */
 extern void presence_turn_announce_hints(PresenceTurn *turn,
 										 PresenceWaiting *const *now, int nhints);
+
+/* announce_mode.c: rooms whose changes are not announced one by one */
+extern void presence_turn_note_announce(PresenceTurn *turn, const PresenceHint *hint);
+extern void presence_turn_add_owed(PresenceTurn *turn);
+extern void presence_turn_read_announce(PresenceTurn *turn);
+extern List *presence_turn_fold(PresenceTurn *turn, PresenceTurnRoom *room);
 
 /* announce_status.c: events of users */
 extern List *presence_turn_collect_statuses(PresenceTurn *turn, List **gone);

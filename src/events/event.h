@@ -15,6 +15,7 @@
 #include "nodes/pg_list.h"
 #include "tables/store_people.h"
 #include "tables/store_presences.h"
+#include "tables/store_rooms.h"
 
 typedef enum PresenceEventKind
 {
@@ -23,6 +24,8 @@ typedef enum PresenceEventKind
 	PRESENCE_EVENT_UPDATE,
 	PRESENCE_EVENT_BULK,
 	PRESENCE_EVENT_RESYNC,
+	PRESENCE_EVENT_COUNTS,
+	PRESENCE_EVENT_QUIET,		/* stands for events that are not sent */
 	PRESENCE_EVENT_STATUS,
 	PRESENCE_EVENT_BROADCAST
 } PresenceEventKind;
@@ -42,7 +45,8 @@ typedef struct PresenceEvent
 	PresenceTime left_at;		/* if user_left: when that was noted */
 	bool		undone;			/* a join with its leave in the same turn */
 	PresenceRosterCounts counts;
-	List	   *folded;			/* the events that a bulk stands for */
+	List	   *folded;			/* the events that this one stands for */
+	PresenceAnnounce announce;	/* of a resync: of the room from now on */
 	const char *payload;		/* of a broadcast */
 	const PresencePerson *person;	/* of a status */
 } PresenceEvent;

@@ -298,14 +298,30 @@ format_bulk(StringInfo buf, const PresenceStamp *stamp,
 	(void) write_bulk(buf, stamp, bulk, false);
 }
 
-/* Write a resync of a room, or of all rooms if it is NULL. */
+/*
+ * Write a resync of a room, or of all rooms if it is NULL; "announce" is how
+ * the room is announced from now on, if that has changed.
+ */
 static void
-format_resync(StringInfo buf, const PresenceStamp *stamp, const char *room)
+format_resync(StringInfo buf, const PresenceStamp *stamp, const char *room,
+			  PresenceAnnounce announce)
 {
 	append_head(buf, stamp, "resync", room);
+	if (announce != PRESENCE_ANNOUNCE_DEFAULT)
+		appendStringInfo(buf, ",\"announce\":\"%s\"",
+						 presence_store_announce_name(announce));
 	appendStringInfoString(buf, ",\"added\":null,\"removed\":null,\"bulk_change\":true,"
 						   "\"user_joined\":false,\"user_left\":false,"
 						   "\"connections\":null,\"users\":null,\"anonymous\":null}");
+}
+
+/* Write the counts of a room. */
+static void
+format_counts(StringInfo buf, const PresenceStamp *stamp, const PresenceEvent *event)
+{
+	append_head(buf, stamp, "counts", event->room);
+	appendStringInfoString(buf, ",\"added\":null,\"removed\":null,\"bulk_change\":false");
+	append_tail(buf, event);
 }
 
 /* Write a status of a user. */
@@ -370,7 +386,10 @@ format_event(StringInfo buf, PresenceStamp *stamp, const PresenceEvent *event)
 			format_bulk(buf, stamp, event);
 			break;
 		case PRESENCE_EVENT_RESYNC:
-			format_resync(buf, stamp, event->room);
+			format_resync(buf, stamp, event->room, event->announce);
+			break;
+		case PRESENCE_EVENT_COUNTS:
+			format_counts(buf, stamp, event);
 			break;
 		case PRESENCE_EVENT_STATUS:
 			format_status(buf, stamp, event->person);
@@ -399,7 +418,7 @@ write_event(StringInfo buf, PresenceStamp *stamp, const PresenceEvent *event)
 		if (stream_of(event) != PRESENCE_STREAM_CHANGED)
 			return false;
 		resetStringInfo(buf);
-		format_resync(buf, stamp, NULL);
+		format_resync(buf, stamp, NULL, PRESENCE_ANNOUNCE_DEFAULT);
 	}
 	presence_json_mend(buf->data);
 	return true;
@@ -421,11 +440,25 @@ forget_states(const PresenceEvent *event)
 								 event->left_at);
 }
 
+/* Send an event. */
+static void
+send_event(StringInfo buf, PresenceStamp *stamp, const PresenceEvent *event)
+{
+	PresenceDatabase *database = presence_my_database();
+
+	if (write_event(buf, stamp, event))
+		Async_Notify(channel_of(stream_of(event)), buf->data);
+	presence_database_add(database, PRESENCE_EVENTS, 1);
+	if (event->kind == PRESENCE_EVENT_BULK)
+		presence_database_add(database, PRESENCE_BULK_EVENTS, 1);
+	if (event->kind == PRESENCE_EVENT_RESYNC)
+		presence_database_add(database, PRESENCE_RESYNCS, 1);
+}
+
 /* Send events, numbering them from the stamp on. */
 void
 presence_notify_events(List *events, PresenceStamp *stamp)
 {
-	PresenceDatabase *database = presence_my_database();
 	StringInfoData buf;
 	ListCell   *lc;
 
@@ -435,15 +468,10 @@ presence_notify_events(List *events, PresenceStamp *stamp)
 		PresenceEvent *event = lfirst(lc);
 
 		CHECK_FOR_INTERRUPTS();
-		if (write_event(&buf, stamp, event))
-			Async_Notify(channel_of(stream_of(event)), buf.data);
+		if (event->kind != PRESENCE_EVENT_QUIET)
+			send_event(&buf, stamp, event);
 		if (presence_shmem_ready())
 			forget_states(event);
-		presence_database_add(database, PRESENCE_EVENTS, 1);
-		if (event->kind == PRESENCE_EVENT_BULK)
-			presence_database_add(database, PRESENCE_BULK_EVENTS, 1);
-		if (event->kind == PRESENCE_EVENT_RESYNC)
-			presence_database_add(database, PRESENCE_RESYNCS, 1);
 	}
 	pfree(buf.data);
 }

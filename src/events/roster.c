@@ -17,6 +17,10 @@
  * announced, but they are not counted, because readers of the room do not see
  * them.
  *
+ * Of rooms that are announced by their counts it also remembers when that was,
+ * for as long as they must not be announced again, and whether they have
+ * changed since.  This outlasts the memory of who is in them.
+ *
  * The worker keeps one roster; a transaction that announces its own changes
  * makes a temporary one.  It is private memory: no locks.
  *
@@ -25,6 +29,7 @@
 #include "postgres.h"
 
 #include "base/clock.h"
+#include "base/guc.h"
 #include "base/hint.h"
 #include "events/roster.h"
 #include "miscadmin.h"
@@ -78,6 +83,7 @@ struct PresenceRosterRoom
 	PresenceTime used;
 	Size		size;			/* of the context, as counted in the roster */
 	char	   *name;
+	PresenceRosterAnnounce announce;
 	MemoryContext context;		/* everything of the room, this struct too */
 	members_hash *members;
 	users_hash *users;
@@ -107,9 +113,43 @@ typedef struct RosterEntry
 #define SH_DECLARE
 #include "lib/simplehash.h"
 
+/* A room whose counts were announced. */
+typedef struct ToldRoom
+{
+	dlist_node	link;			/* in "told" */
+	PresenceTime told;
+	bool		owed;			/* they have changed since */
+	char		name[FLEXIBLE_ARRAY_MEMBER];
+} ToldRoom;
+
+typedef struct ToldEntry
+{
+	const char *name;			/* key: the room's own name */
+	char		status;			/* for simplehash */
+	uint32		hash;			/* same */
+	ToldRoom   *room;
+} ToldEntry;
+
+#define SH_PREFIX told
+#define SH_ELEMENT_TYPE ToldEntry
+#define SH_KEY_TYPE const char *
+#define SH_KEY name
+#define SH_HASH_KEY(tb, key) presence_hint_hash(key)
+#define SH_EQUAL(tb, a, b) (strcmp(a, b) == 0)
+#define SH_STORE_HASH
+#define SH_GET_HASH(tb, a) (a)->hash
+#define SH_SCOPE static inline
+#define SH_DEFINE
+#define SH_DECLARE
+#include "lib/simplehash.h"
+
 struct PresenceRoster
 {
-	MemoryContext context;		/* everything but this struct */
+	MemoryContext parent;
+	told_hash  *told_rooms;		/* in "parent"; NULL: none yet */
+	dlist_head	told;			/* ToldRoom, the first one told first */
+	int64		nowed;			/* of these */
+	MemoryContext context;		/* the rest, but for this struct */
 	Size		size;			/* of all rooms, in bytes */
 	rooms_hash *rooms;
 	dlist_head	recent;			/* rooms, the most recently used first */
@@ -121,13 +161,15 @@ presence_roster_create(MemoryContext parent)
 {
 	PresenceRoster *roster = MemoryContextAllocZero(parent, sizeof(PresenceRoster));
 
+	roster->parent = parent;
+	dlist_init(&roster->told);
 	roster->context = AllocSetContextCreate(parent, "presence roster",
 											ALLOCSET_DEFAULT_SIZES);
 	presence_roster_clear(roster);
 	return roster;
 }
 
-/* Forget everything. */
+/* Forget who is in which room. */
 void
 presence_roster_clear(PresenceRoster *roster)
 {
@@ -398,9 +440,145 @@ presence_roster_counts(const PresenceRosterRoom *room)
 	return counts;
 }
 
+/* How a room is announced; for the caller to change. */
+PresenceRosterAnnounce *
+presence_roster_announce(PresenceRosterRoom *room)
+{
+	return &room->announce;
+}
+
 /* The name of a room. */
 const char *
 presence_roster_room_name(const PresenceRosterRoom *room)
 {
 	return room->name;
+}
+
+/* --------------------------------------------------------------- their counts */
+
+/* When the counts of a room may be announced again. */
+static PresenceTime
+due_time(const ToldRoom *room)
+{
+	return room->told + (PresenceTime) presence_counts_interval * 1000;
+}
+
+/* Find or make the note of when a room's counts were announced. */
+static ToldRoom *
+get_told(PresenceRoster *roster, const char *name, bool *found)
+{
+	ToldEntry  *entry;
+	ToldRoom   *room;
+
+	if (roster->told_rooms == NULL)
+		roster->told_rooms = told_create(roster->parent, 16, NULL);
+	entry = told_lookup(roster->told_rooms, name);
+	*found = entry != NULL;
+	if (*found)
+		return entry->room;
+	room = MemoryContextAllocZero(roster->parent, offsetof(ToldRoom, name) + strlen(name) + 1);
+	strcpy(room->name, name);
+	told_insert(roster->told_rooms, room->name, found)->room = room;
+	*found = false;
+	return room;
+}
+
+/* Forget when the counts of a room were announced. */
+static void
+forget_told(PresenceRoster *roster, ToldRoom *room)
+{
+	roster->nowed -= room->owed;
+	dlist_delete(&room->link);
+	(void) told_delete(roster->told_rooms, room->name);
+	pfree(room);
+}
+
+/*
+ * Whether the counts of a room may be announced now, at most once per
+ * presence.counts_interval.  If so, they are.
+ */
+bool
+presence_roster_tell(PresenceRoster *roster, const char *name, PresenceTime now)
+{
+	bool		found;
+	ToldRoom   *room = get_told(roster, name, &found);
+
+	if (found && now < due_time(room))
+		return false;
+	if (found)
+		dlist_delete(&room->link);
+	dlist_push_tail(&roster->told, &room->link);
+	roster->nowed -= room->owed;
+	room->owed = false;
+	room->told = now;
+	return true;
+}
+
+/* Have the counts of a room announced as soon as they may be. */
+void
+presence_roster_owe(PresenceRoster *roster, const char *name)
+{
+	bool		found;
+	ToldRoom   *room = get_told(roster, name, &found);
+
+	if (!found)
+	{
+		room->told = PG_INT64_MIN / 2;	/* never */
+		dlist_push_head(&roster->told, &room->link);
+	}
+	roster->nowed += !room->owed;
+	room->owed = true;
+}
+
+/* Take the names of the rooms whose counts are due. */
+List *
+presence_roster_take_owed(PresenceRoster *roster, PresenceTime now)
+{
+	List	   *names = NIL;
+
+	while (!dlist_is_empty(&roster->told))
+	{
+		ToldRoom   *room = dlist_head_element(ToldRoom, link, &roster->told);
+
+		CHECK_FOR_INTERRUPTS();
+		if (now < due_time(room))
+			break;
+		if (room->owed)
+			names = lappend(names, pstrdup(room->name));
+		forget_told(roster, room);
+	}
+	return names;
+}
+
+/* Whether the counts of any room have changed since they were announced. */
+bool
+presence_roster_owes(const PresenceRoster *roster)
+{
+	return roster->nowed > 0;
+}
+
+/*
+ * When counts may become due; PG_INT64_MAX if there are none.  Rooms that may
+ * be announced again, but have not changed, are forgotten.
+ */
+PresenceTime
+presence_roster_next_owed(PresenceRoster *roster, PresenceTime now)
+{
+	while (roster->nowed > 0)
+	{
+		ToldRoom   *room = dlist_head_element(ToldRoom, link, &roster->told);
+
+		if (room->owed || now < due_time(room))
+			return due_time(room);
+		forget_told(roster, room);
+	}
+	return PG_INT64_MAX;
+}
+
+/* No counts are to be announced any more. */
+void
+presence_roster_forget_owed(PresenceRoster *roster)
+{
+	while (!dlist_is_empty(&roster->told))
+		forget_told(roster, dlist_head_element(ToldRoom, link, &roster->told));
 }

@@ -10,7 +10,10 @@
 
 #include "postgres.h"
 
+#include "base/clock.h"
 #include "lib/ilist.h"
+#include "nodes/pg_list.h"
+#include "tables/store_rooms.h"
 
 typedef struct PresenceRoster PresenceRoster;
 typedef struct PresenceRosterRoom PresenceRosterRoom;
@@ -31,6 +34,13 @@ typedef struct PresenceRosterCounts
 	int64		users;
 	int64		anonymous;
 } PresenceRosterCounts;
+
+/* How a room is announced. */
+typedef struct PresenceRosterAnnounce
+{
+	PresenceAnnounce own;		/* as its row says */
+	PresenceAnnounce now;		/* as it was announced last */
+} PresenceRosterAnnounce;
 
 extern PresenceRoster *presence_roster_create(MemoryContext parent);
 extern void presence_roster_clear(PresenceRoster *roster);
@@ -56,6 +66,16 @@ extern void presence_roster_set_user(PresenceRosterRoom *room,
 extern bool presence_roster_has_user(const PresenceRosterRoom *room,
 									 const char *user);
 extern PresenceRosterCounts presence_roster_counts(const PresenceRosterRoom *room);
+extern PresenceRosterAnnounce *presence_roster_announce(PresenceRosterRoom *room);
 extern const char *presence_roster_room_name(const PresenceRosterRoom *room);
+
+/* When counts of rooms are announced. */
+extern bool presence_roster_tell(PresenceRoster *roster, const char *room,
+								 PresenceTime now);
+extern void presence_roster_owe(PresenceRoster *roster, const char *room);
+extern List *presence_roster_take_owed(PresenceRoster *roster, PresenceTime now);
+extern bool presence_roster_owes(const PresenceRoster *roster);
+extern PresenceTime presence_roster_next_owed(PresenceRoster *roster, PresenceTime now);
+extern void presence_roster_forget_owed(PresenceRoster *roster);
 
 #endif							/* PRESENCE_ROSTER_H */

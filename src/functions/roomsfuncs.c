@@ -14,6 +14,7 @@
 #include "commands/trigger.h"
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
 #include "members/admission.h"
 #include "members/removal.h"
 #include "members/xact.h"
@@ -28,6 +29,7 @@
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
+PG_FUNCTION_INFO_V1(presence_capture_room);
 PG_FUNCTION_INFO_V1(presence_check_room_settings);
 PG_FUNCTION_INFO_V1(presence_invite);
 PG_FUNCTION_INFO_V1(presence_uninvite);
@@ -40,8 +42,33 @@ PG_FUNCTION_INFO_V1(presence_broadcast);
 /* Limit of a broadcast: a payload without space for its epoch and number. */
 #define MAX_BROADCAST (PRESENCE_MAX_PAYLOAD - 64)
 
+/* Raise the error for a trigger that the extension has not made. */
+static void
+reject_trigger(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+			 errmsg("this function serves the trigger of presence.rooms only"),
+			 errhint("Leave the trigger as CREATE EXTENSION presence made it.")));
+}
+
+/* Raise an error unless an argument says how a room can be announced. */
+static void
+check_announce(const char *value)
+{
+	if (presence_store_parse_announce(value) != PRESENCE_ANNOUNCE_DEFAULT ||
+		strcmp(value, "default") == 0)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("argument \"announce\" must be all, counts, none or default"),
+			 errdetail("The value has %d characters.", pg_mbstrlen(value)),
+			 errhint("all announces each change, counts how many there are, none nothing; default is all within presence.announce_max.")));
+}
+
 /*
- * presence.check_room_settings(max_members integer, meta jsonb) returns void
+ * presence.check_room_settings(max_members integer, meta jsonb, announce text)
+ *		returns void
  */
 Datum
 presence_check_room_settings(PG_FUNCTION_ARGS)
@@ -54,7 +81,65 @@ presence_check_room_settings(PG_FUNCTION_ARGS)
 				 errhint("Pass the most connections to admit, or 0 for no limit.")));
 	if (!PG_ARGISNULL(1))
 		presence_args_check_object(PG_GETARG_JSONB_P(1), "meta");
+	if (!PG_ARGISNULL(2))
+		check_announce(text_to_cstring(PG_GETARG_TEXT_PP(2)));
 	PG_RETURN_VOID();
+}
+
+/* Note that a room is to be announced in another way than "before" (or NULL). */
+static void
+note_announce(const char *room, const char *before)
+{
+	PresenceValue fields[PRESENCE_NFIELDS] = {0};
+
+	fields[PRESENCE_FIELD_ROOM].data = room;
+	fields[PRESENCE_FIELD_ROOM].length = strlen(room);
+	fields[PRESENCE_FIELD_PREVIOUS].data = before;
+	fields[PRESENCE_FIELD_PREVIOUS].length = before ? strlen(before) : 0;
+	presence_xact_note(presence_xact_make_hint(PRESENCE_HINT_ANNOUNCE, 0, fields), NULL);
+}
+
+/* Note what the change of a row of presence.rooms means; either may be NULL. */
+static void
+note_change(TupleDesc desc, HeapTuple before, HeapTuple after)
+{
+	int			name = SPI_fnumber(desc, "name");
+	int			announce = SPI_fnumber(desc, "announce");
+	const char *old_room = before ? SPI_getvalue(before, desc, name) : NULL;
+	const char *new_room = SPI_getvalue(after, desc, name);
+	const char *old = before ? SPI_getvalue(before, desc, announce) : NULL;
+	const char *new = SPI_getvalue(after, desc, announce);
+
+	if (old_room && strcmp(old_room, new_room) != 0)
+	{
+		if (old)
+			note_announce(old_room, old);
+		old = NULL;
+	}
+	if ((old == NULL) != (new == NULL) || (old && strcmp(old, new) != 0))
+		note_announce(new_room, old);
+}
+
+/*
+ * presence.capture_room() returns trigger
+ *
+ * Has a room announced as its row says from this transaction on.
+ */
+Datum
+presence_capture_room(PG_FUNCTION_ARGS)
+{
+	TriggerData *data = (TriggerData *) fcinfo->context;
+	bool		update;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_AFTER(data->tg_event) ||
+		TRIGGER_FIRED_BY_DELETE(data->tg_event) ||
+		!TRIGGER_FIRED_FOR_ROW(data->tg_event) ||
+		RelationGetRelid(data->tg_relation) != presence_extension_table("rooms"))
+		reject_trigger();
+	update = TRIGGER_FIRED_BY_UPDATE(data->tg_event);
+	note_change(data->tg_relation->rd_att, update ? data->tg_trigtuple : NULL,
+				update ? data->tg_newtuple : data->tg_trigtuple);
+	return PointerGetDatum(NULL);
 }
 
 /*
@@ -189,10 +274,7 @@ presence_room_deleted(PG_FUNCTION_ARGS)
 		!TRIGGER_FIRED_BY_DELETE(data->tg_event) ||
 		!TRIGGER_FIRED_FOR_ROW(data->tg_event) ||
 		RelationGetRelid(data->tg_relation) != presence_extension_table("rooms"))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("this function serves the trigger of presence.rooms only"),
-				 errhint("Leave the trigger as CREATE EXTENSION presence made it.")));
+		reject_trigger();
 	room = SPI_getbinval(data->tg_trigtuple, data->tg_relation->rd_att, 1, &isnull);
 	presence_admission_note_room_deleted(data->tg_relation, DatumGetTextPP(room));
 	presence_store_connect();

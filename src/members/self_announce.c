@@ -76,7 +76,8 @@ may_announce(int *wait)
 	if (presence_notify_queue_usage() <= ALMOST_FULL)
 		return lock_to_announce("presences", wait) &&
 			lock_to_announce("people", wait) &&
-			lock_to_announce("user_last_seen", wait);
+			lock_to_announce("user_last_seen", wait) &&
+			lock_to_announce("rooms", wait);
 	ereport(WARNING,
 			(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
 			 errmsg("changes of presence are not announced because the notify queue is almost full"),
@@ -174,6 +175,7 @@ presence_self_announce(PresenceHint *const *hints, int nhints, bool resync)
 	context = AllocSetContextCreate(CurrentMemoryContext, "presence self announce",
 									ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(context);
+	CommandCounterIncrement();	/* the last command may have been the change */
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	PushActiveSnapshot(snapshot);
 	caller = presence_extension_become_owner();

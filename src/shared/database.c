@@ -62,6 +62,7 @@ init_record(PresenceDatabase *record, Oid oid)
 	pg_atomic_init_u32(&record->last_seen_rows, 1);
 	pg_atomic_init_u64(&record->tickets, 0);
 	pg_atomic_init_u64(&record->rules, 1);
+	pg_atomic_init_u32(&record->owes_counts, 0);
 	for (int i = 0; i < PRESENCE_NSTREAMS; i++)
 		pg_atomic_init_u64(&record->seq[i], 0);
 	for (int i = 0; i < PRESENCE_NCOUNTERS; i++)

@@ -90,6 +90,8 @@ typedef struct PresenceDatabase
 								 * changes to announce */
 	pg_atomic_uint64 rules;		/* incremented when a ban or the deletion of a
 								 * room has committed; starts at 1 */
+	pg_atomic_uint32 owes_counts;	/* set by the worker: rooms changed whose
+									 * counts are not announced yet */
 	pg_atomic_uint64 seq[PRESENCE_NSTREAMS];	/* of the last events sent */
 
 	pg_atomic_uint64 counters[PRESENCE_NCOUNTERS];

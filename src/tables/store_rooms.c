@@ -31,8 +31,22 @@ enum
 	ROOM_NAME = 1,
 	ROOM_META,
 	ROOM_MAX_MEMBERS,
-	ROOM_PRIVATE
+	ROOM_PRIVATE,
+	ROOM_PERSISTENT,
+	ROOM_ANNOUNCE
 };
+
+/* The values of the last one. */
+static const char *const announce_names[] = {
+	[PRESENCE_ANNOUNCE_ALL] = "all",
+	[PRESENCE_ANNOUNCE_COUNTS] = "counts",
+	[PRESENCE_ANNOUNCE_NONE] = "none"
+};
+
+/* Rooms that are kept though empty: their rules would end with them. */
+#define SQL_ENDS(r) \
+	"NOT " r ".persistent AND NOT " r ".private AND " r ".announce IS NULL"
+
 
 static PresenceStatement insert_room = {
 	"INSERT INTO presence.rooms (name) VALUES ($1) ON CONFLICT DO NOTHING",
@@ -42,7 +56,7 @@ static PresenceStatement insert_room = {
 /* Of the next rooms by name: the last name, and those that may be removed. */
 static PresenceStatement next_rooms = {
 	"SELECT pg_catalog.max(r.name), pg_catalog.array_agg(r.name) FILTER (WHERE r.ends)"
-	" FROM (SELECT x.name, NOT x.persistent AND NOT x.private AS ends"
+	" FROM (SELECT x.name, " SQL_ENDS("x") " AS ends"
 	" FROM presence.rooms x WHERE x.name " SQL_GT " $1"
 	" ORDER BY x.name LIMIT $2) r",
 	2, {TEXTOID, INT8OID}
@@ -57,7 +71,7 @@ static PresenceStatement empty_among = {
 
 static PresenceStatement delete_rooms = {
 	"DELETE FROM presence.rooms r WHERE r.name " SQL_EQ " ANY ($1)"
-	" AND NOT r.persistent AND NOT r.private",
+	" AND " SQL_ENDS("r"),
 	1, {TEXTARRAYOID}
 };
 
@@ -213,6 +227,43 @@ presence_store_find_room(Datum room, PresenceRoomRules *rules)
 
 	LockRelationOid(table, RowExclusiveLock);
 	return look_up_room(table, room, rules);
+}
+
+/* How a value says that a room is announced; NULL: it does not. */
+PresenceAnnounce
+presence_store_parse_announce(const char *name)
+{
+	for (int i = PRESENCE_ANNOUNCE_ALL; name && i < lengthof(announce_names); i++)
+		if (strcmp(name, announce_names[i]) == 0)
+			return i;
+	return PRESENCE_ANNOUNCE_DEFAULT;
+}
+
+/* The value for that. */
+const char *
+presence_store_announce_name(PresenceAnnounce announce)
+{
+	return announce_names[announce];
+}
+
+/* Begin to read how rooms are announced, in the active snapshot. */
+PresenceReader
+presence_store_rooms_open(void)
+{
+	return presence_scan_open("rooms", "rooms_pkey", ROOM_NAME);
+}
+
+/* How a room says that it is announced. */
+PresenceAnnounce
+presence_store_rooms_announce(PresenceReader *rooms, const char *name)
+{
+	char	   *value = NULL;
+
+	presence_scan_seek(rooms, name);
+	if (presence_scan_next(rooms))
+		value = presence_scan_string(rooms, ROOM_ANNOUNCE);
+	presence_scan_rest(rooms);
+	return presence_store_parse_announce(value);
 }
 
 /* Raise the error for a room whose row was not inserted. */

@@ -12,6 +12,7 @@
 
 #include "datatype/timestamp.h"
 #include "storage/block.h"
+#include "tables/scan.h"
 #include "utils/array.h"
 
 /* Rules for entering a room. */
@@ -21,6 +22,15 @@ typedef struct PresenceRoomRules
 	bool		private;
 } PresenceRoomRules;
 
+/* How the changes of a room are announced. */
+typedef enum PresenceAnnounce
+{
+	PRESENCE_ANNOUNCE_DEFAULT,	/* the room does not say */
+	PRESENCE_ANNOUNCE_ALL,		/* each change */
+	PRESENCE_ANNOUNCE_COUNTS,	/* from time to time how many there are */
+	PRESENCE_ANNOUNCE_NONE
+} PresenceAnnounce;
+
 /* Rooms. */
 extern bool presence_store_find_room(Datum room, PresenceRoomRules *rules);
 extern PresenceRoomRules presence_store_enter_room(Datum room);
@@ -29,6 +39,13 @@ extern void presence_store_lock_rooms(void);
 extern ArrayType *presence_store_empty_rooms(text *after, int limit, text **last);
 extern uint64 presence_store_delete_empty_rooms(ArrayType *rooms);
 extern void presence_store_restore_rooms(Datum rooms);
+
+/* How they are announced. */
+extern PresenceReader presence_store_rooms_open(void);
+extern PresenceAnnounce presence_store_rooms_announce(PresenceReader *rooms,
+													  const char *name);
+extern PresenceAnnounce presence_store_parse_announce(const char *name);
+extern const char *presence_store_announce_name(PresenceAnnounce announce);
 
 /* Bans. */
 extern bool presence_store_is_banned(Datum room, Datum user);

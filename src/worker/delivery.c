@@ -21,6 +21,10 @@
  * the worker pauses, the longer the more CPU time it took, so that it and the
  * listeners that it wakes never use more than a part of the machine.
  *
+ * The counts of a large room may be due without anything in the queue
+ * (announce_mode.c).  While they are, that is noted in shared memory: if the
+ * worker ends, the next one has all rooms read again instead.
+ *
  * Short-lived state has no queue and no rows.  Its changes are taken from
  * shared memory (state.c), and announced in a transaction of their own.
  *
@@ -37,7 +41,6 @@
 #include "events/backlog.h"
 #include "events/notify.h"
 #include "events/roster.h"
-#include "events/state_notify.h"
 #include "miscadmin.h"
 #include "shared/backend.h"
 #include "shared/database.h"
@@ -45,6 +48,7 @@
 #include "shared/queue.h"
 #include "shared/slot.h"
 #include "state/state.h"
+#include "state/state_notify.h"
 #include "tables/extension.h"
 #include "tables/store.h"
 #include "tables/store_people.h"
@@ -81,6 +85,7 @@ static const PresenceWorkerTable announced_tables[] = {
 	{"presences", AccessShareLock},
 	{"people", AccessShareLock},
 	{"user_last_seen", RowExclusiveLock},
+	{"rooms", AccessShareLock},
 	{NULL}
 };
 
@@ -92,7 +97,8 @@ static struct
 	PresenceTime next;			/* earliest time of the next delivery */
 	PresenceTime next_state;	/* same, of short-lived state */
 	PresenceTime next_log;		/* same, of a log message of a failure */
-	int			max_age;		/* setting in the last round */
+	int			max_age;		/* settings in the last round; 0: none yet */
+	int			announce_max;	/* same; -1: none yet */
 	bool		losses;			/* the next hints may not be the last of their
 								 * presences: others were lost or late */
 }			delivery;
@@ -114,6 +120,7 @@ presence_delivery_init(void)
 {
 	delivery.roster = presence_roster_create(TopMemoryContext);
 	delivery.backlog = presence_backlog_create(TopMemoryContext);
+	delivery.announce_max = -1;
 }
 
 /*
@@ -132,8 +139,19 @@ begin_queue(PresenceDatabase *database)
 void
 presence_delivery_begin(void)
 {
-	begin_queue(presence_my_database());
+	PresenceDatabase *database = presence_my_database();
+
+	begin_queue(database);
 	delivery.losses = true;		/* of what the last worker knew */
+	if (pg_atomic_exchange_u32(&database->owes_counts, false))
+		presence_queue_set_resync_pending(database);
+}
+
+/* Publish whether counts are due. */
+static void
+note_owed(PresenceDatabase *database)
+{
+	pg_atomic_write_u32(&database->owes_counts, presence_roster_owes(delivery.roster));
 }
 
 /*
@@ -146,6 +164,8 @@ presence_delivery_begin(void)
  * hint may have missed the queue, so a resync is set pending.
  *
  * "off": the queue is closed, and its contents are discarded.
+ *
+ * Counts are announced only while the queue is open.
  */
 void
 presence_delivery_follow_mode(PresenceTime now)
@@ -169,6 +189,26 @@ presence_delivery_follow_mode(PresenceTime now)
 		presence_roster_clear(delivery.roster);
 		presence_queue_set_resync_pending(database);
 	}
+	if (presence_roster_owes(delivery.roster) && !presence_queue_is_open(database))
+	{
+		presence_roster_forget_owed(delivery.roster);
+		note_owed(database);
+	}
+}
+
+/*
+ * Set a resync pending if presence.announce_max was changed: rooms that are not
+ * on the roster may have been announced by the old one.
+ */
+void
+presence_delivery_notice_announce(PresenceTime now)
+{
+	PresenceDatabase *database = presence_my_database();
+
+	if (database && delivery.announce_max >= 0 &&
+		delivery.announce_max != presence_announce_max)
+		presence_queue_set_resync_pending(database);
+	delivery.announce_max = presence_announce_max;
 }
 
 /*
@@ -379,6 +419,7 @@ publish(PresenceDatabase *database, const Delivery *turn)
 		presence_queue_resynced(database, turn->queue.lost_count);
 	presence_queue_cover(database, &delivery.position, turn->covered);
 	presence_queue_consume(database, &delivery.position, turn->bytes);
+	note_owed(database);
 }
 
 /* The pause after a delivery, given the CPU time when each part of it began. */
@@ -432,6 +473,22 @@ has_news(PresenceDatabase *database)
 		!presence_queue_is_empty(database);
 }
 
+/* When counts may be due. */
+static PresenceTime
+next_counts(PresenceDatabase *database, PresenceTime now)
+{
+	if (presence_notify != PRESENCE_NOTIFY_AUTO || !presence_queue_is_open(database))
+		return PG_INT64_MAX;
+	return presence_roster_next_owed(delivery.roster, now);
+}
+
+/* Whether counts are still to be announced. */
+bool
+presence_delivery_owes(void)
+{
+	return presence_roster_owes(delivery.roster);
+}
+
 /* Whether to wait until listeners have read more of the notify queue. */
 static bool
 listeners_are_behind(void)
@@ -439,14 +496,15 @@ listeners_are_behind(void)
 	return presence_notify_queue_usage() > MAX_UNREAD;
 }
 
-/* Deliver if there are hints and a delivery is due. */
+/* Deliver if there are hints, or counts to announce, and a delivery is due. */
 void
 presence_delivery_deliver(PresenceTime now)
 {
 	PresenceDatabase *database = presence_my_database();
 	int64		pause;
 
-	if (database == NULL || !has_news(database) || now < delivery.next)
+	if (database == NULL || now < delivery.next ||
+		(!has_news(database) && now < next_counts(database, now)))
 		return;
 	if (listeners_are_behind() || !deliver(database, &pause))
 		delivery.next = now + PRESENCE_WORKER_RETRY_DELAY;
@@ -510,6 +568,7 @@ presence_delivery_next(PresenceTime now)
 		return PG_INT64_MAX;
 	next = Min(presence_state_next_expiry(),
 			   Max(delivery.next_state, presence_state_next_due()));
+	next = Min(next, Max(delivery.next, next_counts(database, now)));
 	return has_news(database) ? Min(next, Max(delivery.next, now)) : next;
 }
 

@@ -145,6 +145,7 @@ is_idle(void)
 	return !presence_sweep_has_channels() &&
 		presence_registry_is_complete(worker.database) &&
 		presence_queue_is_empty(worker.database) &&
+		!presence_delivery_owes() &&
 		presence_state_is_empty(MyDatabaseId);
 }
 
@@ -193,6 +194,7 @@ do_round(void)
 	take_step(look_for_extension);
 	take_step(presence_delivery_follow_mode);
 	take_step(presence_delivery_notice_revival);
+	take_step(presence_delivery_notice_announce);
 	take_step(presence_delivery_deliver);
 	take_step(presence_sweep_search);
 	take_step(presence_sweep_expire);

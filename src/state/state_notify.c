@@ -13,8 +13,8 @@
 
 #include "base/json.h"
 #include "commands/async.h"
-#include "events/state_notify.h"
 #include "lib/stringinfo.h"
+#include "state/state_notify.h"
 #include "utils/json.h"
 
 #define CHANNEL "presence_state"

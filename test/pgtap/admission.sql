@@ -4,7 +4,7 @@ BEGIN;
 SELECT no_plan();
 
 -- Settings
-SELECT is(r::text, format('(hall,,,f,f,"%s")', r.created_at), 'configure makes a room, without settings') FROM presence_configure_room('hall') r;
+SELECT is(r::text, format('(hall,,,f,f,,"%s")', r.created_at), 'configure makes a room, without settings') FROM presence_configure_room('hall') r;
 SELECT created_at AS created FROM presence.rooms WHERE name = 'hall' \gset
 CREATE FUNCTION pg_temp.short(r presence.room) RETURNS text LANGUAGE sql AS
 	$$ SELECT concat_ws(' ', r.name, coalesce(r.max_members::text, '-'), r.private, r.persistent, coalesce(r.meta::text, '-')) $$;
@@ -19,8 +19,18 @@ SELECT is((SELECT row(name, max_members, private, persistent, meta, created_at):
 SELECT is(pg_temp.short(presence_configure_room('new', 0, NULL, NULL, NULL)), 'new - f f -', '0 in a new room');
 SELECT is(pg_temp.short(presence_configure_room(repeat('ä', 255), 5, true, true, '{"a": 1}')), repeat('ä', 255) || ' 5 t t {"a": 1}', 'all at once');
 
+SELECT is(string_agg(coalesce((presence_configure_room('told', announce => a)).announce, '-'), ' ' ORDER BY n), 'counts counts none all - -',
+	'announce: NULL leaves it, default takes it away') FROM unnest('{counts,NULL,none,all,default,NULL}'::text[]) WITH ORDINALITY v (a, n);
+SELECT is((presence_configure_room('told anew', announce => 'none')).announce, 'none', 'announce of a new room');
+SELECT is((presence_configure_room('told too', announce => 'default')).announce, NULL, 'or none');
+SELECT is((SELECT announce FROM presence.room_list WHERE room = 'told anew'), 'none', 'announce in the list of rooms');
+
 SELECT is(pg_temp.error_of('SELECT ' || call), error, left(call, 70))
 FROM (VALUES
+	('presence_configure_room(''bad'', announce => ''some'')',
+		'22023 argument "announce" must be all, counts, none or default | The value has 4 characters. | all announces each change, counts how many there are, none nothing; default is all within presence.announce_max.'),
+	('presence_configure_room(''bad'', announce => '''')',
+		'22023 argument "announce" must be all, counts, none or default | The value has 0 characters. | all announces each change, counts how many there are, none nothing; default is all within presence.announce_max.'),
 	('presence_configure_room(NULL)', '22004 argument "room" must not be null | The value is NULL. | Pass a value for "room".'),
 	('presence_configure_room('''')', '22023 argument "room" must not be empty | The value has 0 characters. | Pass a name of 1 to 255 characters.'),
 	('presence_configure_room(repeat(''ä'', 256))',
@@ -131,10 +141,11 @@ SELECT is(pg_temp.state_of($$SELECT presence_add('strict', 'a2', 'alice')$$), 'P
 DELETE FROM presence.presences;
 DELETE FROM presence.rooms;
 SELECT presence_configure_room('kept private', NULL, NULL, true), presence_configure_room('kept persistent', NULL, true),
+	presence_configure_room('kept silent', announce => 'none'),
 	presence_configure_room('plain'), presence_configure_room('capped', 5), presence_add('used', 'c');
 SELECT is(prune_rooms(), 2::bigint, 'empty rooms go');
-SELECT results_eq($$SELECT name FROM presence.rooms ORDER BY name$$, ARRAY['kept persistent', 'kept private', 'used'] COLLATE "C",
-	'but not private ones, which would be open to all when they come back, nor persistent ones');
+SELECT results_eq($$SELECT name FROM presence.rooms ORDER BY name$$, ARRAY['kept persistent', 'kept private', 'kept silent', 'used'] COLLATE "C",
+	'but not private ones, which would be open to all when they come back, nor silent ones, which would be heard, nor persistent ones');
 
 -- Row-level security: the limit counts all presences, not those that the caller sees.
 CREATE ROLE presence_test_rls;

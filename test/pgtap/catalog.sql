@@ -90,6 +90,7 @@ SELECT is(pg_temp.state_of(query), state, query) FROM (VALUES
 	('23502', $$INSERT INTO presence.presences (room, channel_name) VALUES (NULL, 'c')$$),
 	('23502', $$INSERT INTO presence.presences (room, channel_name) VALUES ('r', NULL)$$),
 	('23514', $$INSERT INTO presence.rooms (name) VALUES ('')$$),
+	('23514', $$INSERT INTO presence.rooms (name, announce) VALUES ('r', 'default')$$),
 	('23514', $$INSERT INTO presence.rooms (name, max_members) VALUES ('r', 0)$$)) v (state, query);
 
 SELECT finish();

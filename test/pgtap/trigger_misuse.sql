@@ -39,7 +39,7 @@ $$;
 SELECT is(pg_temp.under('presence_test.' || t, 'AFTER INSERT OR UPDATE OR DELETE', 'ROW', 'presence.' || f, replace(s, '@', 'presence_test.' || t)),
 	'39P01', concat_ws(' ', f, t, s))
 FROM unnest('{numbers,presences,people,child,parted}'::text[]) t,
-	unnest('{capture_row,capture_person,room_deleted}'::text[]) f,
+	unnest('{capture_row,capture_person,capture_room,room_deleted}'::text[]) f,
 	unnest('{INSERT INTO @ SELECT * FROM @, DELETE FROM @}'::text[]) s;
 SELECT is(pg_temp.under('presence_test.' || t, 'BEFORE UPDATE', 'ROW', 'presence.renew_id', format('UPDATE presence_test.%s SET %s', t, s)),
 	'39P01', concat_ws(' ', 'renew_id', t))
@@ -47,7 +47,7 @@ FROM (VALUES ('numbers', 'a = 7'), ('presences', 'room = ''s'''), ('people', 'a 
 SELECT is(pg_temp.under('presence_test.' || t, 'AFTER UPDATE', 'ROW', 'presence.' || f, format('UPDATE presence_test.%s SET %s', t, s)),
 	'39P01', concat_ws(' ', f, t))
 FROM (VALUES ('numbers', 'a = 7'), ('presences', 'room = ''s'''), ('people', 'a = 7'), ('child', 'room = ''s'''), ('parted', 'user_id = ''s''')) v (t, s),
-	unnest('{capture_row,capture_person}'::text[]) f;
+	unnest('{capture_row,capture_person,capture_room}'::text[]) f;
 SELECT is(pg_temp.under('presence_test.' || t, 'AFTER TRUNCATE', 'STATEMENT', 'presence.capture_truncate', 'TRUNCATE presence_test.' || t),
 	'39P01', concat_ws(' ', 'capture_truncate', t))
 FROM unnest('{numbers,presences,people,child,parted}'::text[]) t;
@@ -55,13 +55,15 @@ FROM unnest('{numbers,presences,people,child,parted}'::text[]) t;
 -- Nor for other events on their own tables.
 SELECT is(pg_temp.under('presence.presences', 'BEFORE INSERT', 'ROW', 'presence.' || f, $$SELECT presence_add('r', 'c')$$),
 	'39P01', f || ' before')
-FROM unnest('{capture_row,renew_id,capture_truncate,capture_person,room_deleted}'::text[]) f;
+FROM unnest('{capture_row,renew_id,capture_truncate,capture_person,capture_room,room_deleted}'::text[]) f;
 SELECT is(pg_temp.under('presence.presences', 'AFTER INSERT', 'STATEMENT', 'presence.' || f, $$SELECT presence_add('r', 'c')$$),
 	'39P01', f || ' after a statement')
-FROM unnest('{capture_row,renew_id,capture_person,room_deleted}'::text[]) f;
+FROM unnest('{capture_row,renew_id,capture_person,capture_room,room_deleted}'::text[]) f;
 INSERT INTO presence.rooms (name) VALUES ('border');
 SELECT is(pg_temp.under('presence.rooms', 'BEFORE DELETE', 'ROW', 'presence.room_deleted', $$DELETE FROM presence.rooms WHERE name = 'border'$$),
 	'39P01', 'room_deleted before');
+SELECT is(pg_temp.under('presence.rooms', 'AFTER DELETE', 'ROW', 'presence.capture_room', $$DELETE FROM presence.rooms WHERE name = 'border'$$),
+	'39P01', 'capture_room after a delete');
 DELETE FROM presence.rooms WHERE name = 'border';
 
 -- Nor where the columns of their own table differ.

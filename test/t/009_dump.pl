@@ -16,13 +16,14 @@ value($node, q{
 	INSERT INTO presence.rooms (name, persistent) VALUES ('lasting', true);
 	INSERT INTO presence.rooms (name, private, meta) VALUES ('closed', true, '{"topic": "it''s a \"secret\""}');
 	UPDATE presence.rooms SET max_members = 5 WHERE name = 'configured';
+	INSERT INTO presence.rooms (name, announce) VALUES ('quiet', 'counts');
 	CREATE TABLE own (room text);
 	CREATE VIEW own_view AS SELECT m.channel_name FROM own o JOIN presence.members m ON m.room = o.room;
 	INSERT INTO own VALUES ('plain');
 	SELECT presence_set_status('alice', 'busy', 'in a meeting');
 	INSERT INTO presence.user_last_seen VALUES ('bob', '2001-02-03 04:05:06+00');
 });
-my $rooms = q{SELECT string_agg(concat_ws(' ', name, persistent, private, max_members, meta), ', ' ORDER BY name) FROM presence.rooms};
+my $rooms = q{SELECT string_agg(concat_ws(' ', name, persistent, private, max_members, announce, meta), ', ' ORDER BY name) FROM presence.rooms};
 my $expected = value($node, $rooms . q{ WHERE name <> 'plain'});
 
 for my $format ('custom', 'plain', 'directory')

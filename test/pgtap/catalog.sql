@@ -33,7 +33,7 @@ SELECT is_empty($$SELECT name FROM pg_settings WHERE name LIKE 'presence.%' AND 
 SELECT is_empty($$SELECT name FROM pg_settings WHERE name LIKE 'presence.%' AND context NOT IN ('sighup', 'postmaster')$$,
 	'no session can change one');
 SELECT is_empty($$SELECT name FROM pg_settings WHERE name LIKE 'presence.%' AND unit IS NULL AND vartype IN ('integer', 'real')
-	AND name NOT IN ('presence.max_channels', 'presence.bulk_threshold', 'presence.join_rate')$$, 'all but counts have a unit');
+	AND name NOT IN ('presence.max_channels', 'presence.bulk_threshold', 'presence.announce_max', 'presence.join_rate')$$, 'all but counts have a unit');
 SELECT results_eq($$SELECT name, boot_val || coalesce(unit, '') FROM pg_settings WHERE name IN ('presence.max_age',
 	'presence.notify', 'presence.notify_channel', 'presence.notify_interval', 'presence.notify_meta', 'presence.bulk_threshold',
 	'presence.prune_rooms_interval') ORDER BY name$$,

@@ -22,6 +22,8 @@
 #include "shared/queue.h"
 #include "shared/registry.h"
 #include "shared/registry_mem.h"
+#include "state/replay.h"
+#include "state/replay_mem.h"
 #include "state/state.h"
 #include "state/state_entry.h"
 #include "state/state_mem.h"
@@ -50,6 +52,9 @@ static const PresenceShmemArea areas[] = {
 	{"presence occupancy", presence_occupancy_shmem_size,
 		presence_occupancy_shmem_init, "presence_occupancy",
 	PRESENCE_OCCUPANCY_LOCKS, presence_occupancy_forget},
+	{"presence replay", presence_replay_mem_shmem_size,
+		presence_replay_mem_shmem_init, "presence_replay", 1,
+	presence_replay_clear},
 	{"presence cells", presence_state_mem_shmem_size,
 	presence_state_mem_shmem_init},
 	{"presence entries", presence_state_entry_shmem_size,
@@ -61,6 +66,7 @@ void
 _PG_init(void)
 {
 	presence_guc_define();
+	presence_replay_install();
 	presence_xact_install();
 	if (!process_shared_preload_libraries_in_progress || IsBinaryUpgrade)
 		return;

@@ -95,6 +95,12 @@ CREATE FUNCTION presence_snapshot(room text, max_members integer DEFAULT NULL)
 COMMENT ON FUNCTION presence_snapshot(text, integer) IS
 	'what a listener loads after LISTEN: room, epoch, seq, counts and members, the first max_members by channel_name where there are more; events with a higher seq came later';
 
+CREATE FUNCTION presence_since(epoch text, seq bigint, stream text DEFAULT 'presence_changed')
+	RETURNS SETOF jsonb
+	LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000 ROWS 100 AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION presence_since(text, bigint, text) IS
+	'the events after seq, in order, for a listener that was cut off and listens again; one resync if they are not all known';
+
 CREATE FUNCTION presence.is_older(channel_name text, last_seen timestamptz, age bigint)
 	RETURNS boolean
 	LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'presence_is_older';

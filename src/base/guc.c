@@ -19,6 +19,7 @@
 int			presence_max_age = 60 * 1000;
 int			presence_max_channels = 65536;
 int			presence_queue_size = 8 * 1024;
+int			presence_replay_size = 4 * 1024;
 int			presence_notify = PRESENCE_NOTIFY_AUTO;
 char	   *presence_notify_channel = NULL;
 int			presence_notify_interval = 10;
@@ -70,6 +71,11 @@ define_memory_settings(void)
 							"Shared memory for events between commit and the worker, in kilobytes.",
 							"Past it rooms are re-read: listeners get a resync event.",
 							&presence_queue_size, 8 * 1024, 64, 2 * 1024 * 1024,
+							PGC_POSTMASTER, GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomIntVariable("presence.replay_size",
+							"Shared memory for the last events sent, which presence_since() returns, in kilobytes.",
+							"Past it the oldest are forgotten: who missed them gets a resync. 0 keeps none.",
+							&presence_replay_size, 4 * 1024, 0, 2 * 1024 * 1024,
 							PGC_POSTMASTER, GUC_UNIT_KB, NULL, NULL, NULL);
 	DefineCustomIntVariable("presence.state_memory",
 							"Shared memory for cursors, typing and other short-lived state, in kilobytes.",

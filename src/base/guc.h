@@ -20,6 +20,7 @@ typedef enum PresenceNotifyMode
 extern PGDLLIMPORT int presence_max_age;	/* ms */
 extern PGDLLIMPORT int presence_max_channels;
 extern PGDLLIMPORT int presence_queue_size; /* kB */
+extern PGDLLIMPORT int presence_replay_size;	/* kB; 0: none */
 extern PGDLLIMPORT int presence_notify; /* PresenceNotifyMode */
 extern PGDLLIMPORT char *presence_notify_channel;
 extern PGDLLIMPORT int presence_notify_interval;	/* ms */

@@ -25,6 +25,7 @@
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "shared/database.h"
+#include "state/replay.h"
 #include "state/state.h"
 #include "tables/store_people.h"
 #include "tables/store_presences.h"
@@ -109,10 +110,10 @@ append_stamp(StringInfo buf, const PresenceStamp *stamp, PresenceNotifyStream st
 
 /* Append the beginning of an event on presence_notify_channel. */
 static void
-append_head(StringInfo buf, const PresenceStamp *stamp, const char *event,
-			const char *room)
+append_head(StringInfo buf, const PresenceStamp *stamp, PresenceNotifyStream stream,
+			const char *event, const char *room)
 {
-	append_stamp(buf, stamp, PRESENCE_STREAM_CHANGED);
+	append_stamp(buf, stamp, stream);
 	appendStringInfoString(buf, ",\"event\":\"");
 	appendStringInfoString(buf, event);
 	appendStringInfoString(buf, "\",\"room\":");
@@ -173,7 +174,7 @@ write_change(StringInfo buf, const PresenceStamp *stamp,
 	static const char *const names[] = {"join", "leave", "update"};
 	bool		leave = event->kind == PRESENCE_EVENT_LEAVE;
 
-	append_head(buf, stamp, names[event->kind], event->room);
+	append_head(buf, stamp, PRESENCE_STREAM_CHANGED, names[event->kind], event->room);
 	appendStringInfoString(buf, leave ? ",\"added\":null,\"removed\":" : ",\"added\":");
 	if (!append_presence(buf, event->row, with_meta))
 		return false;
@@ -265,7 +266,7 @@ static bool
 write_bulk(StringInfo buf, const PresenceStamp *stamp,
 		   const PresenceEvent *bulk, bool with_list)
 {
-	append_head(buf, stamp, "bulk", bulk->room);
+	append_head(buf, stamp, PRESENCE_STREAM_CHANGED, "bulk", bulk->room);
 	appendStringInfoString(buf, ",\"added\":null,\"removed\":null,\"bulk_change\":true,\"joined\":");
 	if (!with_list)
 		appendStringInfo(buf, "null,\"left\":null,\"joined_count\":%d,\"left_count\":%d",
@@ -303,10 +304,10 @@ format_bulk(StringInfo buf, const PresenceStamp *stamp,
  * the room is announced from now on, if that has changed.
  */
 static void
-format_resync(StringInfo buf, const PresenceStamp *stamp, const char *room,
-			  PresenceAnnounce announce)
+format_resync(StringInfo buf, const PresenceStamp *stamp, PresenceNotifyStream stream,
+			  const char *room, PresenceAnnounce announce)
 {
-	append_head(buf, stamp, "resync", room);
+	append_head(buf, stamp, stream, "resync", room);
 	if (announce != PRESENCE_ANNOUNCE_DEFAULT)
 		appendStringInfo(buf, ",\"announce\":\"%s\"",
 						 presence_store_announce_name(announce));
@@ -319,7 +320,7 @@ format_resync(StringInfo buf, const PresenceStamp *stamp, const char *room,
 static void
 format_counts(StringInfo buf, const PresenceStamp *stamp, const PresenceEvent *event)
 {
-	append_head(buf, stamp, "counts", event->room);
+	append_head(buf, stamp, PRESENCE_STREAM_CHANGED, "counts", event->room);
 	appendStringInfoString(buf, ",\"added\":null,\"removed\":null,\"bulk_change\":false");
 	append_tail(buf, event);
 }
@@ -366,13 +367,30 @@ stream_of(const PresenceEvent *event)
 		PRESENCE_STREAM_CHANGED;
 }
 
+/* The names of the streams. */
+static const char *const stream_names[PRESENCE_NSTREAMS] = {
+	"presence_changed", "presence_status", "presence_broadcast"
+};
+
 /* The NOTIFY channel of a stream. */
 static const char *
 channel_of(PresenceNotifyStream stream)
 {
-	return stream == PRESENCE_STREAM_STATUS ? "presence_status" :
-		stream == PRESENCE_STREAM_BROADCAST ? "presence_broadcast" :
-		presence_notify_channel;
+	return stream == PRESENCE_STREAM_CHANGED ? presence_notify_channel : stream_names[stream];
+}
+
+/* Find a stream by its name; false if there is none. */
+bool
+presence_notify_find_stream(const char *name, PresenceNotifyStream *stream)
+{
+	for (int i = 0; i < PRESENCE_NSTREAMS; i++)
+	{
+		if (strcmp(stream_names[i], name) != 0)
+			continue;
+		*stream = i;
+		return true;
+	}
+	return false;
 }
 
 /* Write an event, with the next sequence number of its stream. */
@@ -386,7 +404,7 @@ format_event(StringInfo buf, PresenceStamp *stamp, const PresenceEvent *event)
 			format_bulk(buf, stamp, event);
 			break;
 		case PRESENCE_EVENT_RESYNC:
-			format_resync(buf, stamp, event->room, event->announce);
+			format_resync(buf, stamp, PRESENCE_STREAM_CHANGED, event->room, event->announce);
 			break;
 		case PRESENCE_EVENT_COUNTS:
 			format_counts(buf, stamp, event);
@@ -418,7 +436,7 @@ write_event(StringInfo buf, PresenceStamp *stamp, const PresenceEvent *event)
 		if (stream_of(event) != PRESENCE_STREAM_CHANGED)
 			return false;
 		resetStringInfo(buf);
-		format_resync(buf, stamp, NULL, PRESENCE_ANNOUNCE_DEFAULT);
+		format_resync(buf, stamp, PRESENCE_STREAM_CHANGED, NULL, PRESENCE_ANNOUNCE_DEFAULT);
 	}
 	presence_json_mend(buf->data);
 	return true;
@@ -440,14 +458,35 @@ forget_states(const PresenceEvent *event)
 								 event->left_at);
 }
 
-/* Send an event. */
+/*
+ * Keep what was sent for listeners that resume.  A resync of all rooms says
+ * that statuses and broadcasts may be lost, too.
+ */
+static void
+keep_event(const PresenceEvent *event, const PresenceStamp *stamp, StringInfo buf,
+		   bool written)
+{
+	PresenceNotifyStream stream = stream_of(event);
+
+	presence_replay_note(stream, stamp->seq[stream], buf->data, written ? buf->len : 0);
+	if (event->kind != PRESENCE_EVENT_RESYNC || event->room != NULL)
+		return;
+	for (int i = 0; i < PRESENCE_NSTREAMS; i++)
+		if (i != stream)
+			presence_replay_note_loss(i, stamp->seq[i]);
+}
+
+/* Send an event, and keep it for listeners that resume. */
 static void
 send_event(StringInfo buf, PresenceStamp *stamp, const PresenceEvent *event)
 {
 	PresenceDatabase *database = presence_my_database();
+	bool		written = write_event(buf, stamp, event);
 
-	if (write_event(buf, stamp, event))
+	if (written)
 		Async_Notify(channel_of(stream_of(event)), buf->data);
+	if (stamp->numbered)
+		keep_event(event, stamp, buf, written);
 	presence_database_add(database, PRESENCE_EVENTS, 1);
 	if (event->kind == PRESENCE_EVENT_BULK)
 		presence_database_add(database, PRESENCE_BULK_EVENTS, 1);
@@ -474,6 +513,17 @@ presence_notify_events(List *events, PresenceStamp *stamp)
 			forget_states(event);
 	}
 	pfree(buf.data);
+}
+
+/* A resync of all rooms, as it would be sent on a stream. */
+char *
+presence_notify_format_resync(const PresenceStamp *stamp, PresenceNotifyStream stream)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	format_resync(&buf, stamp, stream, NULL, PRESENCE_ANNOUNCE_DEFAULT);
+	return buf.data;
 }
 
 /* Send a resync of all rooms. */

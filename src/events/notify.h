@@ -24,6 +24,9 @@ typedef struct PresenceStamp
 extern void presence_notify_events(List *events, PresenceStamp *stamp);
 extern void presence_notify_resync(PresenceStamp *stamp);
 extern char *presence_notify_epoch_text(uint64 epoch);
+extern char *presence_notify_format_resync(const PresenceStamp *stamp,
+										   PresenceNotifyStream stream);
+extern bool presence_notify_find_stream(const char *name, PresenceNotifyStream *stream);
 extern double presence_notify_queue_usage(void);
 
 #endif							/* PRESENCE_NOTIFY_H */

@@ -23,6 +23,7 @@
 #include "shared/database.h"
 #include "shared/queue.h"
 #include "shared/registry.h"
+#include "state/replay_mem.h"
 #include "state/state.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -69,7 +70,7 @@ static const Privilege privileges[] = {
 	{LEVEL_READER, "EXECUTE ON FUNCTION", "is_live is_older effective_last_seen check_name"
 		" stat_row presence_list presence_page presence_users presence_count presence_anonymous_count"
 		" presence_counts presence_rooms presence_user_rooms presence_is_online"
-		" presence_online presence_snapshot presence_status presence_statuses"
+		" presence_online presence_snapshot presence_since presence_status presence_statuses"
 	" presence_get_state presence_cursors presence_typing_users"},
 	{LEVEL_MEMBER, "INSERT (room, channel_name, user_id, meta, joined_at, last_seen),"
 	" UPDATE, DELETE ON presence.presences"},
@@ -341,6 +342,7 @@ fill_shared_stats(PresenceDatabase *database, Datum *values, bool *nulls)
 	values[19] = Int64GetDatum((int64) states.entries);
 	values[20] = Int64GetDatum((int64) states.bytes);
 	values[21] = Int64GetDatum((int64) states.evictions);
+	values[22] = Int64GetDatum((int64) presence_replay_mem_bytes(database));
 }
 
 /*
@@ -353,8 +355,8 @@ presence_stat_row(PG_FUNCTION_ARGS)
 {
 	PresenceDatabase *database = presence_my_database();
 	TupleDesc	desc;
-	Datum		values[22];
-	bool		nulls[22];
+	Datum		values[23];
+	bool		nulls[23];
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE ||
 		desc->natts != lengthof(values))

@@ -16,12 +16,17 @@
 #include "funcapi.h"
 #include "shared/database.h"
 #include "shared/liveness.h"
+#include "miscadmin.h"
 #include "shared/queue.h"
+#include "state/replay.h"
+#include "tables/permission.h"
 #include "tables/reader.h"
 #include "tables/store.h"
 #include "tables/snapshot.h"
 #include "tables/store_presences.h"
 #include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(presence_is_live);
@@ -39,6 +44,7 @@ PG_FUNCTION_INFO_V1(presence_user_rooms);
 PG_FUNCTION_INFO_V1(presence_is_online);
 PG_FUNCTION_INFO_V1(presence_online);
 PG_FUNCTION_INFO_V1(presence_snapshot);
+PG_FUNCTION_INFO_V1(presence_since);
 
 /* Whether the last heartbeat of a row's channel is within an age. */
 static bool
@@ -292,4 +298,116 @@ presence_snapshot(PG_FUNCTION_ARGS)
 	snapshot = presence_snapshot_read(PointerGetDatum(room), limit, epoch, seq, has_seq);
 	presence_store_finish();
 	PG_RETURN_JSONB_P(snapshot);
+}
+
+/* The stream named by an argument. */
+static PresenceNotifyStream
+stream_argument(FunctionCallInfo fcinfo, int n)
+{
+	PresenceNotifyStream stream;
+	char	   *name;
+
+	if (PG_ARGISNULL(n))
+		presence_args_reject_null("stream");
+	name = text_to_cstring(PG_GETARG_TEXT_PP(n));
+	if (!presence_notify_find_stream(name, &stream))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"stream\" must be presence_changed, presence_status or presence_broadcast"),
+				 errdetail("The value has %d characters.", (int) strlen(name)),
+				 errhint("presence_changed is the stream of changes whatever presence.notify_channel is.")));
+	return stream;
+}
+
+/* Whether an argument is the current epoch, as text. */
+static bool
+is_current_epoch(FunctionCallInfo fcinfo, int n)
+{
+	return !PG_ARGISNULL(n) &&
+		strcmp(text_to_cstring(PG_GETARG_TEXT_PP(n)),
+			   presence_notify_epoch_text(presence_database_epoch())) == 0;
+}
+
+/* Add a payload to the result. */
+static void
+add_payload(ReturnSetInfo *result, char *payload)
+{
+	Datum		value = DirectFunctionCall1(jsonb_in, CStringGetDatum(payload));
+	bool		null = false;
+
+	tuplestore_putvalues(result->setResult, result->setDesc, &value, &null);
+}
+
+/*
+ * Add the payloads of a position to the result; false if some were overwritten
+ * meanwhile.
+ */
+static bool
+add_payloads(ReturnSetInfo *result, PresenceDatabase *database,
+			 PresenceReplayPosition *position)
+{
+	PresenceReplayChunk *chunk = palloc(sizeof(PresenceReplayChunk));
+	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "presence since",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(scratch);
+	bool		there = true;
+
+	while (there && position->next <= position->last)
+	{
+		const char *payload;
+		uint32		length;
+
+		there = presence_replay_mem_read(database, position, chunk);
+		while ((payload = presence_replay_mem_take(position, chunk, &length)) != NULL)
+		{
+			CHECK_FOR_INTERRUPTS();
+			add_payload(result, pnstrdup(payload, length));
+			MemoryContextReset(scratch);
+		}
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(scratch);
+	return there;
+}
+
+/* A resync of all rooms that says from where to go on. */
+static char *
+resync_payload(PresenceDatabase *database, PresenceNotifyStream stream)
+{
+	PresenceStamp stamp = {.numbered = database != NULL};
+
+	if (database)
+	{
+		stamp.epoch = presence_database_epoch();
+		stamp.seq[stream] = pg_atomic_read_u64(&database->seq[stream]);
+	}
+	return presence_notify_format_resync(&stamp, stream);
+}
+
+/*
+ * presence_since(epoch text, seq bigint, stream text) returns setof jsonb
+ *
+ * The payloads after that number, in order; a resync if they are not all known.
+ * Epoch and number may be NULL, as they are in what was announced without a
+ * worker: then, too, the answer is a resync.
+ */
+Datum
+presence_since(PG_FUNCTION_ARGS)
+{
+	PresenceNotifyStream stream = stream_argument(fcinfo, 2);
+	PresenceDatabase *database = presence_my_database();
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	PresenceReplayPosition position;
+
+	presence_permission_check_events();
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
+	if (database)
+		presence_replay_await(database);
+	if (database && is_current_epoch(fcinfo, 0) && !PG_ARGISNULL(1) &&
+		presence_replay_begin(database, stream, PG_GETARG_INT64(1), &position) &&
+		add_payloads(result, database, &position))
+		return (Datum) 0;
+	tuplestore_clear(result->setResult);
+	add_payload(result, resync_payload(database, stream));
+	return (Datum) 0;
 }

@@ -43,6 +43,7 @@
 #include "shared/occupancy.h"
 #include "shared/places.h"
 #include "shared/queue.h"
+#include "state/replay.h"
 #include "utils/memutils.h"
 
 /* A channel that the transaction has marked as expiring. */
@@ -79,6 +80,8 @@ typedef struct PendingChanges
 	bool		announced;		/* the worker is not to announce it */
 	bool		unannounced;	/* nor has the transaction done so */
 	bool		resynced;		/* it announced the pending resync, too */
+	int			unnumbered;		/* streams on which it did that, or should
+								 * have: a set of bits */
 	PresenceTime expires_at;	/* earliest expiry that a late touch put off */
 	uint32		lost_count;		/* losses that the resync stands for */
 	bool		truncated;		/* the table was truncated */
@@ -340,6 +343,24 @@ presence_xact_worker_announces(void)
 		presence_queue_is_open(database);
 }
 
+/* The streams on which a change is announced. */
+static int
+streams_of(const PresenceHint *hint)
+{
+	switch (hint->kind)
+	{
+		case PRESENCE_HINT_RESYNC:
+			return PRESENCE_ALL_STREAMS;
+		case PRESENCE_HINT_STATUS:
+			return PRESENCE_STREAM_BIT(PRESENCE_STREAM_STATUS);
+		case PRESENCE_HINT_BROADCAST:
+			return PRESENCE_STREAM_BIT(PRESENCE_STREAM_BROADCAST);
+		default:
+			return PRESENCE_STREAM_BIT(PRESENCE_STREAM_CHANGED) |
+				PRESENCE_STREAM_BIT(PRESENCE_STREAM_STATUS);
+	}
+}
+
 /*
  * Announce the changes within the transaction, after the pending resync if
  * there is one.  If that is not possible, a resync is left pending.
@@ -360,6 +381,8 @@ announce_changes(PresenceDatabase *database)
 		if (presence_notify == PRESENCE_NOTIFY_AUTO)
 			pending.counts[PRESENCE_FALLBACKS]++;
 	}
+	if (resync)
+		pending.unnumbered = PRESENCE_ALL_STREAMS;
 	while (done < pending.nhints)
 	{
 		int			count = pending.nhints - done;
@@ -369,6 +392,8 @@ announce_changes(PresenceDatabase *database)
 		if (done > 0)
 			count_changes(done);
 		memcpy(hints, pending.hints + done, size);
+		for (int i = 0; i < count; i++)
+			pending.unnumbered |= streams_of(hints[i]);
 		pending.unannounced |= !presence_self_announce(hints, count, resync && done == 0);
 		done += count;
 	}
@@ -420,7 +445,7 @@ before_commit(void)
 	if (presence_shmem_ready())
 	{
 		pending.xid = GetTopTransactionId();
-		presence_backend_advertise_xid(pending.xid);
+		presence_backend_advertise_xid(pending.xid, pending.announced);
 	}
 }
 
@@ -470,6 +495,7 @@ queue_hints(PresenceDatabase *database)
 		presence_queue_resynced(database, pending.lost_count);
 	if (pending.unannounced)
 		presence_queue_set_resync_pending(database);
+	presence_replay_note_unnumbered(database, pending.unnumbered);
 	presence_backend_withdraw_xid();
 	for (int i = 0; i < PRESENCE_NCOUNTERS; i++)
 		if (pending.counts[i] > 0)

@@ -52,6 +52,7 @@ presence_backend_shmem_init(void *area, bool found)
 		pg_atomic_init_u32(&backends[i].database, InvalidOid);
 		pg_atomic_init_u64(&backends[i].touches, 0);
 		pg_atomic_init_u32(&backends[i].adding, 0);
+		pg_atomic_init_u32(&backends[i].announcing, 0);
 	}
 }
 
@@ -116,10 +117,14 @@ presence_backend_reset_touches(Oid database)
 			pg_atomic_write_u64(&backends[i].touches, 0);
 }
 
-/* Publish that this transaction is about to commit and will queue events. */
+/*
+ * Publish that this transaction is about to commit and will queue events;
+ * "announcing": it has announced them itself, or they are not announced.
+ */
 void
-presence_backend_advertise_xid(TransactionId xid)
+presence_backend_advertise_xid(TransactionId xid, bool announcing)
 {
+	pg_atomic_write_u32(&get_backend()->announcing, announcing);
 	pg_atomic_write_u32(&get_backend()->xid, xid);
 	pg_memory_barrier();
 }
@@ -130,6 +135,7 @@ presence_backend_withdraw_xid(void)
 {
 	pg_memory_barrier();
 	pg_atomic_write_u32(&get_backend()->xid, InvalidTransactionId);
+	pg_atomic_write_u32(&get_backend()->announcing, false);
 }
 
 /*
@@ -155,6 +161,20 @@ presence_backend_is_adding(uint32 presence)
 			pg_atomic_read_u32(&backends[i].adding) == presence)
 			return true;
 	return false;
+}
+
+/* Whether a transaction of the database that announces itself is committing. */
+bool
+presence_backend_any_announcing(Oid database)
+{
+	bool		any = false;
+
+	pg_memory_barrier();
+	for (int i = 0; i < count_backends() && !any; i++)
+		any = pg_atomic_read_u32(&backends[i].announcing) != 0 &&
+			pg_atomic_read_u32(&backends[i].database) == database;
+	pg_memory_barrier();
+	return any;
 }
 
 /*

@@ -24,6 +24,8 @@ typedef union PresenceBackend
 		pg_atomic_uint64 touches;	/* heartbeats not yet collected */
 		pg_atomic_uint32 adding;	/* hash of a presence that has a place,
 									 * but no row yet; 0: none */
+		pg_atomic_uint32 announcing;	/* with "xid": the transaction has
+										 * announced its changes itself */
 	};
 	char		line[PG_CACHE_LINE_SIZE];
 } PresenceBackend;
@@ -34,10 +36,11 @@ extern void presence_backend_shmem_init(void *area, bool found);
 extern void presence_backend_count_touches(uint64 touches);
 extern uint64 presence_backend_touches(Oid database);
 extern void presence_backend_reset_touches(Oid database);
-extern void presence_backend_advertise_xid(TransactionId xid);
+extern void presence_backend_advertise_xid(TransactionId xid, bool announcing);
 extern void presence_backend_withdraw_xid(void);
 extern void presence_backend_set_adding(uint32 presence);
 extern bool presence_backend_is_adding(uint32 presence);
+extern bool presence_backend_any_announcing(Oid database);
 extern bool presence_backend_late(Oid database, Snapshot snapshot);
 extern bool presence_backend_await(Snapshot snapshot, PresenceTime limit);
 

@@ -17,6 +17,7 @@
  */
 #include "postgres.h"
 
+#include "access/transam.h"
 #include "base/shmem.h"
 #include "miscadmin.h"
 #include "shared/database.h"
@@ -63,8 +64,13 @@ init_record(PresenceDatabase *record, Oid oid)
 	pg_atomic_init_u64(&record->tickets, 0);
 	pg_atomic_init_u64(&record->rules, 1);
 	pg_atomic_init_u32(&record->owes_counts, 0);
+	pg_atomic_init_u32(&record->delivering, InvalidTransactionId);
 	for (int i = 0; i < PRESENCE_NSTREAMS; i++)
+	{
 		pg_atomic_init_u64(&record->seq[i], 0);
+		pg_atomic_init_u64(&record->given[i], 0);
+		pg_atomic_init_u64(&record->resumable[i], 0);
+	}
 	for (int i = 0; i < PRESENCE_NCOUNTERS; i++)
 		pg_atomic_init_u64(&record->counters[i], 0);
 	pg_atomic_write_u64(&record->counters[PRESENCE_STATS_RESET],
@@ -98,6 +104,20 @@ uint64
 presence_database_epoch(void)
 {
 	return databases->epoch;
+}
+
+/*
+ * Whether anything was announced since the record was taken.  Then it must not
+ * be freed: numbers would repeat within the epoch.
+ */
+bool
+presence_database_has_announced(PresenceDatabase *database)
+{
+	for (int i = 0; i < PRESENCE_NSTREAMS; i++)
+		if (pg_atomic_read_u64(&database->seq[i]) != 0 ||
+			pg_atomic_read_u64(&database->resumable[i]) != 0)
+			return true;
+	return false;
 }
 
 /* Find the record of a database, or NULL. */

@@ -94,6 +94,14 @@ typedef struct PresenceDatabase
 									 * counts are not announced yet */
 	pg_atomic_uint64 seq[PRESENCE_NSTREAMS];	/* of the last events sent */
 
+	/* Resuming; set by replay.c. */
+	pg_atomic_uint32 delivering;	/* xid of the delivery that commits, until
+									 * its numbers are published */
+	pg_atomic_uint64 given[PRESENCE_NSTREAMS];	/* last numbers, those of that
+												 * delivery included */
+	pg_atomic_uint64 resumable[PRESENCE_NSTREAMS];	/* listeners who have seen
+													 * less cannot resume */
+
 	pg_atomic_uint64 counters[PRESENCE_NCOUNTERS];
 } PresenceDatabase;
 
@@ -108,6 +116,7 @@ extern int	presence_database_index(const PresenceDatabase *database);
 extern void presence_database_forget(Oid oid);
 extern void presence_database_release(PresenceDatabase *database);
 extern uint64 presence_database_epoch(void);
+extern bool presence_database_has_announced(PresenceDatabase *database);
 
 extern void presence_database_add(PresenceDatabase *database,
 								  PresenceCounter counter, uint64 count);

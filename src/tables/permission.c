@@ -2,7 +2,7 @@
  *
  * permission.c
  *		Checks permissions for operations that access no table: heartbeats,
- *		short-lived state, broadcasts.
+ *		short-lived state, broadcasts, events.
  *
  * A heartbeat stands for an update of the channel's rows, so it requires the
  * same privileges.  Without row-level security the privilege to update the
@@ -180,6 +180,23 @@ presence_permission_check_room(text *room)
 				 errdetail("The row-level security of presence.rooms shows role \"%s\" no such room.",
 						   GetUserNameFromId(GetUserId(), false)),
 				 errhint("Let somebody enter the room first, which makes it, or change the policies.")));
+}
+
+/*
+ * Raise an error if row-level security on presence.presences applies to the
+ * current user: events speak of all presences.
+ */
+void
+presence_permission_check_events(void)
+{
+	if (has_no_policies(presence_extension_table("presences")))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied for the events of presence"),
+			 errdetail("Row-level security of presence.presences applies to role \"%s\", and events speak of all presences.",
+					   GetUserNameFromId(GetUserId(), false)),
+			 errhint("Read the rooms with presence_snapshot(), or ask as a role to which no policies apply.")));
 }
 
 /* Result of a probe; restores what an enclosing probe had found. */

@@ -13,6 +13,7 @@
 extern bool presence_permission_touch_is_free(void);
 extern bool presence_permission_is_free(void);
 extern void presence_permission_check_room(text *room);
+extern void presence_permission_check_events(void);
 extern bool presence_permission_may_touch(text *channel);
 extern bool presence_permission_may_update(text *room, text *channel);
 

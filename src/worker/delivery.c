@@ -8,9 +8,10 @@
  * (backend.c), reads what is new in the queue into its backlog (backlog.c),
  * and announces, in order, the hints whose transactions the snapshot shows.
  *
- * The announced hints are dropped from the queue, and the number of the last
- * event is published, only once the NOTIFY has committed.  Nothing in between
- * can fail, so nothing is lost, and nothing gets two numbers.  The transaction
+ * The announced hints are dropped from the queue only once the NOTIFY has
+ * committed; then the number of the last event has been published (replay.c).
+ * Nothing in between can fail, so nothing is lost, and nothing gets two
+ * numbers.  The transaction
  * writes no rows except to user_last_seen, for users who went offline, and
  * never waits for a WAL flush or for a standby.
  *
@@ -406,15 +407,10 @@ announce(PresenceDatabase *database, Snapshot snapshot, bool open, Delivery *tur
 	presence_enforce_all();
 }
 
-/*
- * After the commit of a delivery, publish the event numbers and update the
- * queue.  Must not fail.
- */
+/* After the commit of a delivery, update the queue.  Must not fail. */
 static void
-publish(PresenceDatabase *database, const Delivery *turn)
+update_queue(PresenceDatabase *database, const Delivery *turn)
 {
-	for (int i = 0; i < PRESENCE_NSTREAMS; i++)
-		pg_atomic_write_u64(&database->seq[i], turn->stamp.seq[i]);
 	if (turn->queue.resync)
 		presence_queue_resynced(database, turn->queue.lost_count);
 	presence_queue_cover(database, &delivery.position, turn->covered);
@@ -452,7 +448,7 @@ deliver(PresenceDatabase *database, int64 *pause)
 	committing = presence_clock_cpu();
 	HOLD_INTERRUPTS();
 	presence_worker_xact_commit();
-	publish(database, &turn);
+	update_queue(database, &turn);
 	RESUME_INTERRUPTS();
 	*pause = pause_after(began, committing);
 

@@ -173,7 +173,7 @@ start_worker(PresenceDatabase *database)
 static bool
 is_unused(PresenceDatabase *database)
 {
-	return pg_atomic_read_u64(&database->seq[PRESENCE_STREAM_CHANGED]) == 0 &&
+	return !presence_database_has_announced(database) &&
 		presence_database_count(database, PRESENCE_ADDS) == 0 &&
 		presence_slot_is_empty(database) &&
 		presence_state_is_empty(database->oid);

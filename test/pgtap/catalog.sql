@@ -40,8 +40,8 @@ SELECT results_eq($$SELECT name, boot_val || coalesce(unit, '') FROM pg_settings
 	$$VALUES ('presence.bulk_threshold', '50'), ('presence.max_age', '60000ms'), ('presence.notify', 'auto'),
 		('presence.notify_channel', 'presence_changed'), ('presence.notify_interval', '10ms'), ('presence.notify_meta', 'on'),
 		('presence.prune_rooms_interval', '3600s')$$, 'defaults are as promised');
-SELECT results_eq($$SELECT name, boot_val || coalesce(unit, '') FROM pg_settings WHERE name IN ('presence.max_channels', 'presence.queue_size')
-	ORDER BY name$$, $$VALUES ('presence.max_channels', '65536'), ('presence.queue_size', '8192kB')$$, 'also those of shared memory')
+SELECT results_eq($$SELECT name, boot_val || coalesce(unit, '') FROM pg_settings WHERE name IN ('presence.max_channels', 'presence.queue_size',
+	'presence.replay_size') ORDER BY name$$, $$VALUES ('presence.max_channels', '65536'), ('presence.queue_size', '8192kB'), ('presence.replay_size', '4096kB')$$, 'also those of shared memory')
 WHERE pg_temp.preloaded();
 SELECT is(pg_temp.state_of('SET presence.max_age = 1'), '55P02', 'a session cannot set presence.max_age');
 SELECT is(pg_temp.state_of('SET presence.unknown = 1'), '42602', 'unknown names are refused');

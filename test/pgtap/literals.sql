@@ -22,7 +22,8 @@ SELECT is_empty($$SELECT f.name FROM functions f JOIN pg_proc p ON p.proname = f
 -- A literal that suits an argument.
 CREATE FUNCTION pg_temp.literal(argument text, type oid) RETURNS text LANGUAGE sql AS $$
 	SELECT quote_literal(coalesce(
-		CASE argument WHEN 'level' THEN 'reader' WHEN 'schedule' THEN '* * * * *' WHEN 'status' THEN 'away' WHEN 'announce' THEN 'counts' END,
+		CASE argument WHEN 'level' THEN 'reader' WHEN 'schedule' THEN '* * * * *' WHEN 'status' THEN 'away'
+			WHEN 'announce' THEN 'counts' WHEN 'stream' THEN 'presence_status' END,
 		CASE type::regtype::text
 			WHEN 'text' THEN 'x' WHEN 'text[]' THEN '{x,y}' WHEN 'jsonb' THEN '{"a": 1}'
 			WHEN 'jsonb[]' THEN '{"{}",NULL}' WHEN 'double precision' THEN '5' WHEN 'integer' THEN '5'

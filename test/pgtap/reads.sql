@@ -88,7 +88,7 @@ SELECT is(pg_temp.state_of($$SELECT presence_add('r', 'c')$$), '25006', 'an add 
 SELECT is(pg_temp.error_of('SELECT * FROM ' || call), 'no error', 'read only: ' || call)
 FROM unnest(ARRAY['presence_list(''r'')', 'presence_users(''r'')', 'presence_count(''r'')', 'presence_anonymous_count(''r'')',
 	'presence_counts(''r'')', 'presence_rooms(''r'')', 'presence_user_rooms(''r'')', 'presence_is_online(''r'')',
-	'presence_online(''{r}'')', 'presence_page(''r'')', 'presence_snapshot(''r'', 1)', 'presence.members', 'presence.room_list', 'presence.stats']) call;
+	'presence_online(''{r}'')', 'presence_page(''r'')', 'presence_snapshot(''r'', 1)', 'presence_since(''e'', 1)', 'presence.members', 'presence.room_list', 'presence.stats']) call;
 
 SELECT finish();
 ROLLBACK;

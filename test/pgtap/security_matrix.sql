@@ -17,7 +17,7 @@ SELECT presence_add('r', 'c', 'u', '{}');
 CREATE TEMP TABLE functions (level int, names text);
 INSERT INTO functions VALUES
 	(1, 'presence_list presence_page presence_users presence_count presence_anonymous_count presence_counts presence_rooms presence_user_rooms
-		presence_is_online presence_online presence_snapshot presence_status presence_statuses presence_get_state presence_cursors
+		presence_is_online presence_online presence_snapshot presence_since presence_status presence_statuses presence_get_state presence_cursors
 		presence_typing_users is_live is_older effective_last_seen check_name stat_row'),
 	(2, 'presence_add presence_add_many presence_update presence_remove presence_touch presence_touch_many presence_receive
 		presence_leave_all presence_leave_all_many presence_set_status presence_broadcast presence_set_state presence_clear_state
@@ -64,7 +64,7 @@ CREATE TEMP TABLE cells (level int, statement text);
 INSERT INTO cells SELECT level, 'SELECT * FROM ' || call FROM (VALUES
 	(1, 'presence_list(''r'')'), (1, 'presence_page(''r'')'), (1, 'presence_users(''r'')'), (1, 'presence_count(''r'')'), (1, 'presence_anonymous_count(''r'')'),
 	(1, 'presence_counts(''r'')'), (1, 'presence_rooms(''c'')'), (1, 'presence_user_rooms(''u'')'), (1, 'presence_is_online(''u'')'),
-	(1, 'presence_online(''{u}'')'), (1, 'presence_snapshot(''r'')'), (1, 'presence.members'), (1, 'presence.room_list'),
+	(1, 'presence_online(''{u}'')'), (1, 'presence_snapshot(''r'')'), (1, 'presence_since(''e'', 1)'), (1, 'presence.members'), (1, 'presence.room_list'),
 	(1, 'presence.stats'), (1, 'presence.presences'), (1, 'presence.rooms'), (1, 'presence.people'), (1, 'presence.user_last_seen'),
 	(1, 'presence_status(''u'')'), (1, 'presence_statuses(''{u}'')'),
 	(1, 'presence_get_state(''r'')'), (1, 'presence_cursors(''r'')'), (1, 'presence_typing_users(''r'')'),

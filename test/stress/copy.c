@@ -366,6 +366,32 @@ apply_number(Copy *copy, const Json *event)
 	return wrong;
 }
 
+/* Whether a numbered event was applied before: it came both ways. */
+bool
+copy_has(const Copy *copy, const char *payload)
+{
+	Json	   *event = json_parse(payload);
+	const char *epoch = json_string(event, "epoch");
+	bool		has = epoch && strcmp(epoch, copy->epoch) == 0 &&
+		json_number(event, "seq") <= copy->seq;
+
+	json_free(event);
+	return has;
+}
+
+/* Go on from a resync that presence_since answered: read all rooms again. */
+void
+copy_restart(Copy *copy, const char *resync)
+{
+	Json	   *event = json_parse(resync);
+	const char *epoch = json_string(event, "epoch");
+
+	snprintf(copy->epoch, sizeof(copy->epoch), "%s", epoch ? epoch : "");
+	copy->seq = epoch ? json_number(event, "seq") : -1;
+	copy_make_stale(copy);
+	json_free(event);
+}
+
 /* Apply an event; false, with the reason: it is wrong. */
 bool
 copy_apply(Copy *copy, const char *payload, char *trouble, int size)

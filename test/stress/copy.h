@@ -59,6 +59,8 @@ extern void copy_reset(Copy *copy);
 extern void copy_make_stale(Copy *copy);
 extern void copy_set_exact(Copy *copy);
 extern bool copy_apply(Copy *copy, const char *payload, char *trouble, int size);
+extern bool copy_has(const Copy *copy, const char *payload);
+extern void copy_restart(Copy *copy, const char *resync);
 extern bool copy_load(Copy *copy, int room, const char *snapshot);
 extern int	copy_differences(Copy *copy, const Copy *truth, CopyTell tell,
 							 void *arg);

@@ -4,7 +4,9 @@
  *		Sessions that LISTEN and keep copies of the rooms.
  *
  * Listener 0 reads a room only when an event requires it; the others read
- * rooms at random times as well, as a client that connects would.
+ * rooms at random times as well, as a client that connects would.  Listener 1
+ * also cuts its connection, listens again, and asks presence_since what it has
+ * missed; it reads its rooms again only if the answer is a resync.
  *
  *-------------------------------------------------------------------------
  */
@@ -33,6 +35,10 @@ struct Listener
 	pthread_mutex_t mutex;		/* protects all below */
 	Copy		copy;
 	int			mark;			/* the newest one received */
+	bool		cut;			/* by itself: it is to resume */
+	long long	resumed;		/* how often, without reading rooms */
+	long long	restarted;		/* how often it had to read them */
+	long long	replayed;		/* events from presence_since */
 	char	   *log[LOG_SIZE];	/* ring of payloads and readings */
 	long long	logged;
 };
@@ -149,6 +155,8 @@ take_notification(Listener *listener, PGnotify *notify)
 	if (strcmp(notify->relname, "converge") == 0)
 		return atoi(notify->extra);
 	log_line(listener, notify->extra);
+	if (listener->resumed + listener->restarted > 0 && copy_has(&listener->copy, notify->extra))
+		return 0;
 	if (!copy_apply(&listener->copy, notify->extra, trouble, sizeof(trouble)))
 		report_misfit(listener, notify->extra, trouble);
 	return 0;
@@ -177,7 +185,71 @@ take_notifications(Listener *listener)
 	pthread_mutex_unlock(&listener->mutex);
 }
 
-/* Connect, listen, and begin with an empty copy. */
+/* Apply what presence_since returned. */
+static void
+take_answer(Listener *listener, const PGresult *result)
+{
+	int			rows = PQntuples(result);
+	char	   *first = rows > 0 ? PQgetvalue(result, 0, 0) : "";
+	char		trouble[9000];
+
+	if (rows == 1 && strstr(first, "\"event\": \"resync\""))
+	{
+		copy_restart(&listener->copy, first);
+		listener->restarted++;
+		return;
+	}
+	listener->resumed++;
+	listener->replayed += rows;
+	for (int i = 0; i < rows; i++)
+	{
+		log_line(listener, PQgetvalue(result, i, 0));
+		if (!copy_apply(&listener->copy, PQgetvalue(result, i, 0), trouble, sizeof(trouble)))
+			report_misfit(listener, PQgetvalue(result, i, 0), trouble);
+	}
+}
+
+/* Ask what was missed; false: that failed, so the copy begins anew. */
+static bool
+resume(Listener *listener)
+{
+	char		seq[32];
+	const char *values[2] = {listener->copy.epoch, seq};
+	PGresult   *result;
+	bool		good;
+
+	snprintf(seq, sizeof(seq), "%lld", listener->copy.seq);
+	result = PQexecParams(listener->conn, "SELECT presence_since($1, $2)",
+						  2, NULL, values, NULL, NULL, 0);
+	good = PQresultStatus(result) == PGRES_TUPLES_OK;
+	if (!good && !is_fate(result))
+		fail("presence_since: %s", PQresultErrorMessage(result));
+	pthread_mutex_lock(&listener->mutex);
+	log_line(listener, "resumed: \"room\":all");
+	if (good)
+		take_answer(listener, result);
+	pthread_mutex_unlock(&listener->mutex);
+	PQclear(result);
+	return good;
+}
+
+/* Cut the connection for a moment, now and then. */
+static void
+cut_off(Listener *listener)
+{
+	if (listener->number != 1 || atomic_load(&paused) ||
+		random_below(&listener->random, 30) != 0)
+		return;
+	PQfinish(listener->conn);
+	listener->conn = NULL;
+	listener->cut = true;
+	nap(0.001 * random_below(&listener->random, 300));
+}
+
+/*
+ * Connect and listen.  After a cut of its own the listener resumes; else it
+ * begins with an empty copy.
+ */
 static bool
 begin_listening(Listener *listener)
 {
@@ -194,6 +266,12 @@ begin_listening(Listener *listener)
 	result = PQexec(listener->conn, "LISTEN presence_changed; LISTEN converge");
 	good = PQresultStatus(result) == PGRES_COMMAND_OK;
 	PQclear(result);
+	if (good && listener->cut && resume(listener))
+	{
+		listener->cut = false;
+		return true;
+	}
+	listener->cut = false;
 	pthread_mutex_lock(&listener->mutex);
 	copy_reset(&listener->copy);
 	log_line(listener, "connected: \"room\":all");
@@ -218,6 +296,7 @@ listener_main(void *argument)
 		(void) poll(&fd, 1, 20);
 		if (PQconsumeInput(listener->conn))
 			take_notifications(listener);
+		cut_off(listener);
 	}
 	PQfinish(listener->conn);
 	return NULL;
@@ -321,6 +400,12 @@ listener_report(Listener *listener)
 	printf("# converge: %s: listener %d: %lld events, %lld of them without seq, %lld checked exactly, %lld bulks, %lld resyncs\n",
 		   options.name, listener->number, copy->events, copy->unnumbered, copy->checked,
 		   copy->bulks, copy->resyncs);
+	if (listener->number == 1)
+		printf("# converge: %s: listener 1 was cut off, resumed %lld times by %lld events, and read all rooms again %lld times\n",
+			   options.name, listener->resumed, listener->replayed, listener->restarted);
+	if (listener->number == 1 && chaos_is("none") && listener->resumed < listener->restarted)
+		fail("a listener that was cut off read all rooms again %lld times, and resumed %lld times",
+			 listener->restarted, listener->resumed);
 }
 
 /* Add up what all listeners received. */

@@ -124,13 +124,16 @@ presence_replay_note_unnumbered(PresenceDatabase *database, int streams)
 			raise_resumable(database, i, pg_atomic_read_u64(&database->given[i]) + 1);
 }
 
-/* The database or its extension was dropped: forget what was sent. */
+/*
+ * The database or its extension was dropped, or has never been there: forget
+ * what was sent.  Where nothing was, the record is to look unused.
+ */
 void
 presence_replay_clear(Oid oid)
 {
 	PresenceDatabase *database = presence_database_find(oid);
 
-	if (database)
+	if (database && presence_database_has_announced(database))
 		presence_replay_note_unnumbered(database, PRESENCE_ALL_STREAMS);
 	presence_replay_mem_clear(oid);
 }

@@ -405,8 +405,6 @@ copy_apply(Copy *copy, const char *payload, char *trouble, int size)
 	copy->events++;
 	if (kind == NULL)
 		wrong = "a payload that is not JSON, or has no event";
-	else if (strlen(payload) > 7999)
-		wrong = "a payload that is too long";
 	else
 	{
 		wrong = apply_number(copy, event);

@@ -157,6 +157,8 @@ take_notification(Listener *listener, PGnotify *notify)
 	log_line(listener, notify->extra);
 	if (listener->resumed + listener->restarted > 0 && copy_has(&listener->copy, notify->extra))
 		return 0;
+	if (strlen(notify->extra) > 7999)
+		report_misfit(listener, notify->extra, "a payload that is too long");
 	if (!copy_apply(&listener->copy, notify->extra, trouble, sizeof(trouble)))
 		report_misfit(listener, notify->extra, trouble);
 	return 0;

@@ -21,8 +21,7 @@ SELECT is((SELECT jsonb_agg(e - 'epoch' - 'seq') FROM presence_since((SELECT s -
 FROM (VALUES (-1::bigint), (-9223372036854775808), (9223372036854775807), (NULL)) p (seq);
 SELECT is((SELECT (s ->> 'epoch' IS NOT NULL, s ->> 'seq' IS NOT NULL)::text FROM presence_since(NULL, NULL) s),
 	CASE WHEN pg_temp.preloaded() THEN '(t,t)' ELSE '(f,f)' END, 'a resync says from where to go on, if there are numbers');
-SELECT is((SELECT count(*) FROM presence_since(NULL, NULL), presence_since(NULL, NULL, 'presence_status')), 1::bigint, 'it can be joined');
-SELECT throws_ok('DECLARE c SCROLL CURSOR FOR SELECT presence_since(''e'', 1, ''x''); FETCH c', '22023', NULL, 'a cursor refuses, too');
+SELECT is((SELECT count(*) FROM presence_since(NULL, NULL) a, presence_since(NULL, NULL, 'presence_status') b), 1::bigint, 'it can be joined');
 
 -- Whoever has policies on presence.presences has no right to see all events.
 CREATE ROLE presence_test_since;

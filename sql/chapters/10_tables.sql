@@ -69,10 +69,40 @@ COMMENT ON COLUMN presence.presences.last_seen IS 'last sign of life that the ro
 COMMENT ON INDEX presence.presences_channel_name_idx IS 'finds the rooms of a channel';
 COMMENT ON INDEX presence.presences_user_id_idx IS 'finds the connections of a user';
 
+-- Written by the triggers below when presences go, and only if
+-- presence.keep_visits says so.  No index on left_at alone: old rows are removed
+-- by their ids, which rise with it.
+CREATE TABLE presence.visits (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	room text COLLATE pg_catalog."C" NOT NULL,
+	channel_name text COLLATE pg_catalog."C" NOT NULL,
+	user_id text COLLATE pg_catalog."C",
+	joined_at timestamptz NOT NULL,
+	left_at timestamptz NOT NULL,
+	reason text COLLATE pg_catalog."C" NOT NULL
+);
+
+CREATE INDEX visits_room_left_at_idx ON presence.visits (room, left_at);
+CREATE INDEX visits_user_id_left_at_idx ON presence.visits (user_id, left_at);
+
+COMMENT ON TABLE presence.visits IS
+	'presences that have left: who was in which room from when to when; kept for presence.keep_visits, which says whether any are written';
+COMMENT ON COLUMN presence.visits.id IS 'number of the visit, rising in about the order in which they ended';
+COMMENT ON COLUMN presence.visits.room IS 'room the channel was present in';
+COMMENT ON COLUMN presence.visits.channel_name IS 'the connection';
+COMMENT ON COLUMN presence.visits.user_id IS 'who was behind the connection in the end; NULL: anonymous';
+COMMENT ON COLUMN presence.visits.joined_at IS 'when the channel entered the room';
+COMMENT ON COLUMN presence.visits.left_at IS 'when the presence was removed, by the clock of the server; one that expired was last heard of earlier';
+COMMENT ON COLUMN presence.visits.reason IS 'why it left, as the event leave says: leave, expired, kicked, banned, room_deleted';
+COMMENT ON INDEX presence.visits_room_left_at_idx IS 'finds who was in a room since some time';
+COMMENT ON INDEX presence.visits_user_id_left_at_idx IS 'finds where a user was since some time';
+
 -- Rooms that somebody configured are worth a dump; presences are the sockets
 -- of this server and are not.
 SELECT pg_catalog.pg_extension_config_dump('presence.rooms',
 	'WHERE persistent OR private OR max_members IS NOT NULL OR meta IS NOT NULL OR announce IS NOT NULL');
+SELECT pg_catalog.pg_extension_config_dump('presence.visits', '');
+SELECT pg_catalog.pg_extension_config_dump('presence.visits_id_seq', '');
 
 -- 2. Types ----------------------------------------------------------------
 
@@ -107,7 +137,11 @@ COMMENT ON FUNCTION presence.capture_row() IS 'notes inserted, changed and delet
 
 CREATE FUNCTION presence.renew_id() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'presence_renew_id';
-COMMENT ON FUNCTION presence.renew_id() IS 'gives a presence that is moved to another room or channel a new id';
+COMMENT ON FUNCTION presence.renew_id() IS 'gives a presence that is moved to another room or channel a new id, and has it join now';
+
+CREATE FUNCTION presence.write_visits() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'presence_write_visits';
+COMMENT ON FUNCTION presence.write_visits() IS 'writes presences that a statement removed or moved into presence.visits';
 
 CREATE FUNCTION presence.capture_truncate() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'presence_capture_truncate';
@@ -124,6 +158,13 @@ CREATE TRIGGER presence_renew_id
 	BEFORE UPDATE OF room, channel_name ON presence.presences
 	FOR EACH ROW EXECUTE FUNCTION presence.renew_id();
 COMMENT ON TRIGGER presence_renew_id ON presence.presences IS 'makes who is moved leave and join as another presence';
+
+-- After presence_capture_row, which has noted the rows.  What replication
+-- removes became a visit at its origin.
+CREATE TRIGGER presence_write_visits
+	AFTER DELETE OR UPDATE OF room, channel_name ON presence.presences
+	FOR EACH STATEMENT EXECUTE FUNCTION presence.write_visits();
+COMMENT ON TRIGGER presence_write_visits ON presence.presences IS 'keeps who was in which room from when to when';
 
 CREATE TRIGGER presence_capture_truncate
 	AFTER TRUNCATE ON presence.presences

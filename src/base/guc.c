@@ -31,6 +31,7 @@ int			presence_prune_rooms_interval = 3600;
 int			presence_worker_idle_timeout = 300;
 int			presence_roster_memory = 64 * 1024;
 int			presence_keep_last_seen = 30 * 24 * 3600;
+int			presence_keep_visits = 0;
 int			presence_cursor_timeout = 10 * 1000;
 int			presence_state_interval = 50;
 int			presence_max_state_size = 2 * 1024;
@@ -112,6 +113,11 @@ define_worker_settings(void)
 							"Time for which it is remembered when users were last seen, in seconds.",
 							"0 keeps it for ever.",
 							&presence_keep_last_seen, 30 * 24 * 3600, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("presence.keep_visits",
+							"Time for which it is kept who was in which room from when to when, in seconds.",
+							"0 writes no visits, and removes none.",
+							&presence_keep_visits, 0, 0, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 }
 

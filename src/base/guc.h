@@ -32,6 +32,7 @@ extern PGDLLIMPORT int presence_prune_rooms_interval;	/* s; 0: never */
 extern PGDLLIMPORT int presence_worker_idle_timeout;	/* s; 0: never */
 extern PGDLLIMPORT int presence_roster_memory;	/* kB */
 extern PGDLLIMPORT int presence_keep_last_seen; /* s; 0: for ever */
+extern PGDLLIMPORT int presence_keep_visits;	/* s; 0: none */
 extern PGDLLIMPORT int presence_cursor_timeout; /* ms */
 extern PGDLLIMPORT int presence_state_interval; /* ms */
 extern PGDLLIMPORT int presence_max_state_size; /* bytes */

@@ -66,7 +66,8 @@ static const Privilege privileges[] = {
 	{LEVEL_READER, "USAGE ON TYPE presence.member, presence.added,"
 	" presence.person, presence.room"},
 	{LEVEL_READER, "SELECT ON presence.presences, presence.rooms, presence.people,"
-	" presence.user_last_seen, presence.members, presence.room_list, presence.stats"},
+	" presence.user_last_seen, presence.visits, presence.members, presence.room_list,"
+	" presence.stats"},
 	{LEVEL_READER, "EXECUTE ON FUNCTION", "is_live is_older effective_last_seen check_name"
 		" stat_row presence_list presence_page presence_users presence_count presence_anonymous_count"
 		" presence_counts presence_rooms presence_user_rooms presence_is_online"
@@ -87,7 +88,7 @@ static const Privilege privileges[] = {
 	{LEVEL_ADMIN, "INSERT, UPDATE, DELETE ON presence.bans, presence.invitations"},
 	{LEVEL_ADMIN, "SELECT, UPDATE, DELETE ON presence.admissions"},
 	{LEVEL_ADMIN, "DELETE ON presence.people"},
-	{LEVEL_ADMIN, "UPDATE, DELETE ON presence.user_last_seen"},
+	{LEVEL_ADMIN, "UPDATE, DELETE ON presence.user_last_seen, presence.visits"},
 	{LEVEL_ADMIN, "EXECUTE ON FUNCTION", "check_room_settings presence_configure_room"
 		" presence_invite presence_uninvite presence_kick presence_ban presence_unban"
 		" prune_presences prune_rooms presence_start_worker presence_schedule_pruning"

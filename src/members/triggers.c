@@ -40,9 +40,12 @@
 #include "utils/datum.h"
 #include "utils/jsonb.h"
 #include "utils/rel.h"
+#include "utils/timestamp.h"
+#include "visits/visits.h"
 
 PG_FUNCTION_INFO_V1(presence_capture_row);
 PG_FUNCTION_INFO_V1(presence_renew_id);
+PG_FUNCTION_INFO_V1(presence_write_visits);
 PG_FUNCTION_INFO_V1(presence_capture_truncate);
 PG_FUNCTION_INFO_V1(presence_capture_person);
 
@@ -419,6 +422,8 @@ note_leave(HeapTuple row, TupleDesc desc)
 	hint->joined_at = joined_at(row, desc);
 	hint->last_seen = newest_sign(row, desc, presence_pins_seen(pin));
 	presence_xact_note(hint, pin);
+	if (presence_visits_are_kept())
+		presence_visits_note(fields, joined_at(row, desc), presence_intent_reason());
 }
 
 /*
@@ -563,11 +568,25 @@ presence_capture_row(PG_FUNCTION_ARGS)
 }
 
 /*
+ * presence.write_visits() returns trigger
+ *
+ * Writes the visits of presences that a statement has removed, or moved.
+ */
+Datum
+presence_write_visits(PG_FUNCTION_ARGS)
+{
+	(void) check_trigger(fcinfo, TRIGGER_EVENT_AFTER, false, &presences_table);
+	presence_visits_write();
+	return PointerGetDatum(NULL);
+}
+
+/*
  * presence.renew_id() returns trigger
  *
  * A presence that plain SQL moves to another room or channel leaves and joins.
  * It gets a new id for that, so that each id joins once and leaves once, and
- * the order in which the hints arrive does not matter.
+ * the order in which the hints arrive does not matter.  It joins now, unless
+ * the statement says when, so that its visits do not overlap.
  */
 Datum
 presence_renew_id(PG_FUNCTION_ARGS)
@@ -576,17 +595,20 @@ presence_renew_id(PG_FUNCTION_ARGS)
 	TupleDesc	desc = RelationGetDescr(data->tg_relation);
 	HeapTuple	before = data->tg_trigtuple;
 	HeapTuple	after = data->tg_newtuple;
-	int			column = COLUMN_ID;
-	bool		isnull = false;
-	Datum		id;
+	int			columns[] = {COLUMN_ID, COLUMN_JOINED_AT};
+	bool		nulls[] = {false, false};
+	Datum		values[2];
+	bool		dated;
 
 	if (same_column(before, after, desc, COLUMN_ROOM) &&
 		same_column(before, after, desc, COLUMN_CHANNEL))
 		return PointerGetDatum(after);
-	id = Int64GetDatum(nextval_internal(presence_compat_identity_sequence(data->tg_relation, COLUMN_ID),
-										false));
-	return PointerGetDatum(heap_modify_tuple_by_cols(after, desc, 1, &column,
-													 &id, &isnull));
+	dated = !same_column(before, after, desc, COLUMN_JOINED_AT);
+	values[0] = Int64GetDatum(nextval_internal(presence_compat_identity_sequence(data->tg_relation, COLUMN_ID),
+											   false));
+	values[1] = TimestampTzGetDatum(GetCurrentTimestamp());
+	return PointerGetDatum(heap_modify_tuple_by_cols(after, desc, dated ? 1 : 2,
+													 columns, values, nulls));
 }
 
 /*

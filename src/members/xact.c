@@ -45,6 +45,7 @@
 #include "shared/queue.h"
 #include "state/replay.h"
 #include "utils/memutils.h"
+#include "visits/visits.h"
 
 /* A channel that the transaction has marked as expiring. */
 typedef struct PendingExpiry
@@ -432,6 +433,7 @@ before_commit(void)
 
 	if (pending.nhints == 0)
 		return;
+	presence_visits_write_all();
 	database = presence_my_database();
 	count_changes(0);
 	if (!presence_xact_worker_announces())
@@ -477,6 +479,7 @@ static void
 forget(void)
 {
 	presence_intent_forget();
+	presence_visits_forget();
 	memset(&pending, 0, sizeof(pending));
 }
 
@@ -581,6 +584,7 @@ after_release(int level)
 {
 	PendingSubxact *subxact = last_subxact(level);
 
+	presence_visits_release(level);
 	if (subxact == NULL)
 		return;
 	if (pending.nsubxacts > 1 && subxact[-1].level == level - 1)
@@ -622,6 +626,7 @@ after_rollback(int level)
 		drop_since(subxact);
 	(void) presence_xact_set_adding(0);
 	presence_intent_roll_back(level);
+	presence_visits_roll_back(level);
 }
 
 /* ------------------------------------------------------------- the callbacks */

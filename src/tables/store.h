@@ -22,6 +22,7 @@
 /* Operators for statements, schema-qualified as all names there. */
 #define SQL_EQ "OPERATOR(pg_catalog.=)"
 #define SQL_LT "OPERATOR(pg_catalog.<)"
+#define SQL_LE "OPERATOR(pg_catalog.<=)"
 #define SQL_GT "OPERATOR(pg_catalog.>)"
 #define SQL_GE "OPERATOR(pg_catalog.>=)"
 

@@ -3,8 +3,8 @@
  * chores.c
  *		Periodically removes empty rooms and old rows.
  *
- * Empty rooms, rows of user_last_seen and admissions accumulate.  They are
- * removed in rounds, every presence.prune_rooms_interval, one part at a time.
+ * Empty rooms, rows of user_last_seen, admissions and visits accumulate.  They
+ * are removed in rounds, every presence.prune_rooms_interval, one part at a time.
  * After each part the chores pause for as long as it took, so that the worker
  * has that time for its other work.
  *
@@ -40,6 +40,7 @@ typedef enum Chore
 	CHORE_ROOMS,				/* remove empty rooms */
 	CHORE_LAST_SEEN,			/* remove old rows of user_last_seen */
 	CHORE_ADMISSIONS,			/* remove old rows of admissions */
+	CHORE_VISITS,				/* remove old rows of visits */
 	NCHORES
 } Chore;
 
@@ -48,7 +49,7 @@ static struct
 	PresenceTime next;			/* time of the next part; 0: not scheduled */
 	PresenceTime pause;			/* after a failure to lock rooms */
 	Chore		chore;			/* current one */
-	BlockNumber block;			/* where its next part begins */
+	int64		position;		/* where its next part begins, for rows */
 	char		room[PRESENCE_MAX_NAME_BYTES + 1];	/* same, for rooms: after
 													 * it */
 	char		reached[PRESENCE_MAX_NAME_BYTES + 1];	/* last room of the
@@ -59,12 +60,18 @@ static struct
 static const PresenceWorkerTable emptied_tables[] = {
 	{"presences", RowExclusiveLock},
 	{"rooms", AccessShareLock}, /* upgraded later, with lock_timeout */
+	PRESENCE_WORKER_VISITS,
 	{NULL}
 };
 
 static const PresenceWorkerTable past_tables[] = {
 	{"admissions", RowExclusiveLock},
 	{"user_last_seen", RowExclusiveLock},
+	{NULL}
+};
+
+static const PresenceWorkerTable visits_tables[] = {
+	{"visits", RowExclusiveLock},
 	{NULL}
 };
 
@@ -97,7 +104,7 @@ end_chore(void)
 	chores.chore = (chores.chore + 1) % NCHORES;
 	chores.next = chores.chore == 0 ? now + chores_interval() : now;
 	chores.pause = 0;
-	chores.block = 0;
+	chores.position = 0;
 	chores.room[0] = '\0';
 	chores.nrooms = PRESENCE_ROOMS_AT_ONCE;
 }
@@ -216,17 +223,19 @@ prune_some_rooms(PresenceTime now)
 static void
 forget_some(PresencePast past, PresenceTime now)
 {
-	if (!presence_worker_xact_begin_on("removing old rows", past_tables, handle_chore_error))
+	if (!presence_worker_xact_begin_on("removing old rows",
+									   past == PRESENCE_PAST_VISITS ? visits_tables : past_tables,
+									   handle_chore_error))
 	{
 		retry_chore_soon();
 		return;
 	}
 	presence_store_connect();
-	chores.block = presence_cleanup_forget(past, chores.block);
+	chores.position = presence_cleanup_forget(past, chores.position);
 	presence_store_finish();
 	presence_worker_xact_end();
 	pause_chore(now);
-	if (chores.block == 0)
+	if (chores.position == 0)
 		end_chore();
 }
 
@@ -239,7 +248,7 @@ can_skip_last_seen(void)
 {
 	PresenceDatabase *database = presence_my_database();
 
-	return chores.block == 0 && database &&
+	return chores.position == 0 && database &&
 		pg_atomic_exchange_u32(&database->last_seen_rows, 0) == 0 &&
 		presence_keep_last_seen == 0;
 }
@@ -259,11 +268,14 @@ presence_chores_do(PresenceTime now)
 		end_chore();
 	if (chores.chore == CHORE_LAST_SEEN && can_skip_last_seen())
 		end_chore();
-	if (chores.chore == CHORE_ROOMS)
+	if (chores.chore == CHORE_VISITS && presence_keep_visits == 0)
+		end_chore();
+	else if (chores.chore == CHORE_ROOMS)
 		prune_some_rooms(now);
 	else
-		forget_some(chores.chore == CHORE_ADMISSIONS ? PRESENCE_PAST_ADMISSIONS :
-					PRESENCE_PAST_LAST_SEEN, now);
+		forget_some(chores.chore == CHORE_LAST_SEEN ? PRESENCE_PAST_LAST_SEEN :
+					chores.chore == CHORE_ADMISSIONS ? PRESENCE_PAST_ADMISSIONS :
+					PRESENCE_PAST_VISITS, now);
 }
 
 /* Settings have changed: schedule the chores anew. */

@@ -4,7 +4,8 @@
  *		Removes rows that are no longer needed from tables other than
  *		presences.
  *
- * Old rows are removed a range of blocks at a time, skipping locked ones.
+ * Old rows are removed a range of blocks at a time, visits in the order of their
+ * ids, skipping locked ones.
  *
  * Locking.  Empty rooms are found without a lock, and checked again under
  * SHARE ROW EXCLUSIVE on presence.rooms, which keeps adds out.  It is only
@@ -24,6 +25,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
+#include "visits/visit_store.h"
 #include "worker/cleanup.h"
 
 /* How long prune_rooms tries to lock the table of rooms; milliseconds. */
@@ -39,20 +41,17 @@
 static TimestampTz
 oldest_kept(PresencePast past)
 {
-	int			seconds = past == PRESENCE_PAST_ADMISSIONS ?
-		presence_join_rate_window : presence_keep_last_seen;
+	int			seconds = past == PRESENCE_PAST_ADMISSIONS ? presence_join_rate_window :
+		past == PRESENCE_PAST_VISITS ? presence_keep_visits : presence_keep_last_seen;
 
-	if (past == PRESENCE_PAST_LAST_SEEN && seconds == 0)
+	if (past != PRESENCE_PAST_ADMISSIONS && seconds == 0)
 		return DT_NOBEGIN;
 	return GetCurrentTimestamp() - (int64) seconds * USECS_PER_SEC;
 }
 
-/*
- * Remove old rows from a range of blocks of a table, which begins with "from".
- * Returns where the next range begins, or 0 after the last one.
- */
-BlockNumber
-presence_cleanup_forget(PresencePast past, BlockNumber from)
+/* Remove old rows from a range of blocks, and return where the next one begins. */
+static int64
+forget_blocks(PresencePast past, BlockNumber from)
 {
 	bool		admissions = past == PRESENCE_PAST_ADMISSIONS;
 	BlockNumber blocks = presence_extension_blocks(admissions ? "admissions" : "user_last_seen",
@@ -66,14 +65,28 @@ presence_cleanup_forget(PresencePast past, BlockNumber from)
 	return to < blocks ? to : 0;
 }
 
+/*
+ * Remove old rows from a part of a table, which begins at "from" (0: the first
+ * one).  Returns where the next part begins, or 0 after the last one.
+ */
+int64
+presence_cleanup_forget(PresencePast past, int64 from)
+{
+	if (past == PRESENCE_PAST_VISITS)
+		return presence_visit_store_forget(from, oldest_kept(past));
+	return forget_blocks(past, (BlockNumber) from);
+}
+
 /* Remove old rows from all these tables. */
 static void
 forget_all(void)
 {
 	for (PresencePast past = 0; past < PRESENCE_NPASTS; past++)
 	{
-		BlockNumber from = 0;
+		int64		from = 0;
 
+		if (past == PRESENCE_PAST_VISITS && presence_keep_visits == 0)
+			continue;
 		do
 		{
 			from = presence_cleanup_forget(past, from);

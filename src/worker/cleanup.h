@@ -12,8 +12,6 @@
 
 #include "postgres.h"
 
-#include "storage/block.h"
-
 /* How many rooms one statement checks for being empty. */
 #define PRESENCE_ROOMS_AT_ONCE 1000
 
@@ -22,10 +20,11 @@ typedef enum PresencePast
 {
 	PRESENCE_PAST_LAST_SEEN,
 	PRESENCE_PAST_ADMISSIONS,
+	PRESENCE_PAST_VISITS,
 	PRESENCE_NPASTS
 } PresencePast;
 
-extern BlockNumber presence_cleanup_forget(PresencePast past, BlockNumber from);
+extern int64 presence_cleanup_forget(PresencePast past, int64 from);
 extern uint64 presence_cleanup_rooms(void);
 
 #endif							/* PRESENCE_CLEANUP_H */

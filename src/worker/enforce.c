@@ -48,6 +48,7 @@ static const PresenceWorkerTable ruled_tables[] = {
 	{"bans", AccessShareLock},
 	{"presences", RowExclusiveLock},
 	{"rooms", RowExclusiveLock},
+	PRESENCE_WORKER_VISITS,
 	{NULL}
 };
 

@@ -57,7 +57,11 @@
 
 static const PresenceWorkerTable read_tables[] = {{"presences", AccessShareLock}, {NULL}};
 
-static const PresenceWorkerTable written_tables[] = {{"presences", RowExclusiveLock}, {NULL}};
+static const PresenceWorkerTable written_tables[] = {
+	{"presences", RowExclusiveLock},
+	PRESENCE_WORKER_VISITS,
+	{NULL}
+};
 
 static struct
 {

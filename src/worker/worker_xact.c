@@ -235,7 +235,8 @@ lock_tables(const PresenceWorkerTable *tables)
 	int			wait = 0;
 
 	for (; tables->name; tables++)
-		if (!presence_extension_try_lock(tables->name, tables->mode, &wait))
+		if ((tables->setting == NULL || *tables->setting != 0) &&
+			!presence_extension_try_lock(tables->name, tables->mode, &wait))
 			return false;
 	return true;
 }

@@ -10,6 +10,7 @@
 
 #include "postgres.h"
 
+#include "base/guc.h"
 #include "storage/lockdefs.h"
 
 /* Delay before a retry after a lock was not available; microseconds. */
@@ -20,7 +21,11 @@ typedef struct PresenceWorkerTable
 {
 	const char *name;			/* NULL ends a list */
 	LOCKMODE	mode;
+	const int  *setting;		/* used only if it is not 0; NULL: always */
 } PresenceWorkerTable;
+
+/* Who removes presences writes their visits, if they are kept. */
+#define PRESENCE_WORKER_VISITS {"visits", RowExclusiveLock, &presence_keep_visits}
 
 /* Handles an error of a step, once its transaction is rolled back. */
 typedef void (*PresenceWorkerErrorHandler) (const ErrorData *error);

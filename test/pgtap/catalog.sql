@@ -64,7 +64,7 @@ SELECT is_empty($$SELECT proname FROM functions WHERE proisstrict$$, 'none is st
 
 -- Tables
 SELECT results_eq($$SELECT tgname::text COLLATE "C", tgenabled::text COLLATE "C" FROM pg_trigger WHERE tgrelid = 'presence.presences'::regclass AND NOT tgisinternal ORDER BY 1$$,
-	$$VALUES ('presence_capture_row' COLLATE "C", 'A' COLLATE "C"), ('presence_capture_truncate', 'A'), ('presence_renew_id', 'O')$$,
+	$$VALUES ('presence_capture_row' COLLATE "C", 'A' COLLATE "C"), ('presence_capture_truncate', 'A'), ('presence_renew_id', 'O'), ('presence_write_visits', 'O')$$,
 	'the triggers that capture fire for replication, too');
 SELECT is_empty($$SELECT c.conname FROM pg_constraint c JOIN members m ON m.objid = c.conrelid AND m.classid = 'pg_class'::regclass WHERE contype = 'f'$$,
 	'no foreign key taxes an add');

@@ -52,10 +52,14 @@ SELECT is(pg_temp.under('presence_test.' || t, 'AFTER TRUNCATE', 'STATEMENT', 'p
 	'39P01', concat_ws(' ', 'capture_truncate', t))
 FROM unnest('{numbers,presences,people,child,parted}'::text[]) t;
 
+SELECT is(pg_temp.under('presence_test.' || t, 'AFTER DELETE', 'STATEMENT', 'presence.write_visits', 'DELETE FROM presence_test.' || t),
+	'39P01', concat_ws(' ', 'write_visits', t))
+FROM unnest('{numbers,presences,people,child,parted}'::text[]) t;
+
 -- Nor for other events on their own tables.
 SELECT is(pg_temp.under('presence.presences', 'BEFORE INSERT', 'ROW', 'presence.' || f, $$SELECT presence_add('r', 'c')$$),
 	'39P01', f || ' before')
-FROM unnest('{capture_row,renew_id,capture_truncate,capture_person,capture_room,room_deleted}'::text[]) f;
+FROM unnest('{capture_row,renew_id,write_visits,capture_truncate,capture_person,capture_room,room_deleted}'::text[]) f;
 SELECT is(pg_temp.under('presence.presences', 'AFTER INSERT', 'STATEMENT', 'presence.' || f, $$SELECT presence_add('r', 'c')$$),
 	'39P01', f || ' after a statement')
 FROM unnest('{capture_row,renew_id,capture_person,capture_room,room_deleted}'::text[]) f;

@@ -43,8 +43,10 @@ CREATE FUNCTION pg_temp.id() RETURNS bigint LANGUAGE sql AS
 SELECT pg_temp.id() AS id \gset
 UPDATE presence.presences SET user_id = 'u', meta = '{}', room = room, channel_name = channel_name WHERE channel_name = 'moving';
 SELECT is(pg_temp.id(), :id::bigint, 'changed, it keeps its id');
+SELECT joined_at FROM presence.presences WHERE channel_name = 'moving' \gset
 UPDATE presence.presences SET room = 'update2' WHERE channel_name = 'moving';
 SELECT cmp_ok(pg_temp.id(), '>', :id::bigint, 'moved to another room, it gets a new one');
+SELECT cmp_ok((SELECT joined_at FROM presence.presences WHERE channel_name = 'moving'), '>', :'joined_at'::timestamptz, 'and joins now');
 SELECT pg_temp.id() AS id \gset
 UPDATE presence.presences SET channel_name = 'moved' WHERE channel_name = 'moving';
 SELECT cmp_ok(pg_temp.id(), '>', :id::bigint, 'to another channel, too');

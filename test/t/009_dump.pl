@@ -22,9 +22,13 @@ value($node, q{
 	INSERT INTO own VALUES ('plain');
 	SELECT presence_set_status('alice', 'busy', 'in a meeting');
 	INSERT INTO presence.user_last_seen VALUES ('bob', '2001-02-03 04:05:06+00');
+	INSERT INTO presence.visits (room, channel_name, user_id, joined_at, left_at, reason)
+	SELECT 'r', 'c' || i, NULLIF('u' || i, 'u2'), '2001-02-03 04:05:06Z', '2002-02-03 04:05:06Z', 'kicked' FROM generate_series(1, 3) i;
 });
 my $rooms = q{SELECT string_agg(concat_ws(' ', name, persistent, private, max_members, announce, meta), ', ' ORDER BY name) FROM presence.rooms};
 my $expected = value($node, $rooms . q{ WHERE name <> 'plain'});
+my $visits = q{SELECT string_agg(v::text, ' ' ORDER BY id) FROM presence.visits v};
+my $visited = value($node, $visits);
 
 for my $format ('custom', 'plain', 'directory')
 {
@@ -46,6 +50,9 @@ for my $format ('custom', 'plain', 'directory')
 	is(value($node, q{SELECT concat_ws(' ', status, chosen_status, custom_message) FROM presence_status('alice')}, $db),
 		'offline busy in a meeting', "$format: what users chose is");
 	is(value($node, q{SELECT last_seen = '2001-02-03 04:05:06+00' FROM presence_status('bob')}, $db), 't', "$format: so is when they were last seen");
+	is(value($node, $visits, $db), $visited, "$format: so are visits");
+	is(value($node, q{INSERT INTO presence.visits (room, channel_name, joined_at, left_at, reason) VALUES ('r', 'next', now(), now(), 'leave') RETURNING id > 3}, $db),
+		't', "$format: which go on with new ids");
 	is(value($node, 'SELECT count(*) FROM own_view', $db), 0, "$format: views on presence.members work");
 	my $listener = listen_to($node, $db);
 	value($node, q{SELECT presence_add('plain', 'd')}, $db);

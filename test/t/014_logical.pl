@@ -9,6 +9,7 @@ use Test::More;
 
 my $node = new_node('logical', init => { allows_streaming => 'logical' }, conf => q(
 max_worker_processes = 16
+presence.keep_visits = 1d
 ));
 
 # Two databases of one server: the slot is created separately, because otherwise
@@ -55,6 +56,8 @@ ok($listener->wait_for('another user', sub { $_[0]->{event} eq 'update' && $_[0]
 value($node, q{SELECT presence_leave_all('remote')});
 ok(heard('leave', 'remote'), 'a replicated leave is heard');
 is(value($node, q{SELECT presence_touch('remote')}, 'there'), 'f', 'nobody is left to beat');
+is(value($node, q{SELECT channel_name, user_id, reason FROM presence.visits}), 'remote|carol|leave', 'it was a visit at the origin');
+is(value($node, q{SELECT count(*) FROM presence.visits}, 'there'), 0, 'not once more where it is replicated');
 value($node, q{BEGIN; SELECT presence_add('r', 'never'); ROLLBACK; SELECT presence_add('r', 'at last')});
 ok(heard('join', 'at last'), 'and so on');
 is(scalar(grep { $_->{added} && $_->{added}{channel_name} eq 'never' } $listener->events), 0, 'without what was rolled back');

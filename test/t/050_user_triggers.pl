@@ -81,6 +81,7 @@ $node->safe_psql(
 	SELECT presence_configure_room('private', private => true);
 	SELECT presence_ban(NULL, 'banned');
 	ALTER SYSTEM SET presence.join_rate = 100;
+	ALTER SYSTEM SET presence.keep_visits = '1d';
 	SELECT pg_reload_conf();
 	CREATE ROLE member;
 	SELECT presence_grant('member', 'admin');
@@ -147,7 +148,7 @@ $node->safe_psql(
 		name text;
 		moment text;
 	BEGIN
-		FOREACH name IN ARRAY '{rooms,presences,people,bans,invitations,user_last_seen,admissions}'::text[] LOOP
+		FOREACH name IN ARRAY '{rooms,presences,people,bans,invitations,user_last_seen,admissions,visits}'::text[] LOOP
 			FOREACH moment IN ARRAY '{BEFORE,AFTER}'::text[] LOOP
 				EXECUTE format('CREATE TRIGGER meddle_%1$s %1$s INSERT OR UPDATE OR DELETE ON presence.%2$I
 					FOR EACH ROW EXECUTE FUNCTION meddle()', moment, name);
@@ -201,7 +202,7 @@ wait_until('the worker has met triggers, too',
 	sub { value($node, q{SELECT count(*) FROM caught WHERE fired ~ 'user_last_seen'}) > 0 });
 is(value($node, q{
 	SELECT string_agg(DISTINCT split_part(fired, ' ', 3), ' ' ORDER BY split_part(fired, ' ', 3)) FROM caught
-}), 'admissions bans invitations people presences rooms user_last_seen', 'in triggers on every table');
+}), 'admissions bans invitations people presences rooms user_last_seen visits', 'in triggers on every table');
 is(value($node, q{SELECT count(*) FROM presence.presences WHERE channel_name IN ('nobody', 'n1', 'n2')}),
 	0, 'nobody came in that way');
 unlike(log_slice($node), qr/terminated by signal|PANIC|TRAP|worker ERROR/, 'and no process crashes');

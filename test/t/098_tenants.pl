@@ -9,7 +9,7 @@ use PostgreSQL::Test::Utils;
 use PresenceTest;
 use Test::More;
 
-my $node = new_node('tenants', conf => "presence.max_age = 1h\npresence.cursor_timeout = 1h\npresence.join_rate = 1000\n");
+my $node = new_node('tenants', conf => "presence.max_age = 1h\npresence.cursor_timeout = 1h\npresence.join_rate = 1000\npresence.keep_visits = 1d\n");
 my ($policies) = slurp_file("$FindBin::RealBin/../../docs/recipes.md") =~ /<!-- test: tenants-policies -->\n```sql\n(.*?)^```$/ms
   or BAIL_OUT('docs/recipes.md has no policies');
 
@@ -51,7 +51,7 @@ sub what_globex_has
 {
 	my $tables = join(' UNION ALL ', map { "SELECT \$\$$_->[0] \$\$ || @{[ $_->[2] // 't' ]}::text FROM $_->[0] t WHERE $_->[1] LIKE 'globex/%'" } (
 		[ 'presence.presences', 'room' ], [ 'presence.members', 'channel_name', "(channel_name, last_seen > '$since')" ],
-		[ 'presence.rooms', 'name' ], [ 'presence.people', 'user_id' ], [ 'presence.user_last_seen', 'user_id' ],
+		[ 'presence.rooms', 'name' ], [ 'presence.people', 'user_id' ], [ 'presence.user_last_seen', 'user_id' ], [ 'presence.visits', 'room' ],
 		[ 'presence.bans', 'room' ], [ 'presence.invitations', 'room' ], [ 'presence.admissions', 'room' ],
 		[ q{presence_get_state('globex/lobby')}, q{'globex/' || t.key}, '(key, value)' ],
 		[ q{presence_cursors('globex/lobby')}, 't.user_id', '(user_id, x, y)' ]));
@@ -64,7 +64,7 @@ my @as_member = (
 	# reading
 	(map { [ "SELECT count(*) FROM presence.$_->[0] WHERE $_->[1] NOT LIKE 'acme/%'", 0 ] } (
 		[ 'presences', 'room' ], [ 'members', 'room' ], [ 'rooms', 'name' ], [ 'room_list', 'room' ], [ 'people', 'user_id' ],
-		[ 'user_last_seen', 'user_id' ], [ 'bans', 'user_id' ], [ 'invitations', 'room' ])),
+		[ 'user_last_seen', 'user_id' ], [ 'visits', 'room' ], [ 'bans', 'user_id' ], [ 'invitations', 'room' ])),
 	[ q{SELECT count(*) FROM presence_list('globex/lobby')}, 0 ],
 	[ q{SELECT count(*) FROM presence_users('globex/lobby')}, 0 ],
 	[ q{SELECT presence_count('globex/lobby'), presence_anonymous_count('globex/lobby')}, '0|0' ],
@@ -129,6 +129,7 @@ my @as_admin = (
 	[ q{DELETE FROM presence.admissions WHERE room LIKE 'globex/%' RETURNING room}, '' ],
 	[ q{DELETE FROM presence.people RETURNING user_id}, '' ],
 	[ q{DELETE FROM presence.user_last_seen WHERE user_id LIKE 'globex/%' RETURNING user_id}, '' ],
+	[ q{DELETE FROM presence.visits WHERE room LIKE 'globex/%' RETURNING room}, '' ],
 	[ q{SELECT prune_rooms()}, 0 ],
 	[ q{SELECT prune_presences(0)}, 1 ],		# its own
 	[ q{DELETE FROM presence.rooms RETURNING name}, 'acme/lobby' ],

@@ -40,7 +40,6 @@
 #include "utils/datum.h"
 #include "utils/jsonb.h"
 #include "utils/rel.h"
-#include "utils/timestamp.h"
 #include "visits/visits.h"
 
 PG_FUNCTION_INFO_V1(presence_capture_row);
@@ -606,7 +605,7 @@ presence_renew_id(PG_FUNCTION_ARGS)
 	dated = !same_column(before, after, desc, COLUMN_JOINED_AT);
 	values[0] = Int64GetDatum(nextval_internal(presence_compat_identity_sequence(data->tg_relation, COLUMN_ID),
 											   false));
-	values[1] = TimestampTzGetDatum(GetCurrentTimestamp());
+	values[1] = TimestampTzGetDatum(presence_clock_wall());
 	return PointerGetDatum(heap_modify_tuple_by_cols(after, desc, dated ? 1 : 2,
 													 columns, values, nulls));
 }

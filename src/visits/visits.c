@@ -30,7 +30,6 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
-#include "utils/timestamp.h"
 #include "visits/visit_store.h"
 #include "visits/visits.h"
 
@@ -132,7 +131,7 @@ presence_visits_note(const PresenceValue *fields, TimestampTz joined_at,
 	visit->anonymous = fields[PRESENCE_FIELD_USER].data == NULL;
 	visit->user = visit->anonymous ? (Datum) 0 : value_datum(&fields[PRESENCE_FIELD_USER]);
 	visit->joined_at = joined_at;
-	visit->left_at = GetCurrentTimestamp();
+	visit->left_at = presence_clock_wall();
 	visit->reason = reason;
 	batch->count++;
 	MemoryContextSwitchTo(old);

@@ -179,8 +179,10 @@ sub prove_odd_ways
 	value($node, q{
 		CREATE TABLE parent (LIKE presence.presences); ALTER TABLE parent ADD PRIMARY KEY (room, channel_name);
 		ALTER TABLE presence.presences INHERIT parent;
-		SELECT presence_add_many('child', '{a,b}');
-		BEGIN; DELETE FROM parent WHERE room = 'child'; COMMIT;
+		SELECT presence_add_many('child', '{a,b,c}');
+		BEGIN; DELETE FROM parent WHERE channel_name = 'a';
+		SAVEPOINT s; DELETE FROM parent WHERE channel_name = 'b'; RELEASE s;
+		SAVEPOINT t; DELETE FROM parent WHERE channel_name = 'c'; ROLLBACK TO t; COMMIT;
 		ALTER TABLE presence.presences NO INHERIT parent; DROP TABLE parent;
 	});
 	is(visits('child'), 'child a - leave, child b - leave', "$mode: by a table that it inherits from");

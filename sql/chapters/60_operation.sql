@@ -37,7 +37,7 @@ CREATE FUNCTION presence.stat_row(
 	OUT events bigint, OUT bulk_events bigint, OUT resyncs bigint, OUT fallbacks bigint,
 	OUT last_expiry_lag interval, OUT last_drain timestamptz, OUT stats_reset timestamptz,
 	OUT state_entries bigint, OUT state_bytes bigint, OUT state_evictions bigint,
-	OUT replay_bytes bigint)
+	OUT replay_bytes bigint, OUT held bigint)
 	RETURNS record
 	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'presence_stat_row';
 COMMENT ON FUNCTION presence.stat_row() IS 'the row of presence.stats';
@@ -47,7 +47,7 @@ CREATE VIEW presence.stats AS
 		   s.queue_bytes, s.queue_size, s.adds, s.touches, s.leaves, s.expirations,
 		   s.events, s.bulk_events, s.resyncs, s.fallbacks,
 		   s.last_expiry_lag, s.last_drain, s.stats_reset,
-		   s.state_entries, s.state_bytes, s.state_evictions, s.replay_bytes
+		   s.state_entries, s.state_bytes, s.state_evictions, s.replay_bytes, s.held
 	FROM presence.stat_row() s;
 COMMENT ON VIEW presence.stats IS 'one row: how presence works in this database, and what it has done';
 

@@ -11,6 +11,8 @@
  */
 #include "postgres.h"
 
+#include <math.h>
+
 #include "base/args.h"
 #include "base/compat.h"
 #include "base/json.h"
@@ -19,6 +21,9 @@
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/array.h"
+
+/* Longest time that a function takes: 30 days. */
+#define MAX_SECONDS (30 * 24 * 3600)
 
 /* Raise an error for a required argument that is NULL. */
 void
@@ -141,6 +146,29 @@ Jsonb *
 presence_args_optional_object(FunctionCallInfo fcinfo, int n, const char *argument)
 {
 	return PG_ARGISNULL(n) ? NULL : presence_args_object(fcinfo, n, argument);
+}
+
+/*
+ * The time in seconds in argument number n, from "least" to 30 days, in
+ * milliseconds, rounded up.
+ */
+uint32
+presence_args_milliseconds(FunctionCallInfo fcinfo, int n, const char *argument,
+						   double least)
+{
+	double		seconds;
+
+	if (PG_ARGISNULL(n))
+		presence_args_reject_null(argument);
+	seconds = PG_GETARG_FLOAT8(n);
+	if (!(seconds >= least && seconds <= MAX_SECONDS))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"%s\" is out of range", argument),
+				 errdetail("The value of type double precision is %g.", seconds),
+				 errhint("Pass a number of seconds from %g to %d, which is 30 days.",
+						 least, MAX_SECONDS)));
+	return (uint32) ceil(seconds * 1000);
 }
 
 /* The names in the array of argument number n. */

@@ -29,6 +29,8 @@ extern Jsonb *presence_args_object(FunctionCallInfo fcinfo, int n,
 								   const char *argument);
 extern Jsonb *presence_args_optional_object(FunctionCallInfo fcinfo, int n,
 											const char *argument);
+extern uint32 presence_args_milliseconds(FunctionCallInfo fcinfo, int n,
+										 const char *argument, double least);
 extern PresenceTexts presence_args_names(FunctionCallInfo fcinfo, int n,
 										 const char *argument, bool nulls_allowed);
 extern void presence_args_check_name(text *value, const char *argument);

@@ -17,6 +17,7 @@
 #include "utils/guc.h"
 
 int			presence_max_age = 60 * 1000;
+int			presence_hold_grace = 5 * 1000;
 int			presence_max_channels = 65536;
 int			presence_queue_size = 8 * 1024;
 int			presence_replay_size = 4 * 1024;
@@ -93,6 +94,11 @@ define_worker_settings(void)
 							"Age at which a presence without a sign of life expires, in milliseconds.",
 							NULL,
 							&presence_max_age, 60 * 1000, 100, INT_MAX / 2,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("presence.hold_grace",
+							"Time for which channels live on that a session held when it ended, in milliseconds.",
+							"0 lets them leave at once.",
+							&presence_hold_grace, 5 * 1000, 0, INT_MAX / 2,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("presence.prune_rooms_interval",
 							"Time between two removals of empty rooms by the worker, in seconds.",

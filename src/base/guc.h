@@ -18,6 +18,7 @@ typedef enum PresenceNotifyMode
 } PresenceNotifyMode;
 
 extern PGDLLIMPORT int presence_max_age;	/* ms */
+extern PGDLLIMPORT int presence_hold_grace; /* ms */
 extern PGDLLIMPORT int presence_max_channels;
 extern PGDLLIMPORT int presence_queue_size; /* kB */
 extern PGDLLIMPORT int presence_replay_size;	/* kB; 0: none */

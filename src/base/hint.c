@@ -132,7 +132,7 @@ const char *
 presence_hint_reason_name(PresenceReason reason)
 {
 	static const char *const names[] = {
-		"leave", "expired", "kicked", "banned", "room_deleted"
+		"leave", "expired", "kicked", "banned", "room_deleted", "disconnected"
 	};
 
 	return names[reason];

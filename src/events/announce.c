@@ -176,9 +176,9 @@ end_turn(PresenceTurn *turn, PresenceWaiting *const *now, int nhints)
 static List *
 announce(PresenceRoster *roster, PresenceBacklog *backlog,
 		 PresenceWaiting *const *now, int nhints, Snapshot snapshot,
-		 PresenceTime cutoff, bool worker, List **gone)
+		 const PresenceCutoff *cutoff, bool worker, List **gone)
 {
-	PresenceTurn turn = {roster, backlog, snapshot, cutoff, worker};
+	PresenceTurn turn = {roster, backlog, snapshot, *cutoff, worker};
 	List	   *events;
 
 	turn.rooms = turnrooms_create(CurrentMemoryContext, 64, NULL);
@@ -204,7 +204,9 @@ presence_announce(PresenceRoster *roster, PresenceBacklog *backlog,
 				  PresenceWaiting *const *now, int nhints, Snapshot snapshot,
 				  List **gone)
 {
-	return announce(roster, backlog, now, nhints, snapshot, 0, true, gone);
+	PresenceCutoff nobody = {0};
+
+	return announce(roster, backlog, now, nhints, snapshot, &nobody, true, gone);
 }
 
 /*
@@ -215,6 +217,7 @@ List *
 presence_announce_alone(PresenceHint *const *hints, int nhints, Snapshot snapshot)
 {
 	PresenceBacklog *backlog = presence_backlog_create(CurrentMemoryContext);
+	PresenceCutoff cutoff = presence_liveness_cutoff();
 	PresenceWaiting **now;
 	Size		bytes;
 	List	   *gone;
@@ -223,8 +226,5 @@ presence_announce_alone(PresenceHint *const *hints, int nhints, Snapshot snapsho
 	presence_backlog_append_known(backlog, hints, nhints);
 	now = presence_backlog_take(backlog, SIZE_MAX, &ntaken, &bytes);
 	return announce(presence_roster_create(CurrentMemoryContext), backlog, now,
-					ntaken, snapshot,
-					presence_liveness_cutoff(presence_clock_now(),
-											 presence_liveness_max_age()),
-					false, &gone);
+					ntaken, snapshot, &cutoff, false, &gone);
 }

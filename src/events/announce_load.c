@@ -302,7 +302,7 @@ load_member(void *arg, const PresenceRow *row)
 	if (has_just_arrived(loading, row))
 		return;
 	expired = !presence_liveness_is_live(row->channel, strlen(row->channel),
-										 row->last_seen, turn->cutoff);
+										 row->last_seen, &turn->cutoff);
 	(void) presence_roster_join(loading->room->room, row->channel, row->id, row->user,
 								expired);
 }

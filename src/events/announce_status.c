@@ -89,7 +89,7 @@ status_event(const PresenceTurn *turn, PresencePeople *people,
 			 List **gone)
 {
 	int64		now = connections_now(person, later);
-	bool		had_expired = turn->cutoff != 0 &&
+	bool		had_expired = turn->cutoff.now != 0 &&
 		person->living - later - user->change <= 0;
 	int64		before = now > 0 && had_expired ? 0 : now - user->change;
 	const char *chosen_before = user->chose ? user->chosen_before : person->chosen_status;
@@ -126,7 +126,7 @@ add_status(const PresenceTurn *turn, PresencePeople *people,
 	int64		later = presence_backlog_of_user(turn->backlog, user->name);
 	int64		most = (user->change < 0 ? -user->change : user->change) +
 		(later < 0 ? -later : later) + 1;
-	bool		expired_matter = turn->cutoff != 0 || !presence_shmem_ready();
+	bool		expired_matter = turn->cutoff.now != 0 || !presence_shmem_ready();
 	PresencePerson *person = presence_store_people_read(people, user->name, most,
 														expired_matter ? most : 0);
 	PresenceEvent *event = status_event(turn, people, user, later, person, gone);

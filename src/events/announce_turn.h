@@ -18,6 +18,7 @@
 #include "events/event.h"
 #include "events/roster.h"
 #include "nodes/pg_list.h"
+#include "shared/registry.h"
 #include "tables/store_presences.h"
 #include "utils/snapshot.h"
 
@@ -94,8 +95,7 @@ typedef struct PresenceTurn
 	PresenceRoster *roster;
 	PresenceBacklog *backlog;
 	Snapshot	snapshot;
-	PresenceTime cutoff;		/* presences last seen before it are expired;
-								 * 0: count all */
+	PresenceCutoff cutoff;		/* who has expired; {0}: count all */
 	bool		worker;			/* announces, not a transaction itself */
 	turnrooms_hash *rooms;
 	turnusers_hash *users;

@@ -30,6 +30,7 @@
 #include "shared/liveness.h"
 #include "tables/permission.h"
 #include "tables/store.h"
+#include "tables/store_channels.h"
 #include "tables/store_presences.h"
 #include "utils/builtins.h"
 #include "worker/cleanup.h"
@@ -265,35 +266,45 @@ presence_remove(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(removed > 0);
 }
 
-/* A heartbeat that may have to access the table; SPI is connected. */
-static bool
-touch_in_store(text *channel)
+/*
+ * The time to live in argument number n, in milliseconds; 0 if it is NULL.
+ * Only shared memory has one.
+ */
+static uint32
+ttl_argument(FunctionCallInfo fcinfo, int n)
 {
-	if (!presence_permission_may_touch(channel))
-		return false;
-	if (presence_heartbeat_touch_fastpath(channel) == PRESENCE_ENTRY_ALIVE)
-		return true;
-	return presence_heartbeat_touch_slowpath(channel);
+	uint32		ttl;
+
+	if (PG_ARGISNULL(n))
+		return 0;
+	ttl = presence_args_milliseconds(fcinfo, n, "ttl_in_seconds", 0.1);
+	if (!presence_shmem_ready())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("a time to live needs presence in shared memory"),
+				 errhint("Add presence to shared_preload_libraries and restart the server, or leave \"ttl_in_seconds\" out for presence.max_age.")));
+	return ttl;
 }
 
 /* A heartbeat of a channel; returns whether it is present. */
 static bool
-touch(text *channel)
+touch(text *channel, uint32 ttl)
 {
 	bool		present;
 
 	presence_backend_count_touches(1);
 	if (presence_permission_touch_is_free() &&
-		presence_heartbeat_touch_fastpath(channel) == PRESENCE_ENTRY_ALIVE)
+		presence_heartbeat_touch_fastpath(channel, ttl) == PRESENCE_ENTRY_ALIVE)
 		return true;
 	presence_store_connect();
-	present = touch_in_store(channel);
+	present = presence_heartbeat_touch(channel, ttl);
 	presence_store_finish();
 	return present;
 }
 
 /*
- * presence_touch(channel_name text) returns boolean
+ * presence_touch(channel_name text, ttl_in_seconds double precision)
+ *		returns boolean
  *
  * Returns whether the channel is present in any room.
  */
@@ -301,13 +312,15 @@ Datum
 presence_touch(PG_FUNCTION_ARGS)
 {
 	text	   *channel = presence_args_name(fcinfo, 0, "channel_name");
+	uint32		ttl = ttl_argument(fcinfo, 1);
 
 	PreventCommandDuringRecovery("presence_touch()");
-	PG_RETURN_BOOL(touch(channel));
+	PG_RETURN_BOOL(touch(channel, ttl));
 }
 
 /*
- * presence_touch_many(channel_names text[]) returns text[]
+ * presence_touch_many(channel_names text[], ttl_in_seconds double precision)
+ *		returns text[]
  *
  * Returns the channels that are not present.
  */
@@ -315,6 +328,7 @@ Datum
 presence_touch_many(PG_FUNCTION_ARGS)
 {
 	PresenceTexts channels = presence_args_names(fcinfo, 0, "channel_names", false);
+	uint32		ttl = ttl_argument(fcinfo, 1);
 	bool		is_free;
 	int			nmissing = 0;
 
@@ -325,7 +339,7 @@ presence_touch_many(PG_FUNCTION_ARGS)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (!is_free ||
-			presence_heartbeat_touch_fastpath(DatumGetTextPP(channels.datums[i])) != PRESENCE_ENTRY_ALIVE)
+			presence_heartbeat_touch_fastpath(DatumGetTextPP(channels.datums[i]), ttl) != PRESENCE_ENTRY_ALIVE)
 			channels.datums[nmissing++] = channels.datums[i];
 	}
 
@@ -338,7 +352,7 @@ presence_touch_many(PG_FUNCTION_ARGS)
 		for (int i = 0; i < ncandidates; i++)
 		{
 			CHECK_FOR_INTERRUPTS();
-			if (!touch_in_store(DatumGetTextPP(channels.datums[i])))
+			if (!presence_heartbeat_touch(DatumGetTextPP(channels.datums[i]), ttl))
 				channels.datums[nmissing++] = channels.datums[i];
 		}
 		presence_store_finish();
@@ -363,52 +377,94 @@ presence_receive(PG_FUNCTION_ARGS)
 		presence_args_reject_null("message");
 	message = PG_GETARG_TEXT_PP(1);
 	PreventCommandDuringRecovery("presence_receive()");
-	(void) touch(channel);
+	(void) touch(channel, 0);
 	PG_RETURN_BOOL(VARSIZE_ANY_EXHDR(message) != sizeof(heartbeat) - 1 ||
 				   memcmp(VARDATA_ANY(message), heartbeat, sizeof(heartbeat) - 1) != 0);
 }
 
-/* Remove channels from all rooms; returns the number of presences removed. */
+/* Remove channels from all rooms; SPI is connected. */
 static int64
-leave_all(Datum *channels, int count)
+leave_now(Datum *channels, int count)
 {
 	ArrayType  *array = construct_array(channels, count, TEXTOID, -1, false,
 										TYPALIGN_INT);
-	List	   *rows;
-	uint64		removed;
+	List	   *rows = presence_store_lock_channels(PointerGetDatum(array), false);
 
-	presence_store_connect();
-	rows = presence_store_lock_channels(PointerGetDatum(array), false);
-	removed = presence_removal_delete(rows, PRESENCE_REASON_LEAVE);
-
-	presence_store_finish();
-	return removed;
+	return presence_removal_delete(rows, PRESENCE_REASON_LEAVE);
 }
 
 /*
- * presence_leave_all(channel_name text) returns bigint
+ * Have channels leave after a grace in milliseconds, unless they give a sign of
+ * life before; those that shared memory cannot have leave at once.  Returns how
+ * many presences go.
+ */
+static int64
+leave_later(Datum *channels, int count, uint32 grace)
+{
+	PresenceChannelCount *found;
+	int			nfound = presence_store_count_channels(construct_array(channels, count, TEXTOID, -1,
+																	   false, TYPALIGN_INT),
+													   &found);
+	int64		leaving = 0;
+	int			nunknown = 0;
+
+	for (int i = 0; i < nfound; i++)
+	{
+		PresenceEntryStatus status;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!presence_permission_may_touch(found[i].channel))
+			continue;
+		status = presence_heartbeat_say_goodbye(found[i].channel, grace);
+		if (status == PRESENCE_ENTRY_NO_SPACE)
+			channels[nunknown++] = PointerGetDatum(found[i].channel);
+		else if (status != PRESENCE_ENTRY_EXPIRED)
+			leaving += found[i].count;
+	}
+	return nunknown > 0 ? leaving + leave_now(channels, nunknown) : leaving;
+}
+
+/* Have channels leave all rooms; returns how many presences go. */
+static int64
+leave_all(FunctionCallInfo fcinfo, Datum *channels, int count)
+{
+	uint32		grace = presence_args_milliseconds(fcinfo, 1, "grace_in_seconds", 0);
+	int64		leaving;
+
+	PreventCommandDuringRecovery("presence_leave_all()");
+	presence_store_connect();
+	leaving = grace > 0 && presence_shmem_ready() ?
+		leave_later(channels, count, grace) : leave_now(channels, count);
+	presence_store_finish();
+	return leaving;
+}
+
+/*
+ * presence_leave_all(channel_name text, grace_in_seconds double precision)
+ *		returns bigint
  *
- * Returns the number of rooms that the channel was removed from.
+ * Returns the number of rooms that the channel leaves.
  */
 Datum
 presence_leave_all(PG_FUNCTION_ARGS)
 {
 	Datum		channel = PointerGetDatum(presence_args_name(fcinfo, 0, "channel_name"));
 
-	PG_RETURN_INT64(leave_all(&channel, 1));
+	PG_RETURN_INT64(leave_all(fcinfo, &channel, 1));
 }
 
 /*
- * presence_leave_all_many(channel_names text[]) returns bigint
+ * presence_leave_all_many(channel_names text[],
+ *						   grace_in_seconds double precision) returns bigint
  *
- * Returns the number of presences removed.
+ * Returns the number of presences that leave.
  */
 Datum
 presence_leave_all_many(PG_FUNCTION_ARGS)
 {
 	PresenceTexts channels = presence_args_names(fcinfo, 0, "channel_names", false);
 
-	PG_RETURN_INT64(leave_all(channels.datums, channels.count));
+	PG_RETURN_INT64(leave_all(fcinfo, channels.datums, channels.count));
 }
 
 /*
@@ -419,7 +475,7 @@ presence_leave_all_many(PG_FUNCTION_ARGS)
 Datum
 prune_presences(PG_FUNCTION_ARGS)
 {
-	int64		age = presence_liveness_max_age();
+	int64		age = PRESENCE_OWN_AGE;
 	uint64		removed;
 
 	if (!PG_ARGISNULL(0))

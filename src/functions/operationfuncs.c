@@ -80,7 +80,8 @@ static const Privilege privileges[] = {
 	{LEVEL_MEMBER, "SELECT ON presence.bans, presence.invitations"},
 	{LEVEL_MEMBER, "EXECUTE ON FUNCTION", "note_touchable check_status presence_add"
 		" presence_add_many presence_update presence_remove presence_touch"
-		" presence_touch_many presence_receive presence_leave_all"
+		" presence_touch_many presence_receive presence_hold presence_hold_many"
+		" presence_release presence_release_all presence_leave_all"
 		" presence_leave_all_many presence_set_status presence_broadcast"
 		" presence_set_state presence_clear_state presence_cursor_update"
 	" presence_cursor_remove presence_typing"},
@@ -344,6 +345,7 @@ fill_shared_stats(PresenceDatabase *database, Datum *values, bool *nulls)
 	values[20] = Int64GetDatum((int64) states.bytes);
 	values[21] = Int64GetDatum((int64) states.evictions);
 	values[22] = Int64GetDatum((int64) presence_replay_mem_bytes(database));
+	values[23] = Int64GetDatum((int64) presence_registry_count_held(database->oid));
 }
 
 /*
@@ -356,8 +358,8 @@ presence_stat_row(PG_FUNCTION_ARGS)
 {
 	PresenceDatabase *database = presence_my_database();
 	TupleDesc	desc;
-	Datum		values[23];
-	bool		nulls[23];
+	Datum		values[24];
+	bool		nulls[24];
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE ||
 		desc->natts != lengthof(values))

@@ -46,13 +46,15 @@ PG_FUNCTION_INFO_V1(presence_online);
 PG_FUNCTION_INFO_V1(presence_snapshot);
 PG_FUNCTION_INFO_V1(presence_since);
 
-/* Whether the last heartbeat of a row's channel is within an age. */
+/* Whether the channel of a row lives, or its last heartbeat is within an age. */
 static bool
-is_live(text *channel, TimestampTz last_seen, PresenceTime age)
+is_live(text *channel, TimestampTz last_seen, int64 age)
 {
+	PresenceCutoff cutoff = presence_liveness_cutoff_of_age(age);
+
 	return presence_liveness_is_live(VARDATA_ANY(channel),
 									 VARSIZE_ANY_EXHDR(channel), last_seen,
-									 presence_liveness_cutoff(presence_clock_now(), age));
+									 &cutoff);
 }
 
 /*
@@ -64,14 +66,14 @@ presence_is_live(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		PG_RETURN_NULL();
 	PG_RETURN_BOOL(is_live(PG_GETARG_TEXT_PP(0), PG_GETARG_TIMESTAMPTZ(1),
-						   presence_liveness_max_age()));
+						   PRESENCE_OWN_AGE));
 }
 
 /*
  * presence.is_older(channel_name text, last_seen timestamptz, age bigint)
  *		returns boolean
  *
- * The age is in microseconds.
+ * The age is in microseconds; -1: that of each channel.
  */
 Datum
 presence_is_older(PG_FUNCTION_ARGS)

@@ -336,21 +336,20 @@ deduct_expired(const PresenceName *name, text *room,
 			   PresenceOccupancyRequest *request)
 {
 	PresenceTime start = presence_clock_now();
-	PresenceTime cutoff;
+	PresenceCutoff cutoff;
 
 	presence_scan_lock();
-	cutoff = start < request->look_at ? 0 :
-		presence_liveness_cutoff(start, presence_liveness_max_age());
-	if (cutoff == 0)
+	if (start < request->look_at)
 		return;
+	cutoff = presence_liveness_cutoff();
 	request->since = request->left;
 	CommandCounterIncrement();	/* who was removed by this command is gone */
 	PushCopiedSnapshot(GetLatestSnapshot());
 	request->expired = presence_scan_count_expired(PointerGetDatum(room),
-												   GetActiveSnapshot(), cutoff);
+												   GetActiveSnapshot(), &cutoff);
 	PopActiveSnapshot();
 	if (request->expired > 0 &&
-		presence_liveness_checked_cutoff(presence_liveness_max_age()) == 0)
+		presence_liveness_checked_cutoff(PRESENCE_OWN_AGE).grace_start != cutoff.grace_start)
 		request->expired = 0;
 	if (request->expired == 0)
 		presence_occupancy_put_off(name, start +

@@ -8,6 +8,8 @@
  * SPI, and makes the registry entry match it, unless the channel has been
  * changed concurrently.  No lock of the registry is held while it reads.
  *
+ * Goodbyes and holds are signs of life as well, and known to the registry alone.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -16,10 +18,12 @@
 #include "base/name.h"
 #include "base/shmem.h"
 #include "members/heartbeat.h"
+#include "members/pins.h"
 #include "members/xact.h"
 #include "miscadmin.h"
 #include "shared/database.h"
 #include "shared/liveness.h"
+#include "tables/permission.h"
 #include "tables/store_channels.h"
 #include "utils/timestamp.h"
 
@@ -67,32 +71,31 @@ presence_heartbeat_write_many(Datum channels, TimestampTz wall)
 
 /* Store a heartbeat in the registry. */
 static PresenceEntryStatus
-touch_entry(text *channel)
+touch_entry(text *channel, uint32 ttl)
 {
-	PresenceTime now = presence_clock_now();
+	PresenceCutoff cutoff = presence_liveness_cutoff();
 	PresenceName name = presence_name_of_text(channel);
 
-	return presence_registry_touch(&name, now,
-								   presence_liveness_cutoff(now, presence_liveness_max_age()));
+	return presence_registry_touch(&name, ttl, &cutoff);
 }
 
 /*
- * Store a heartbeat if the registry alone can; ALIVE means that it was stored.
- * ABSENT without shared memory, or if the running transaction has changed
- * presences, because the registry does not have its changes.  Does not need
- * SPI.
+ * Store a heartbeat if the registry alone can; ALIVE means that it was stored,
+ * with a time to live as presence_registry_touch() has it.  ABSENT without
+ * shared memory, or if the running transaction has changed presences, because
+ * the registry does not have its changes.  Does not need SPI.
  */
 PresenceEntryStatus
-presence_heartbeat_touch_fastpath(text *channel)
+presence_heartbeat_touch_fastpath(text *channel, uint32 ttl)
 {
 	if (!presence_shmem_ready() || presence_xact_is_active())
 		return PRESENCE_ENTRY_ABSENT;
-	return touch_entry(channel);
+	return touch_entry(channel, ttl);
 }
 
 /* Store a heartbeat in the rows of a channel; false if it has none. */
 static bool
-touch_rows(text *channel, PresenceTime cutoff)
+touch_rows(text *channel, const PresenceCutoff *cutoff)
 {
 	Datum		datum = PointerGetDatum(channel);
 	TimestampTz wall = presence_clock_wall();
@@ -119,12 +122,12 @@ sees_committed(void)
  * meanwhile.
  */
 static bool
-verify_entry(text *channel, PresenceTime cutoff)
+verify_entry(text *channel, uint32 ttl, const PresenceCutoff *cutoff)
 {
 	PresenceName name = presence_name_of_text(channel);
-	PresenceTime now = presence_clock_now();
 	PresenceEntryStatus status = presence_registry_look(&name, cutoff).status;
-	bool		absent = status == PRESENCE_ENTRY_ABSENT;
+	TimestampTz since = status == PRESENCE_ENTRY_ABSENT ?
+		presence_liveness_row_cutoff(cutoff) : DT_NOBEGIN;
 
 	if (status == PRESENCE_ENTRY_EXPIRED)
 		return false;
@@ -132,22 +135,19 @@ verify_entry(text *channel, PresenceTime cutoff)
 	{
 		uint32		changes;
 
-		status = presence_registry_load(&name, now, cutoff, &changes);
+		status = presence_registry_load(&name, cutoff->now, cutoff, &changes);
 		if (status == PRESENCE_ENTRY_EXPIRED)
 			return false;
 		if (status == PRESENCE_ENTRY_NO_SPACE)
 			return touch_rows(channel, cutoff);
-		if (!presence_store_has_channel(PointerGetDatum(channel),
-										absent ? presence_liveness_row_cutoff(cutoff) : DT_NOBEGIN))
+		if (!presence_store_has_channel(PointerGetDatum(channel), since))
 		{
 			if (sees_committed())
 				presence_registry_forget(&name, changes);
 			return false;
 		}
-		if (!sees_committed())
-			return touch_entry(channel) != PRESENCE_ENTRY_EXPIRED;
-		if (presence_registry_confirm(&name, now, changes))
-			return true;
+		if (!sees_committed() || presence_registry_confirm(&name, changes))
+			return touch_entry(channel, ttl) != PRESENCE_ENTRY_EXPIRED;
 		CHECK_FOR_INTERRUPTS();
 	}
 }
@@ -157,10 +157,59 @@ verify_entry(text *channel, PresenceTime cutoff)
  * the registry.  Returns false if the channel is not present.
  */
 bool
-presence_heartbeat_touch_slowpath(text *channel)
+presence_heartbeat_touch_slowpath(text *channel, uint32 ttl)
 {
-	PresenceTime cutoff = presence_liveness_checked_cutoff(presence_liveness_max_age());
+	PresenceCutoff cutoff = presence_liveness_checked_cutoff(PRESENCE_OWN_AGE);
 
-	return presence_shmem_ready() ? verify_entry(channel, cutoff) :
-		touch_rows(channel, cutoff);
+	return presence_shmem_ready() ? verify_entry(channel, ttl, &cutoff) :
+		touch_rows(channel, &cutoff);
+}
+
+/*
+ * A heartbeat that the caller may send, with a time to live as
+ * presence_registry_touch() has it; false if the channel is not present.  SPI
+ * is connected, as it may have to access the table.
+ */
+bool
+presence_heartbeat_touch(text *channel, uint32 ttl)
+{
+	if (!presence_permission_may_touch(channel))
+		return false;
+	return presence_heartbeat_touch_fastpath(channel, ttl) == PRESENCE_ENTRY_ALIVE ||
+		presence_heartbeat_touch_slowpath(channel, ttl);
+}
+
+/*
+ * A goodbye of a channel whose rows the transaction has seen: unless it gives a
+ * sign of life before, it leaves after a grace in milliseconds.  Returns its
+ * status before; NO_SPACE if the registry cannot have it.
+ */
+PresenceEntryStatus
+presence_heartbeat_say_goodbye(text *channel, uint32 grace)
+{
+	PresenceCutoff cutoff = presence_liveness_cutoff();
+	PresenceName name = presence_name_of_text(channel);
+	PresenceEntryStatus status;
+	uint32		changes;
+
+	(void) presence_pins_expire(&name);
+	status = presence_registry_load(&name, cutoff.now, &cutoff, &changes);
+	return status == PRESENCE_ENTRY_NO_SPACE ? status :
+		presence_registry_say_goodbye(&name, grace, &cutoff);
+}
+
+/*
+ * Have a process hold a channel that is present.  "ref" is set to its entry;
+ * NO_SPACE if the registry cannot have it.
+ */
+PresenceEntryStatus
+presence_heartbeat_hold(text *channel, uint32 holder, PresenceEntryRef *ref)
+{
+	PresenceCutoff cutoff = presence_liveness_cutoff();
+	PresenceName name = presence_name_of_text(channel);
+	PresenceEntryStatus status = presence_registry_hold(&name, holder, &cutoff, ref);
+
+	return status == PRESENCE_ENTRY_ABSENT &&
+		!presence_registry_is_complete(presence_my_database()) ?
+		PRESENCE_ENTRY_NO_SPACE : status;
 }

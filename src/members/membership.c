@@ -44,14 +44,6 @@
 /* How long to wait for another process to write a row; microseconds. */
 #define SAME_LIMIT (1000 * 1000)
 
-/* The time before which channels last seen have expired by now. */
-static PresenceTime
-current_cutoff(void)
-{
-	return presence_liveness_cutoff(presence_clock_now(),
-									presence_liveness_max_age());
-}
-
 /* Whether an add has another user than the stored row. */
 static bool
 user_differs(const PresenceEntrant *entrant, const PresenceRow *row)
@@ -198,22 +190,25 @@ insert_or_replace(text *room, PresenceEntrant *entrant, TimestampTz now,
 static bool
 is_in(text *room, const PresenceEntrant *entrant, PresenceRow *row)
 {
+	PresenceCutoff cutoff = presence_liveness_cutoff();
+
 	return presence_store_find(PointerGetDatum(room),
 							   PointerGetDatum(entrant->channel), row) &&
 		presence_liveness_is_live(row->channel, strlen(row->channel),
-								  row->last_seen, current_cutoff());
+								  row->last_seen, &cutoff);
 }
 
 /* Whether the registry says that a channel is in no room. */
 static bool
 is_nowhere(text *channel)
 {
+	PresenceCutoff cutoff = presence_liveness_cutoff();
 	PresenceName name;
 
 	if (!presence_registry_is_complete(presence_my_database()))
 		return false;
 	name = presence_name_of_text(channel);
-	return presence_registry_look(&name, current_cutoff()).status == PRESENCE_ENTRY_ABSENT;
+	return presence_registry_look(&name, &cutoff).status == PRESENCE_ENTRY_ABSENT;
 }
 
 /* The hash by which a presence is published, or, with no channel, a batch. */
@@ -351,11 +346,9 @@ admit_later(PresenceAdmission *admission, text *room,
 void
 presence_membership_beat(const PresenceEntrant *entrant)
 {
-	PresenceTime now = presence_clock_now();
+	PresenceCutoff cutoff = presence_liveness_cutoff();
 
-	(void) presence_pins_begin(entrant->pin, now,
-							   presence_liveness_cutoff(now, presence_liveness_max_age()),
-							   true);
+	(void) presence_pins_begin(entrant->pin, &cutoff, true);
 }
 
 /*
@@ -426,14 +419,14 @@ bool
 presence_membership_update(text *room, text *channel, Jsonb *meta)
 {
 	PresenceRow row;
-	PresenceTime cutoff = current_cutoff();
+	PresenceCutoff cutoff = presence_liveness_cutoff();
 
 	if (!presence_store_find(PointerGetDatum(room), PointerGetDatum(channel), &row) ||
 		!presence_liveness_is_live(row.channel, strlen(row.channel),
-								   row.last_seen, cutoff) ||
+								   row.last_seen, &cutoff) ||
 		!presence_permission_may_touch(channel))
 		return false;
-	if (presence_heartbeat_touch_fastpath(channel) != PRESENCE_ENTRY_ALIVE)
-		(void) presence_heartbeat_touch_slowpath(channel);
+	if (presence_heartbeat_touch_fastpath(channel, PRESENCE_SAME_TTL) != PRESENCE_ENTRY_ALIVE)
+		(void) presence_heartbeat_touch_slowpath(channel, PRESENCE_SAME_TTL);
 	return merge_meta(room, channel, meta);
 }

@@ -167,7 +167,7 @@ select_channels(const Batch *batch, bool (*wanted) (const EntrantFacts *fact))
  * if the registry does not know them.
  */
 static void
-find_older(Batch *batch, PresenceTime cutoff)
+find_older(Batch *batch, const PresenceCutoff *cutoff)
 {
 	ArrayType  *older = presence_store_older_channels(select_channels(batch, NULL),
 													  presence_liveness_row_cutoff(cutoff));
@@ -192,11 +192,10 @@ find_older(Batch *batch, PresenceTime cutoff)
 static void
 enter_all(Batch *batch)
 {
-	PresenceTime now = presence_clock_now();
-	PresenceTime cutoff = presence_liveness_checked_cutoff(presence_liveness_max_age());
+	PresenceCutoff cutoff = presence_liveness_checked_cutoff(PRESENCE_OWN_AGE);
 
 	if (!presence_registry_is_complete(presence_my_database()))
-		find_older(batch, cutoff);
+		find_older(batch, &cutoff);
 	for (int i = 0; i < batch->ticket.count; i++)
 	{
 		PresenceEntrant *entrant = &batch->ticket.entrants[i];
@@ -205,8 +204,7 @@ enter_all(Batch *batch)
 		CHECK_FOR_INTERRUPTS();
 		entrant->pin = presence_pins_get(VARDATA_ANY(entrant->channel),
 										 VARSIZE_ANY_EXHDR(entrant->channel));
-		fact->status = presence_pins_enter(entrant->pin, now, cutoff,
-										   !fact->has_older);
+		fact->status = presence_pins_enter(entrant->pin, &cutoff, !fact->has_older);
 		fact->way = fact->status == PRESENCE_ENTRY_EXPIRED ?
 			WAY_ALONE : WAY_TOGETHER;
 	}

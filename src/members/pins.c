@@ -121,12 +121,12 @@ take_pin(PresencePin *pin, PresenceEntryStatus status, PresenceTime now)
 
 /* Revive a pinned entry that has expired. */
 static void
-revive(PresencePin *pin, PresenceTime now, PresenceTime cutoff)
+revive(PresencePin *pin, const PresenceCutoff *cutoff)
 {
 	PresenceEntryRef ref;
 
-	(void) presence_registry_begin(&pin->name, now, cutoff, false, &ref);
-	pin->seen = now;
+	(void) presence_registry_begin(&pin->name, cutoff, false, &ref);
+	pin->seen = cutoff->now;
 }
 
 /*
@@ -136,8 +136,7 @@ revive(PresencePin *pin, PresenceTime now, PresenceTime cutoff)
  * presence_registry_begin() does; NO_SPACE without a pin.
  */
 PresenceEntryStatus
-presence_pins_enter(PresencePin *pin, PresenceTime now, PresenceTime cutoff,
-					bool rowless)
+presence_pins_enter(PresencePin *pin, const PresenceCutoff *cutoff, bool rowless)
 {
 	PresenceEntryStatus status;
 
@@ -145,23 +144,23 @@ presence_pins_enter(PresencePin *pin, PresenceTime now, PresenceTime cutoff,
 		return rowless ? PRESENCE_ENTRY_NO_SPACE : PRESENCE_ENTRY_EXPIRED;
 	if (pin->delta.pinned)
 		return presence_registry_look(&pin->name, cutoff).status;
-	status = presence_registry_enter(&pin->name, now, cutoff, rowless,
-									 &pin->delta.ref);
-	return status == PRESENCE_ENTRY_EXPIRED ? status : take_pin(pin, status, now);
+	status = presence_registry_enter(&pin->name, cutoff, rowless, &pin->delta.ref);
+	return status == PRESENCE_ENTRY_EXPIRED ? status :
+		take_pin(pin, status, cutoff->now);
 }
 
 /* Store a sign of life in a pinned entry. */
 static PresenceEntryStatus
-touch_pinned(PresencePin *pin, PresenceTime now, PresenceTime cutoff)
+touch_pinned(PresencePin *pin, const PresenceCutoff *cutoff)
 {
 	PresenceTime soon = Min(presence_liveness_max_age() / SEEN_PARTS, SEEN_AT_MOST);
 	PresenceEntryStatus status;
 
-	if (pin->seen != 0 && now - pin->seen < soon)
+	if (pin->seen != 0 && cutoff->now - pin->seen < soon)
 		return PRESENCE_ENTRY_ALIVE;
-	status = presence_registry_touch_pinned(&pin->name, pin->delta.ref, now, cutoff);
+	status = presence_registry_touch_pinned(&pin->name, pin->delta.ref, cutoff);
 	if (status != PRESENCE_ENTRY_EXPIRED)
-		pin->seen = now;
+		pin->seen = cutoff->now;
 	return status;
 }
 
@@ -171,7 +170,7 @@ touch_pinned(PresencePin *pin, PresenceTime now, PresenceTime cutoff)
  * what presence_registry_begin() does, and NO_SPACE without a pin.
  */
 PresenceEntryStatus
-presence_pins_begin(PresencePin *pin, PresenceTime now, PresenceTime cutoff, bool beat)
+presence_pins_begin(PresencePin *pin, const PresenceCutoff *cutoff, bool beat)
 {
 	PresenceEntryStatus status;
 
@@ -180,15 +179,15 @@ presence_pins_begin(PresencePin *pin, PresenceTime now, PresenceTime cutoff, boo
 	if (!pin->delta.pinned)
 	{
 		status = take_pin(pin,
-						  presence_registry_begin(&pin->name, now, cutoff, true, &pin->delta.ref),
-						  now);
+						  presence_registry_begin(&pin->name, cutoff, true, &pin->delta.ref),
+						  cutoff->now);
 		if (!beat || !pin->delta.pinned)
 			return status;
 	}
-	status = beat ? touch_pinned(pin, now, cutoff) :
+	status = beat ? touch_pinned(pin, cutoff) :
 		presence_registry_look(&pin->name, cutoff).status;
 	if (status == PRESENCE_ENTRY_EXPIRED)
-		revive(pin, now, cutoff);
+		revive(pin, cutoff);
 	return status;
 }
 
@@ -199,11 +198,12 @@ presence_pins_begin(PresencePin *pin, PresenceTime now, PresenceTime cutoff, boo
 PresenceTime
 presence_pins_seen(PresencePin *pin)
 {
+	PresenceCutoff none = {0};
 	PresenceEntryView view;
 
 	if (pin == NULL)
 		return 0;
-	view = presence_registry_look(&pin->name, 0);
+	view = presence_registry_look(&pin->name, &none);
 	if (!pin->noted)
 		pin->delta.ref = view.ref;
 	pin->noted = true;

@@ -17,10 +17,10 @@
 typedef struct PresencePin PresencePin;
 
 extern PresencePin *presence_pins_get(const char *channel, int length);
-extern PresenceEntryStatus presence_pins_enter(PresencePin *pin, PresenceTime now,
-											   PresenceTime cutoff, bool rowless);
-extern PresenceEntryStatus presence_pins_begin(PresencePin *pin, PresenceTime now,
-											   PresenceTime cutoff, bool beat);
+extern PresenceEntryStatus presence_pins_enter(PresencePin *pin, const PresenceCutoff *cutoff,
+											   bool rowless);
+extern PresenceEntryStatus presence_pins_begin(PresencePin *pin, const PresenceCutoff *cutoff,
+											   bool beat);
 extern PresenceTime presence_pins_seen(PresencePin *pin);
 extern bool presence_pins_has(const PresenceName *name);
 extern bool presence_pins_expire(const PresenceName *name);

@@ -63,7 +63,7 @@ array_of_one(text *channel)
 
 /* Those of the rows whose channels have expired. */
 static List *
-expired_rows(List *rows, PresenceTime cutoff)
+expired_rows(List *rows, const PresenceCutoff *cutoff)
 {
 	List	   *expired = NIL;
 	ListCell   *lc;
@@ -82,7 +82,7 @@ expired_rows(List *rows, PresenceTime cutoff)
 
 /* What the registry has for a channel; ABSENT without shared memory. */
 static PresenceEntryView
-look_at(const PresenceName *name, PresenceTime cutoff)
+look_at(const PresenceName *name, const PresenceCutoff *cutoff)
 {
 	PresenceEntryView nothing = {PRESENCE_ENTRY_ABSENT};
 
@@ -104,7 +104,7 @@ knows_all(void)
  * be removed before it is added to a room.
  */
 static bool
-has_old_rows(text *channel, PresenceTime cutoff)
+has_old_rows(text *channel, const PresenceCutoff *cutoff)
 {
 	PresenceName name = presence_name_of_text(channel);
 
@@ -115,13 +115,16 @@ has_old_rows(text *channel, PresenceTime cutoff)
 
 /* Remove the rows of a channel that has expired, waiting for a concurrent removal. */
 static void
-expire_channel(text *channel, PresenceTime cutoff)
+expire_channel(text *channel, const PresenceCutoff *cutoff)
 {
+	PresenceName name = presence_name_of_text(channel);
+	PresenceEntryView view = look_at(&name, cutoff);
 	List	   *rows = presence_store_lock_channels(PointerGetDatum(array_of_one(channel)),
 													false);
 
 	(void) presence_removal_delete(expired_rows(rows, cutoff),
-								   PRESENCE_REASON_EXPIRED);
+								   view.status == PRESENCE_ENTRY_EXPIRED ?
+								   view.reason : PRESENCE_REASON_EXPIRED);
 }
 
 /*
@@ -133,18 +136,15 @@ expire_channel(text *channel, PresenceTime cutoff)
 PresenceEntryStatus
 presence_removal_enter(text *channel, PresencePin *pin)
 {
-	PresenceTime now = presence_clock_now();
-	PresenceTime cutoff = presence_liveness_checked_cutoff(presence_liveness_max_age());
-	bool		rowless = knows_all() || !has_old_rows(channel, cutoff);
-	PresenceEntryStatus status = presence_pins_enter(pin, now, cutoff, rowless);
+	PresenceCutoff cutoff = presence_liveness_checked_cutoff(PRESENCE_OWN_AGE);
+	bool		rowless = knows_all() || !has_old_rows(channel, &cutoff);
+	PresenceEntryStatus status = presence_pins_enter(pin, &cutoff, rowless);
 
 	if (status != PRESENCE_ENTRY_EXPIRED)
 		return status;
-	expire_channel(channel, cutoff);
-	now = presence_clock_now();
-	return presence_pins_begin(pin, now,
-							   presence_liveness_cutoff(now, presence_liveness_max_age()),
-							   false);
+	expire_channel(channel, &cutoff);
+	cutoff = presence_liveness_cutoff();
+	return presence_pins_begin(pin, &cutoff, false);
 }
 
 /* A channel marked as expiring. */
@@ -171,7 +171,7 @@ typedef struct Marked
 
 /* Mark those of the channels as expiring that have expired in the registry. */
 static marked_hash *
-mark_channels(Datum *channels, int nchannels, PresenceTime cutoff)
+mark_channels(Datum *channels, int nchannels, const PresenceCutoff *cutoff)
 {
 	marked_hash *table = marked_create(CurrentMemoryContext,
 									   Max(nchannels, 1), NULL);
@@ -202,11 +202,11 @@ mark_channels(Datum *channels, int nchannels, PresenceTime cutoff)
 	return table;
 }
 
-/* Those of the locked rows that are still to be removed. */
-static List *
-marked_rows(List *rows, marked_hash *table, PresenceTime cutoff)
+/* Those of the locked rows that are still to be removed, by reason. */
+static void
+sort_marked_rows(List *rows, marked_hash *table, const PresenceCutoff *cutoff,
+				 List **removable)
 {
-	List	   *removable = NIL;
 	ListCell   *lc;
 
 	foreach(lc, rows)
@@ -222,9 +222,12 @@ marked_rows(List *rows, marked_hash *table, PresenceTime cutoff)
 			look_at(&name, cutoff).status == PRESENCE_ENTRY_ABSENT &&
 			!presence_liveness_is_live(row->channel, row->length,
 									   row->last_seen, cutoff))
-			removable = lappend(removable, row);
+		{
+			List	  **reason = &removable[entry ? entry->mark.reason : PRESENCE_REASON_EXPIRED];
+
+			*reason = lappend(*reason, row);
+		}
 	}
-	return removable;
 }
 
 /* Whether there are marked entries that no count of rows will free. */
@@ -279,28 +282,29 @@ free_rowless_entries(marked_hash *table, ArrayType *channels)
 
 /*
  * Remove the presences of those of the channels (text[]) that were last seen
- * longer ago than an age in microseconds; how many.  Locked rows are skipped,
- * and left for the next call.
+ * longer ago than an age in microseconds, or with PRESENCE_OWN_AGE have
+ * expired; how many.  Locked rows are skipped, and left for the next call.
  */
 uint64
 presence_removal_expire(ArrayType *channels, int64 age)
 {
-	PresenceTime cutoff;
+	PresenceCutoff cutoff = presence_liveness_checked_cutoff(age);
+	List	   *removable[PRESENCE_NREASONS] = {NIL};
 	Datum	   *datums;
 	int			count;
 	marked_hash *table;
 	List	   *rows;
-	uint64		removed;
+	uint64		removed = 0;
 
-	cutoff = presence_liveness_checked_cutoff(age);
-	if (channels == NULL || cutoff == 0)
+	if (channels == NULL)
 		return 0;
 	deconstruct_array(channels, TEXTOID, -1, false, TYPALIGN_INT,
 					  &datums, NULL, &count);
-	table = mark_channels(datums, count, cutoff);
+	table = mark_channels(datums, count, &cutoff);
 	rows = presence_store_lock_channels(PointerGetDatum(channels), true);
-	removed = presence_removal_delete(marked_rows(rows, table, cutoff),
-									  PRESENCE_REASON_EXPIRED);
+	sort_marked_rows(rows, table, &cutoff, removable);
+	for (PresenceReason reason = 0; reason < PRESENCE_NREASONS; reason++)
+		removed += presence_removal_delete(removable[reason], reason);
 	if (has_uncounted(table))
 		free_rowless_entries(table, channels);
 	return removed;

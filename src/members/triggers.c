@@ -269,13 +269,12 @@ admit_update(const PresenceValue *fields, PresenceEntrance entrance)
 static bool
 is_live(HeapTuple row, TupleDesc desc, const PresenceValue *channel)
 {
+	PresenceCutoff cutoff = presence_liveness_cutoff();
 	bool		isnull;
 	Datum		last_seen = heap_getattr(row, COLUMN_LAST_SEEN, desc, &isnull);
 
 	return presence_liveness_is_live(channel->data, channel->length,
-									 DatumGetTimestampTz(last_seen),
-									 presence_liveness_cutoff(presence_clock_now(),
-															  presence_liveness_max_age()));
+									 DatumGetTimestampTz(last_seen), &cutoff);
 }
 
 /* The same for an inserted row; whether it is live matters to the check only. */
@@ -364,7 +363,7 @@ static void
 note_join(HeapTuple row, TupleDesc desc)
 {
 	PresenceValue fields[PRESENCE_NFIELDS];
-	PresenceTime now = presence_clock_now();
+	PresenceCutoff cutoff = presence_liveness_cutoff();
 	PresenceTicket *ticket = presence_intent_ticket();
 	PresenceEntrant *entrant;
 	PresencePin *pin;
@@ -376,9 +375,7 @@ note_join(HeapTuple row, TupleDesc desc)
 	check_row(row, desc, fields);
 	entrant = find_entrant(ticket, fields);
 	pin = entrant && entrant->pin ? entrant->pin : get_pin(&fields[PRESENCE_FIELD_CHANNEL]);
-	(void) presence_pins_begin(pin, now,
-							   presence_liveness_cutoff(now, presence_liveness_max_age()),
-							   true);
+	(void) presence_pins_begin(pin, &cutoff, true);
 	rules = admit_join(ticket, entrant, row, desc, fields);
 	whole = fill_meta(fields, row, desc, PRESENCE_HINT_MAX_JOIN_META);
 	hint = presence_xact_make_hint(PRESENCE_HINT_JOIN, row_id(row, desc), fields);

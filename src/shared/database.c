@@ -11,7 +11,8 @@
  * One LWLock, the control lock, protects the directory of records and the
  * worker slots in them (slot.c).  A record may be freed only while its slot is
  * empty and no worker is wanted, so the two cannot have separate locks.  It is
- * held for a few instructions.  The other fields are atomic.
+ * held for a few instructions.  A spinlock in each record protects its list of
+ * moved deadlines.  The other fields are atomic.
  *
  *-------------------------------------------------------------------------
  */
@@ -59,6 +60,9 @@ init_record(PresenceDatabase *record, Oid oid)
 	pg_atomic_init_u64(&record->grace_start_announced, 0);
 	pg_atomic_init_u64(&record->next_wakeup, 0);
 	pg_atomic_init_u64(&record->wall_offset, (uint64) presence_clock_wall_offset());
+	SpinLockInit(&record->moved_lock);
+	record->moved_all = false;
+	record->nmoved = 0;
 	pg_atomic_init_u32(&record->loaded, PRESENCE_LOAD_PARTIAL);
 	pg_atomic_init_u32(&record->last_seen_rows, 1);
 	pg_atomic_init_u64(&record->tickets, 0);
@@ -270,6 +274,43 @@ presence_database_wake_worker(PresenceDatabase *database)
 
 	if (latch)
 		SetLatch(latch);
+}
+
+/*
+ * A channel expires earlier than before: have the worker look at its entry.  If
+ * too many have not been looked at, it looks at all.
+ */
+void
+presence_database_note_moved(PresenceDatabase *database, PresenceEntryRef ref)
+{
+	if (database == NULL)
+		return;
+	SpinLockAcquire(&database->moved_lock);
+	if (database->nmoved < PRESENCE_MAX_MOVED)
+		database->moved[database->nmoved++] = ref;
+	else
+		database->moved_all = true;
+	SpinLockRelease(&database->moved_lock);
+	presence_database_wake_worker(database);
+}
+
+/*
+ * Take the entries that were noted; returns how many.  "refs" has space for
+ * PRESENCE_MAX_MOVED.  "all" says that there were more.
+ */
+int
+presence_database_take_moved(PresenceDatabase *database, PresenceEntryRef *refs, bool *all)
+{
+	int			count;
+
+	SpinLockAcquire(&database->moved_lock);
+	count = database->nmoved;
+	memcpy(refs, database->moved, count * sizeof(PresenceEntryRef));
+	*all = database->moved_all;
+	database->nmoved = 0;
+	database->moved_all = false;
+	SpinLockRelease(&database->moved_lock);
+	return count;
 }
 
 /*

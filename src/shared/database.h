@@ -14,8 +14,12 @@
 #include "port/atomics.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
+#include "storage/spin.h"
 
 #define PRESENCE_MAX_DATABASES 512
+
+/* Moved deadlines that a database notes for its worker. */
+#define PRESENCE_MAX_MOVED 128
 
 typedef enum PresenceCounter
 {
@@ -57,6 +61,13 @@ typedef enum PresenceLoad
 	PRESENCE_LOAD_RUNNING		/* the worker is loading the missing ones */
 } PresenceLoad;
 
+/* Reference to an entry of the registry: its first cell, and which use of it. */
+typedef struct PresenceEntryRef
+{
+	uint32		index;			/* 0: no entry */
+	uint32		generation;
+} PresenceEntryRef;
+
 /*
  * Fields marked "lock" are protected by the control lock of database.c.  They
  * may be read without it where a slightly stale value does no harm.
@@ -82,6 +93,12 @@ typedef struct PresenceDatabase
 	pg_atomic_uint64 next_wakeup;	/* when the worker is to wake up, by the
 									 * machine's clock; 0: unknown */
 	pg_atomic_uint64 wall_offset;	/* as last seen */
+
+	/* Channels that expire earlier than the worker may know; by "moved_lock". */
+	slock_t		moved_lock;
+	bool		moved_all;		/* more than there is space for */
+	int			nmoved;
+	PresenceEntryRef moved[PRESENCE_MAX_MOVED];
 
 	pg_atomic_uint32 loaded;	/* PresenceLoad; raised by the worker, lowered
 								 * by a process that finds no space */
@@ -129,6 +146,9 @@ extern void presence_database_reset_counters(PresenceDatabase *database);
 extern void presence_database_set_launcher(Latch *latch);
 extern void presence_database_wake_launcher(void);
 extern void presence_database_wake_worker(PresenceDatabase *database);
+extern void presence_database_note_moved(PresenceDatabase *database, PresenceEntryRef ref);
+extern int	presence_database_take_moved(PresenceDatabase *database,
+										 PresenceEntryRef *refs, bool *all);
 extern void presence_database_want_worker(PresenceDatabase *database);
 extern bool presence_database_want_look(Oid oid);
 

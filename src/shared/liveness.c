@@ -6,7 +6,7 @@
  * A channel's newest sign of life is the one in its registry entry or, if it
  * has none, last_seen of its row.  Neither counts as older than the start of
  * the grace period.  A channel has expired when its newest sign of life is
- * older than max_age.
+ * older than max_age or, where its entry says so, its own time to live.
  *
  * Time before the grace period does not count toward max_age, because
  * heartbeats may not have been received then.  For all databases grace starts
@@ -223,28 +223,47 @@ presence_liveness_max_age(void)
 	return (PresenceTime) presence_max_age * 1000;
 }
 
-/*
- * The cutoff for an age: a channel with an older sign of life has expired.  It
- * is 0, before all times, if grace started less than that age ago.
- */
-PresenceTime
-presence_liveness_cutoff(PresenceTime now, PresenceTime age)
+/* The cutoff for an age at a time. */
+static PresenceCutoff
+cutoff_at(PresenceTime now, PresenceTime age)
 {
-	PresenceTime cutoff = now - age;
+	PresenceCutoff cutoff = {.now = now, .age = age};
 
-	return presence_liveness_grace_start() >= cutoff ? 0 : cutoff;
+	cutoff.grace_start = presence_liveness_grace_start();
+	cutoff.time = cutoff.grace_start >= now - age ? 0 : now - age;
+	return cutoff;
+}
+
+/* The present cutoff: channels that it finds not live have expired. */
+PresenceCutoff
+presence_liveness_cutoff(void)
+{
+	return cutoff_at(presence_clock_now(), presence_liveness_max_age());
+}
+
+/* The present cutoff for another age, whatever the times to live are. */
+PresenceCutoff
+presence_liveness_cutoff_of_age(int64 age)
+{
+	PresenceCutoff cutoff;
+
+	if (age == PRESENCE_OWN_AGE)
+		return presence_liveness_cutoff();
+	cutoff = cutoff_at(presence_clock_now(), age);
+	cutoff.by_age = true;
+	return cutoff;
 }
 
 /*
  * The same for a caller about to treat channels as expired, who must check
  * first that heartbeats were not missed.
  */
-PresenceTime
-presence_liveness_checked_cutoff(PresenceTime age)
+PresenceCutoff
+presence_liveness_checked_cutoff(int64 age)
 {
 	presence_liveness_check_stall(presence_my_database());
 	presence_liveness_check_wall_clock();
-	return presence_liveness_cutoff(presence_clock_now(), age);
+	return presence_liveness_cutoff_of_age(age);
 }
 
 /* How much older than a registry entry a row without one may be. */
@@ -254,27 +273,26 @@ presence_liveness_row_slack(void)
 	return presence_shmem_ready() ? presence_liveness_max_age() / 4 : 0;
 }
 
-/* A cutoff as last_seen of rows without an entry; -infinity if it is 0. */
+/* A cutoff as last_seen of rows without an entry; -infinity if all count. */
 TimestampTz
-presence_liveness_row_cutoff(PresenceTime cutoff)
+presence_liveness_row_cutoff(const PresenceCutoff *cutoff)
 {
-	if (cutoff == 0)
+	if (cutoff->time == 0)
 		return DT_NOBEGIN;
-	return presence_clock_to_timestamp(cutoff - presence_liveness_row_slack());
+	return presence_clock_to_timestamp(cutoff->time - presence_liveness_row_slack());
 }
 
-/* The sign of life of a channel in the registry; 0: none. */
-static PresenceTime
-registry_seen(const char *channel, int length)
+/* What the registry says of a channel; ABSENT where it says nothing. */
+static PresenceEntryView
+look_up(const char *channel, int length, const PresenceCutoff *cutoff)
 {
+	PresenceEntryView nothing = {PRESENCE_ENTRY_ABSENT};
 	PresenceName name;
-	PresenceTime seen;
 
 	if (!presence_shmem_ready() || RecoveryInProgress())
-		return 0;
+		return nothing;
 	name = presence_name_make(channel, length);
-	seen = presence_registry_look(&name, 0).seen;
-	return seen;
+	return presence_registry_look(&name, cutoff);
 }
 
 /*
@@ -285,7 +303,9 @@ PresenceTime
 presence_liveness_seen(const char *channel, int length,
 					   TimestampTz row_last_seen)
 {
-	return presence_liveness_newest(registry_seen(channel, length), row_last_seen);
+	PresenceCutoff none = {0};
+
+	return presence_liveness_newest(look_up(channel, length, &none).seen, row_last_seen);
 }
 
 /* The same, given the one in the registry; 0: none. */
@@ -297,27 +317,33 @@ presence_liveness_newest(PresenceTime seen, TimestampTz row_last_seen)
 	return RecoveryInProgress() ? seen : Max(seen, presence_liveness_grace_start());
 }
 
-/*
- * Whether a channel has given a sign of life since "cutoff", given the one in
- * the registry, 0: none, and that of its row.
- */
+/* Whether a channel lives, given what the registry says, and its row. */
 static bool
-is_since(PresenceTime seen, TimestampTz row_last_seen, PresenceTime cutoff)
+is_live(const PresenceEntryView *view, TimestampTz row_last_seen,
+		const PresenceCutoff *cutoff)
 {
-	if (seen != 0)
-		return !presence_clock_is_before(seen, cutoff);
+	PresenceCutoff rows;
+
+	if (view->status != PRESENCE_ENTRY_ABSENT)
+		return view->live;
+	if (cutoff->time == 0)
+		return true;
 	presence_liveness_check_wall_clock();
-	cutoff = presence_liveness_cutoff(cutoff, presence_liveness_row_slack());
-	return !presence_clock_is_before(presence_clock_from_timestamp(row_last_seen), cutoff);
+	rows = cutoff_at(cutoff->time, presence_liveness_row_slack());
+	return !presence_clock_is_before(presence_clock_from_timestamp(row_last_seen), rows.time);
 }
 
-/* Whether the channel of a row has given a sign of life since "cutoff". */
+/* Whether the channel of a row lives, by a cutoff; {0}: every channel does. */
 bool
 presence_liveness_is_live(const char *channel, int length,
-						  TimestampTz row_last_seen, PresenceTime cutoff)
+						  TimestampTz row_last_seen, const PresenceCutoff *cutoff)
 {
-	return cutoff == 0 ||
-		is_since(registry_seen(channel, length), row_last_seen, cutoff);
+	PresenceEntryView view;
+
+	if (cutoff->now == 0)
+		return true;
+	view = look_up(channel, length, cutoff);
+	return is_live(&view, row_last_seen, cutoff);
 }
 
 /*
@@ -326,11 +352,11 @@ presence_liveness_is_live(const char *channel, int length,
  */
 bool
 presence_liveness_seen_since(const char *channel, int length,
-							 TimestampTz row_last_seen, PresenceTime cutoff,
-							 PresenceTime *seen)
+							 TimestampTz row_last_seen,
+							 const PresenceCutoff *cutoff, PresenceTime *seen)
 {
-	PresenceTime known = registry_seen(channel, length);
+	PresenceEntryView view = look_up(channel, length, cutoff);
 
-	*seen = presence_liveness_newest(known, row_last_seen);
-	return cutoff == 0 || is_since(known, row_last_seen, cutoff);
+	*seen = presence_liveness_newest(view.seen, row_last_seen);
+	return is_live(&view, row_last_seen, cutoff);
 }

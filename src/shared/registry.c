@@ -35,7 +35,7 @@
  * Locking.  Each function takes the lock of one partition (registry_mem.c):
  *
  *	- shared for a heartbeat, which stores the time atomically;
- *	- exclusive to add or remove an entry, or to change its flags or counts.
+ *	- exclusive to add or remove an entry, or to change anything else of it.
  *
  * So a process that holds the lock exclusively and finds that an entry has
  * expired knows that no heartbeat for it is in progress.  No process holds two
@@ -49,6 +49,7 @@
 #include "base/name.h"
 #include "miscadmin.h"
 #include "shared/registry.h"
+#include "shared/registry_entry.h"
 #include "shared/registry_mem.h"
 
 /* Whether every channel with rows in a database has an entry. */
@@ -58,104 +59,213 @@ presence_registry_is_complete(PresenceDatabase *database)
 	return database && pg_atomic_read_u32(&database->loaded) == PRESENCE_LOAD_COMPLETE;
 }
 
-/* Make a reference to an entry. */
-static PresenceEntryRef
-ref_of(const RegistryEntry *entry)
-{
-	PresenceEntryRef ref = {presence_registry_mem_index(entry), entry->generation};
-
-	return ref;
-}
-
-/* Whether a reference still refers to this entry. */
-static bool
-is_meant(const RegistryEntry *entry, PresenceEntryRef ref)
-{
-	return (entry->flags & ENTRY_USED) && presence_registry_mem_index(entry) == ref.index &&
-		entry->generation == ref.generation;
-}
-
-/* Forget what is known about the rows of an entry's channel. */
+/* Note that a channel expires earlier than before, if "earlier". */
 static void
-invalidate_entry(RegistryEntry *entry)
+note_moved(PresenceEntryRef ref, bool earlier)
 {
-	entry->rows = ROWS_UNKNOWN;
-	entry->flags &= ~ENTRY_VERIFIED;
-	if (entry->pins > 0)
-		entry->flags |= ENTRY_INVALID;
+	if (earlier)
+		presence_database_note_moved(presence_my_database(), ref);
 }
 
-/* The status of a channel, given its entry or NULL. */
+/* Whether a channel of this status can be kept alive. */
+static bool
+is_living(PresenceEntryStatus status)
+{
+	return status == PRESENCE_ENTRY_ALIVE || status == PRESENCE_ENTRY_UNVERIFIED;
+}
+
+/* The same as presence_registry_touch(), where more than a time changes. */
 static PresenceEntryStatus
-entry_status(RegistryEntry *entry, PresenceTime cutoff)
-{
-	if (entry == NULL)
-		return PRESENCE_ENTRY_ABSENT;
-	if ((entry->flags & ENTRY_EXPIRING) ||
-		presence_clock_is_before((PresenceTime) pg_atomic_read_u64(&entry->seen), cutoff))
-		return PRESENCE_ENTRY_EXPIRED;
-	return (entry->flags & ENTRY_VERIFIED) ?
-		PRESENCE_ENTRY_ALIVE : PRESENCE_ENTRY_UNVERIFIED;
-}
-
-/*
- * Record a heartbeat, unless the channel is absent or expired.  Returns its
- * status.  Signs of life before "cutoff" do not count.
- */
-PresenceEntryStatus
-presence_registry_touch(const PresenceName *name, PresenceTime now,
-						PresenceTime cutoff)
+touch_and_change(const PresenceName *name, uint32 ttl, const PresenceCutoff *cutoff)
 {
 	LWLock	   *lock = presence_registry_mem_partition(name->hash);
 	RegistryEntry *entry;
 	PresenceEntryStatus status;
+	PresenceEntryRef ref = {0, 0};
+	bool		earlier = false;
+
+	LWLockAcquire(lock, LW_EXCLUSIVE);
+	entry = presence_registry_mem_find(name);
+	status = presence_registry_entry_status(entry, cutoff);
+	if (is_living(status))
+	{
+		ref = presence_registry_mem_ref(entry);
+		if (ttl == PRESENCE_SAME_TTL)
+			presence_registry_entry_extend(entry, cutoff);
+		else
+			earlier = presence_registry_entry_live_for(entry, ttl, 0, cutoff);
+	}
+	LWLockRelease(lock);
+	note_moved(ref, earlier);
+	return status;
+}
+
+/*
+ * Record a heartbeat, unless the channel is absent or expired, and its time to
+ * live from now, in milliseconds; 0: max_age, PRESENCE_SAME_TTL: as it was.
+ * Returns its status.
+ */
+PresenceEntryStatus
+presence_registry_touch(const PresenceName *name, uint32 ttl, const PresenceCutoff *cutoff)
+{
+	LWLock	   *lock = presence_registry_mem_partition(name->hash);
+	RegistryEntry *entry;
+	PresenceEntryStatus status;
+	bool		stored = true;
 
 	LWLockAcquire(lock, LW_SHARED);
 	entry = presence_registry_mem_find(name);
-	status = entry_status(entry, cutoff);
-	if (status == PRESENCE_ENTRY_ALIVE || status == PRESENCE_ENTRY_UNVERIFIED)
-		pg_atomic_write_u64(&entry->seen, (uint64) now);
+	status = presence_registry_entry_status(entry, cutoff);
+	if (is_living(status))
+		stored = presence_registry_entry_beat(entry, cutoff->now, ttl);
 	LWLockRelease(lock);
-	return status;
+	return stored ? status : touch_and_change(name, ttl, cutoff);
+}
+
+/* What an entry, NULL if there is none, says. */
+static PresenceEntryView
+view_of(const RegistryEntry *entry, const PresenceCutoff *cutoff)
+{
+	PresenceEntryView view = {PRESENCE_ENTRY_ABSENT};
+
+	if (entry == NULL)
+		return view;
+	view.ref = presence_registry_mem_ref(entry);
+	view.status = presence_registry_entry_status(entry, cutoff);
+	view.seen = presence_registry_entry_seen(entry);
+	view.deadline = presence_registry_entry_deadline(entry, cutoff);
+	view.live = presence_registry_entry_is_live(entry, cutoff);
+	view.revived = (entry->flags & ENTRY_REVIVED) != 0;
+	view.reason = presence_registry_entry_reason(entry);
+	return view;
 }
 
 /* Look a channel up. */
 PresenceEntryView
-presence_registry_look(const PresenceName *name, PresenceTime cutoff)
+presence_registry_look(const PresenceName *name, const PresenceCutoff *cutoff)
 {
 	LWLock	   *lock = presence_registry_mem_partition(name->hash);
-	PresenceEntryView view = {PRESENCE_ENTRY_ABSENT};
-	RegistryEntry *entry;
+	PresenceEntryView view;
 
 	LWLockAcquire(lock, LW_SHARED);
-	entry = presence_registry_mem_find(name);
-	if (entry)
-	{
-		view.ref = ref_of(entry);
-		view.status = entry_status(entry, cutoff);
-		view.seen = (PresenceTime) pg_atomic_read_u64(&entry->seen);
-		view.revived = (entry->flags & ENTRY_REVIVED) != 0;
-	}
+	view = view_of(presence_registry_mem_find(name), cutoff);
 	LWLockRelease(lock);
 	return view;
 }
 
-/* Record a heartbeat of a channel that the transaction has pinned. */
+/*
+ * Record a sign of life of a channel that the transaction has pinned, which
+ * brings its deadline no closer.
+ */
 PresenceEntryStatus
 presence_registry_touch_pinned(const PresenceName *name, PresenceEntryRef ref,
-							   PresenceTime now, PresenceTime cutoff)
+							   const PresenceCutoff *cutoff)
 {
 	LWLock	   *lock = presence_registry_mem_partition(name->hash);
 	RegistryEntry *entry = presence_registry_mem_entry(ref.index);
 	PresenceEntryStatus status;
+	bool		stored = true;
 
 	LWLockAcquire(lock, LW_SHARED);
-	Assert(is_meant(entry, ref) && entry->hash == name->hash);
-	status = entry_status(entry, cutoff);
-	if (status == PRESENCE_ENTRY_ALIVE || status == PRESENCE_ENTRY_UNVERIFIED)
-		pg_atomic_write_u64(&entry->seen, (uint64) now);
+	Assert(presence_registry_mem_is_meant(entry, ref) && entry->hash == name->hash);
+	status = presence_registry_entry_status(entry, cutoff);
+	if (is_living(status))
+		stored = presence_registry_entry_beat(entry, cutoff->now, PRESENCE_SAME_TTL);
+	LWLockRelease(lock);
+	return stored ? status : touch_and_change(name, PRESENCE_SAME_TTL, cutoff);
+}
+
+/*
+ * A goodbye: unless it gives a sign of life before, the channel leaves after a
+ * grace in milliseconds.  Ends its hold.  Returns its status before.
+ */
+PresenceEntryStatus
+presence_registry_say_goodbye(const PresenceName *name, uint32 grace,
+							  const PresenceCutoff *cutoff)
+{
+	LWLock	   *lock = presence_registry_mem_partition(name->hash);
+	RegistryEntry *entry;
+	PresenceEntryStatus status;
+	PresenceEntryRef ref = {0, 0};
+
+	LWLockAcquire(lock, LW_EXCLUSIVE);
+	entry = presence_registry_mem_find(name);
+	status = presence_registry_entry_status(entry, cutoff);
+	if (is_living(status))
+	{
+		presence_registry_entry_say_goodbye(entry, grace, cutoff);
+		ref = presence_registry_mem_ref(entry);
+	}
+	LWLockRelease(lock);
+	note_moved(ref, is_living(status));
+	return status;
+}
+
+/*
+ * Have a process hold a channel, whoever held it: it lives until it is
+ * released.  "ref" is set to its entry.  Returns its status.
+ */
+PresenceEntryStatus
+presence_registry_hold(const PresenceName *name, uint32 holder,
+					   const PresenceCutoff *cutoff, PresenceEntryRef *ref)
+{
+	LWLock	   *lock = presence_registry_mem_partition(name->hash);
+	RegistryEntry *entry;
+	PresenceEntryStatus status;
+
+	LWLockAcquire(lock, LW_EXCLUSIVE);
+	entry = presence_registry_mem_find(name);
+	status = presence_registry_entry_status(entry, cutoff);
+	if (is_living(status))
+	{
+		(void) presence_registry_entry_live_for(entry, 0, 0, cutoff);
+		entry->holder = holder;
+		*ref = presence_registry_mem_ref(entry);
+	}
 	LWLockRelease(lock);
 	return status;
+}
+
+/*
+ * End the hold of a process, if it still has it: the channel lives for "ttl"
+ * milliseconds from now, 0: max_age.
+ */
+static bool
+end_hold(PresenceEntryRef ref, uint32 holder, uint32 ttl, uint8 flag,
+		 const PresenceCutoff *cutoff)
+{
+	RegistryEntry *entry = presence_registry_mem_lock(ref, LW_EXCLUSIVE);
+	bool		held;
+
+	if (entry == NULL)
+		return false;
+	held = entry->holder == holder;
+	if (held)
+	{
+		(void) presence_registry_entry_live_for(entry, ttl, flag, cutoff);
+		entry->holder = 0;
+	}
+	presence_registry_mem_unlock(entry);
+	note_moved(ref, held);
+	return held;
+}
+
+/* A process releases a channel; false if it does not hold it. */
+bool
+presence_registry_release(PresenceEntryRef ref, uint32 holder, const PresenceCutoff *cutoff)
+{
+	return end_hold(ref, holder, 0, 0, cutoff);
+}
+
+/*
+ * The session of a process has ended: what it holds leaves after a grace in
+ * milliseconds.  Must not fail.
+ */
+bool
+presence_registry_disconnect(PresenceEntryRef ref, uint32 holder, uint32 grace,
+							 const PresenceCutoff *cutoff)
+{
+	return end_hold(ref, holder, Max(grace, 1), ENTRY_DISCONNECTED, cutoff);
 }
 
 /*
@@ -163,22 +273,23 @@ presence_registry_touch_pinned(const PresenceName *name, PresenceEntryRef ref,
  * returns that status, or NO_SPACE.  The caller holds the lock exclusively.
  */
 static PresenceEntryStatus
-note_add(RegistryEntry *entry, PresenceEntryStatus status,
-		 const PresenceName *name, PresenceTime now, bool pin, PresenceEntryRef *ref)
+note_add(RegistryEntry *entry, PresenceEntryStatus status, const PresenceName *name,
+		 const PresenceCutoff *cutoff, bool pin, PresenceEntryRef *ref)
 {
 	bool		exact = presence_registry_is_complete(presence_my_database());
 
 	if (entry == NULL)
-		entry = presence_registry_mem_insert(name, now, exact ? 0 : ROWS_UNKNOWN);
+		entry = presence_registry_mem_insert(name, cutoff->now, exact ? 0 : ROWS_UNKNOWN);
 	if (entry == NULL)
 		return PRESENCE_ENTRY_NO_SPACE;
 	if (status == PRESENCE_ENTRY_EXPIRED)
 	{
 		entry->flags = (entry->flags & ~ENTRY_EXPIRING) | ENTRY_REVIVED;
-		pg_atomic_write_u64(&entry->seen, (uint64) now);
+		entry->holder = 0;
+		(void) presence_registry_entry_live_for(entry, 0, 0, cutoff);
 	}
 	entry->pins += pin;
-	*ref = ref_of(entry);
+	*ref = presence_registry_mem_ref(entry);
 	return status;
 }
 
@@ -204,8 +315,8 @@ note_full(const PresenceName *name)
  * because the add may still be refused.
  */
 PresenceEntryStatus
-presence_registry_begin(const PresenceName *name, PresenceTime now,
-						PresenceTime cutoff, bool pin, PresenceEntryRef *ref)
+presence_registry_begin(const PresenceName *name, const PresenceCutoff *cutoff, bool pin,
+						PresenceEntryRef *ref)
 {
 	LWLock	   *lock = presence_registry_mem_partition(name->hash);
 	RegistryEntry *entry;
@@ -213,7 +324,8 @@ presence_registry_begin(const PresenceName *name, PresenceTime now,
 
 	LWLockAcquire(lock, LW_EXCLUSIVE);
 	entry = presence_registry_mem_find(name);
-	status = note_add(entry, entry_status(entry, cutoff), name, now, pin, ref);
+	status = note_add(entry, presence_registry_entry_status(entry, cutoff), name, cutoff,
+					  pin, ref);
 	LWLockRelease(lock);
 	if (status == PRESENCE_ENTRY_NO_SPACE)
 		note_full(name);
@@ -227,8 +339,8 @@ presence_registry_begin(const PresenceName *name, PresenceTime now,
  * channel without an entry has none.
  */
 PresenceEntryStatus
-presence_registry_enter(const PresenceName *name, PresenceTime now,
-						PresenceTime cutoff, bool rowless, PresenceEntryRef *ref)
+presence_registry_enter(const PresenceName *name, const PresenceCutoff *cutoff,
+						bool rowless, PresenceEntryRef *ref)
 {
 	LWLock	   *lock = presence_registry_mem_partition(name->hash);
 	RegistryEntry *entry;
@@ -236,52 +348,15 @@ presence_registry_enter(const PresenceName *name, PresenceTime now,
 
 	LWLockAcquire(lock, LW_EXCLUSIVE);
 	entry = presence_registry_mem_find(name);
-	status = entry_status(entry, cutoff);
+	status = presence_registry_entry_status(entry, cutoff);
 	if (entry ? (entry->flags & ENTRY_REVIVED) != 0 : !rowless)
 		status = PRESENCE_ENTRY_EXPIRED;
 	if (status != PRESENCE_ENTRY_EXPIRED)
-		status = note_add(entry, status, name, now, true, ref);
+		status = note_add(entry, status, name, cutoff, true, ref);
 	LWLockRelease(lock);
 	if (status == PRESENCE_ENTRY_NO_SPACE)
 		note_full(name);
 	return status;
-}
-
-/*
- * Count the committed rows that an entry's channel gained or lost.  If they
- * are not counted, a removal may concern rows whose commit has not arrived
- * here yet.
- */
-static void
-count_rows(RegistryEntry *entry, int change)
-{
-	if (entry->rows != ROWS_UNKNOWN)
-	{
-		entry->rows += change;
-		entry->flags = entry->rows > 0 ? entry->flags | ENTRY_VERIFIED :
-			entry->flags & ~ENTRY_VERIFIED;
-	}
-	else if (change < 0)
-		invalidate_entry(entry);
-	else if (change > 0 && !(entry->flags & ENTRY_INVALID))
-		entry->flags |= ENTRY_VERIFIED;
-}
-
-/* Apply the outcome of a transaction to an entry. */
-static void
-settle_entry(RegistryEntry *entry, const PresenceEntryDelta *delta, bool committed)
-{
-	bool		joined = committed && delta->joined;
-
-	/* The revival was rolled back, and no other transaction holds a pin. */
-	if ((entry->flags & ENTRY_REVIVED) && !joined && entry->pins == 0)
-		pg_atomic_write_u64(&entry->seen, 1);
-	if (committed && delta->changed)
-		count_rows(entry, delta->change);
-	if (entry->pins == 0 || joined)
-		entry->flags &= ~ENTRY_REVIVED;
-	if (entry->pins == 0)
-		entry->flags &= ~ENTRY_INVALID;
 }
 
 /*
@@ -293,7 +368,7 @@ find_probable(const PresenceName *name, PresenceEntryRef ref)
 {
 	RegistryEntry *entry = presence_registry_mem_entry(ref.index);
 
-	if (ref.index != 0 && is_meant(entry, ref))
+	if (ref.index != 0 && presence_registry_mem_is_meant(entry, ref))
 		return entry;
 	return presence_registry_mem_find(name);
 }
@@ -314,13 +389,13 @@ presence_registry_end(const PresenceName *name, const PresenceEntryDelta *delta,
 	entry = find_probable(name, delta->ref);
 	if (entry)
 	{
-		Assert(!delta->pinned || is_meant(entry, delta->ref));
+		Assert(!delta->pinned || presence_registry_mem_is_meant(entry, delta->ref));
 		if (delta->pinned)
 			entry->pins--;
-		else if (committed && !is_meant(entry, delta->ref))
-			invalidate_entry(entry);
+		else if (committed && !presence_registry_mem_is_meant(entry, delta->ref))
+			presence_registry_entry_invalidate(entry);
 		entry->changes++;
-		settle_entry(entry, delta, committed);
+		presence_registry_entry_settle(entry, delta, committed);
 		if (entry->pins == 0 && !(entry->flags & ENTRY_VERIFIED) && entry->rows == 0)
 			presence_registry_mem_delete(entry);
 	}
@@ -335,7 +410,7 @@ presence_registry_end(const PresenceName *name, const PresenceEntryDelta *delta,
  */
 PresenceEntryStatus
 presence_registry_load(const PresenceName *name, PresenceTime seen,
-					   PresenceTime cutoff, uint32 *changes)
+					   const PresenceCutoff *cutoff, uint32 *changes)
 {
 	LWLock	   *lock = presence_registry_mem_partition(name->hash);
 	RegistryEntry *entry;
@@ -345,7 +420,7 @@ presence_registry_load(const PresenceName *name, PresenceTime seen,
 	entry = presence_registry_mem_find(name);
 	if (entry == NULL)
 		entry = presence_registry_mem_insert(name, seen, ROWS_UNKNOWN);
-	status = entry ? entry_status(entry, cutoff) : PRESENCE_ENTRY_NO_SPACE;
+	status = entry ? presence_registry_entry_status(entry, cutoff) : PRESENCE_ENTRY_NO_SPACE;
 	*changes = entry ? entry->changes : 0;
 	LWLockRelease(lock);
 	if (status == PRESENCE_ENTRY_NO_SPACE)
@@ -354,13 +429,12 @@ presence_registry_load(const PresenceName *name, PresenceTime seen,
 }
 
 /*
- * The caller has seen committed rows of a channel: mark its entry verified and
- * store a sign of life.  Not done, and false, if a transaction changed the
- * channel since "changes" was read, because the rows may be gone then.
+ * The caller has seen committed rows of a channel: mark its entry verified.
+ * Not done, and false, if a transaction changed the channel since "changes" was
+ * read, because the rows may be gone then.
  */
 bool
-presence_registry_confirm(const PresenceName *name, PresenceTime seen,
-						  uint32 changes)
+presence_registry_confirm(const PresenceName *name, uint32 changes)
 {
 	LWLock	   *lock = presence_registry_mem_partition(name->hash);
 	RegistryEntry *entry;
@@ -370,10 +444,7 @@ presence_registry_confirm(const PresenceName *name, PresenceTime seen,
 	entry = presence_registry_mem_find(name);
 	confirmed = entry && entry->changes == changes && !(entry->flags & ENTRY_EXPIRING);
 	if (confirmed)
-	{
 		entry->flags |= ENTRY_VERIFIED;
-		pg_atomic_write_u64(&entry->seen, (uint64) seen);
-	}
 	LWLockRelease(lock);
 	return confirmed;
 }
@@ -396,44 +467,28 @@ presence_registry_forget(const PresenceName *name, uint32 changes)
 	LWLockRelease(lock);
 }
 
-/*
- * Lock the partition of the entry that a reference refers to.  Returns NULL,
- * with no lock held, if that entry is gone.
- */
-static RegistryEntry *
-lock_entry(PresenceEntryRef ref, LWLockMode mode)
-{
-	RegistryEntry *entry = presence_registry_mem_entry(ref.index);
-	uint32		hash = entry->hash;
-
-	LWLockAcquire(presence_registry_mem_partition(hash), mode);
-	if (is_meant(entry, ref) && entry->hash == hash)
-		return entry;
-	LWLockRelease(presence_registry_mem_partition(hash));
-	return NULL;
-}
-
 /* Visit the entries of this database without locks: they may change. */
 void
-presence_registry_scan(PresenceScanFunc visit, void *arg)
+presence_registry_scan(const PresenceCutoff *cutoff, PresenceScanFunc visit, void *arg)
 {
 	uint32		index = 0;
 	RegistryEntry *entry;
 
 	while ((entry = presence_registry_mem_next(MyDatabaseId, &index)))
-		visit(arg, ref_of(entry),
-			  (PresenceTime) pg_atomic_read_u64(&entry->seen));
+		visit(arg, presence_registry_mem_ref(entry),
+			  presence_registry_entry_deadline(entry, cutoff));
 }
 
 /*
- * Return the name of an entry of this database, palloc'd, and its newest sign
- * of life; NULL if the entry is gone.
+ * Return the name of an entry of this database, palloc'd, and what it says;
+ * NULL if the entry is gone.
  */
 char *
-presence_registry_read(PresenceEntryRef ref, PresenceTime *seen)
+presence_registry_read(PresenceEntryRef ref, const PresenceCutoff *cutoff,
+					   PresenceEntryView *view)
 {
 	char		name[PRESENCE_MAX_NAME_BYTES];
-	RegistryEntry *entry = lock_entry(ref, LW_SHARED);
+	RegistryEntry *entry = presence_registry_mem_lock(ref, LW_SHARED);
 	int			length = 0;
 
 	if (entry == NULL)
@@ -442,10 +497,10 @@ presence_registry_read(PresenceEntryRef ref, PresenceTime *seen)
 	if (entry->database == MyDatabaseId)
 	{
 		length = entry->length;
-		*seen = (PresenceTime) pg_atomic_read_u64(&entry->seen);
+		*view = view_of(entry, cutoff);
 		presence_registry_mem_read_name(entry, name);
 	}
-	LWLockRelease(presence_registry_mem_partition(entry->hash));
+	presence_registry_mem_unlock(entry);
 	return length > 0 ? pnstrdup(name, length) : NULL;
 }
 
@@ -460,7 +515,7 @@ walk_entries(Oid database, void (*change) (RegistryEntry *entry))
 	{
 		LWLock	   *lock;
 
-		entry = lock_entry(ref_of(entry), LW_EXCLUSIVE);
+		entry = presence_registry_mem_lock(presence_registry_mem_ref(entry), LW_EXCLUSIVE);
 		if (entry == NULL)
 			continue;
 		lock = presence_registry_mem_partition(entry->hash);
@@ -475,7 +530,7 @@ walk_entries(Oid database, void (*change) (RegistryEntry *entry))
 static void
 clear_entry(RegistryEntry *entry)
 {
-	invalidate_entry(entry);
+	presence_registry_entry_invalidate(entry);
 	if (entry->pins == 0)
 		presence_registry_mem_delete(entry);
 }
@@ -484,7 +539,7 @@ clear_entry(RegistryEntry *entry)
 void
 presence_registry_invalidate(Oid database)
 {
-	walk_entries(database, invalidate_entry);
+	walk_entries(database, presence_registry_entry_invalidate);
 }
 
 /* A database, or its extension, was dropped: remove its entries. */
@@ -495,30 +550,28 @@ presence_registry_clear(Oid database)
 }
 
 /*
- * Mark a channel as expiring, if its last sign of life is before "cutoff" and
- * no other transaction is adding it, that is, if all pins are the caller's.
+ * Mark a channel as expiring, if it does not live by "cutoff" and no other transaction is adding it, that is, if all pins are the caller's.
  * Until unmarked, its heartbeats are answered EXPIRED.  "counted" says whether
  * its rows are counted, so that their removal frees the entry.
  */
 bool
 presence_registry_mark_expiring(const PresenceName *name, uint32 own_pins,
-								PresenceTime cutoff, PresenceExpireMark *mark,
-								bool *counted)
+								const PresenceCutoff *cutoff,
+								PresenceExpireMark *mark, bool *counted)
 {
 	LWLock	   *lock = presence_registry_mem_partition(name->hash);
 	RegistryEntry *entry;
-	PresenceTime seen;
 	bool		marked = false;
 
 	LWLockAcquire(lock, LW_EXCLUSIVE);
 	entry = presence_registry_mem_find(name);
-	seen = entry ? (PresenceTime) pg_atomic_read_u64(&entry->seen) : 0;
 	if (entry && entry->pins == own_pins && !(entry->flags & ENTRY_EXPIRING) &&
-		presence_clock_is_before(seen, cutoff))
+		!presence_registry_entry_is_live(entry, cutoff))
 	{
 		entry->flags |= ENTRY_EXPIRING;
-		mark->ref = ref_of(entry);
-		mark->seen = seen;
+		mark->ref = presence_registry_mem_ref(entry);
+		mark->seen = presence_registry_entry_seen(entry);
+		mark->reason = presence_registry_entry_reason(entry);
 		*counted = entry->rows != ROWS_UNKNOWN;
 		marked = true;
 	}
@@ -531,20 +584,20 @@ static bool
 has_mark(RegistryEntry *entry, const PresenceExpireMark *mark)
 {
 	return (entry->flags & ENTRY_EXPIRING) &&
-		(PresenceTime) pg_atomic_read_u64(&entry->seen) == mark->seen;
+		presence_registry_entry_seen(entry) == mark->seen;
 }
 
 /* Whether a mark still stands: no transaction has added the channel since. */
 bool
 presence_registry_is_marked(const PresenceExpireMark *mark)
 {
-	RegistryEntry *entry = lock_entry(mark->ref, LW_SHARED);
+	RegistryEntry *entry = presence_registry_mem_lock(mark->ref, LW_SHARED);
 	bool		marked;
 
 	if (entry == NULL)
 		return false;
 	marked = has_mark(entry, mark);
-	LWLockRelease(presence_registry_mem_partition(entry->hash));
+	presence_registry_mem_unlock(entry);
 	return marked;
 }
 
@@ -555,7 +608,7 @@ presence_registry_is_marked(const PresenceExpireMark *mark)
 void
 presence_registry_unmark(const PresenceExpireMark *mark, bool free)
 {
-	RegistryEntry *entry = lock_entry(mark->ref, LW_EXCLUSIVE);
+	RegistryEntry *entry = presence_registry_mem_lock(mark->ref, LW_EXCLUSIVE);
 	LWLock	   *lock;
 
 	if (entry == NULL)
@@ -579,5 +632,18 @@ presence_registry_count(Oid database)
 
 	while (presence_registry_mem_next(database, &index))
 		count++;
+	return count;
+}
+
+/* Number of those that a session holds. */
+uint64
+presence_registry_count_held(Oid database)
+{
+	uint32		index = 0;
+	uint64		count = 0;
+	RegistryEntry *entry;
+
+	while ((entry = presence_registry_mem_next(database, &index)))
+		count += entry->holder != 0;
 	return count;
 }

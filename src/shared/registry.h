@@ -11,25 +11,10 @@
 #include "postgres.h"
 
 #include "base/clock.h"
+#include "base/hint.h"
 #include "base/name.h"
 #include "shared/database.h"
-
-/* Status of a channel in the registry. */
-typedef enum PresenceEntryStatus
-{
-	PRESENCE_ENTRY_ABSENT,		/* it has no entry */
-	PRESENCE_ENTRY_NO_SPACE,	/* it has no entry and cannot have one */
-	PRESENCE_ENTRY_UNVERIFIED,	/* live, but maybe without committed rows */
-	PRESENCE_ENTRY_ALIVE,		/* live, with committed rows */
-	PRESENCE_ENTRY_EXPIRED		/* no recent sign of life, or being removed */
-} PresenceEntryStatus;
-
-/* Reference to an entry: its first cell, and which use of that cell. */
-typedef struct PresenceEntryRef
-{
-	uint32		index;			/* 0: no entry */
-	uint32		generation;
-} PresenceEntryRef;
+#include "shared/registry_entry.h"
 
 /* An entry as it was at one moment. */
 typedef struct PresenceEntryView
@@ -37,66 +22,71 @@ typedef struct PresenceEntryView
 	PresenceEntryStatus status;
 	PresenceEntryRef ref;
 	PresenceTime seen;			/* newest sign of life; 0: none */
+	PresenceTime deadline;		/* until when it lives */
+	bool		live;			/* by its signs of life alone */
 	bool		revived;		/* by a running transaction */
+	PresenceReason reason;		/* for which it leaves at its deadline */
 } PresenceEntryView;
 
-/* What a transaction has done to a channel. */
-typedef struct PresenceEntryDelta
-{
-	bool		pinned;			/* it holds a pin */
-	PresenceEntryRef ref;		/* the pinned entry, or that before commit */
-	bool		joined;			/* rows were added */
-	bool		changed;		/* rows were added or removed */
-	int			change;			/* rows added minus rows removed */
-} PresenceEntryDelta;
-
-/* An expire mark: the marked entry, and its last sign of life. */
+/*
+ * An expire mark: the marked entry, its last sign of life, and why it leaves.
+ */
 typedef struct PresenceExpireMark
 {
 	PresenceEntryRef ref;
 	PresenceTime seen;
+	PresenceReason reason;
 } PresenceExpireMark;
 
 typedef void (*PresenceScanFunc) (void *arg, PresenceEntryRef ref,
-								  PresenceTime seen);
+								  PresenceTime deadline);
 
 extern bool presence_registry_is_complete(PresenceDatabase *database);
-extern PresenceEntryStatus presence_registry_touch(const PresenceName *name,
-												   PresenceTime now,
-												   PresenceTime cutoff);
+extern PresenceEntryStatus presence_registry_touch(const PresenceName *name, uint32 ttl,
+												   const PresenceCutoff *cutoff);
 extern PresenceEntryStatus presence_registry_touch_pinned(const PresenceName *name,
 														  PresenceEntryRef ref,
-														  PresenceTime now,
-														  PresenceTime cutoff);
+														  const PresenceCutoff *cutoff);
+extern PresenceEntryStatus presence_registry_say_goodbye(const PresenceName *name,
+														 uint32 grace,
+														 const PresenceCutoff *cutoff);
+extern PresenceEntryStatus presence_registry_hold(const PresenceName *name, uint32 holder,
+												  const PresenceCutoff *cutoff,
+												  PresenceEntryRef *ref);
+extern bool presence_registry_release(PresenceEntryRef ref, uint32 holder,
+									  const PresenceCutoff *cutoff);
+extern bool presence_registry_disconnect(PresenceEntryRef ref, uint32 holder, uint32 grace,
+										 const PresenceCutoff *cutoff);
 extern PresenceEntryView presence_registry_look(const PresenceName *name,
-												PresenceTime cutoff);
+												const PresenceCutoff *cutoff);
 extern PresenceEntryStatus presence_registry_begin(const PresenceName *name,
-												   PresenceTime now,
-												   PresenceTime cutoff, bool pin,
+												   const PresenceCutoff *cutoff, bool pin,
 												   PresenceEntryRef *ref);
 extern PresenceEntryStatus presence_registry_enter(const PresenceName *name,
-												   PresenceTime now,
-												   PresenceTime cutoff, bool rowless,
-												   PresenceEntryRef *ref);
+												   const PresenceCutoff *cutoff,
+												   bool rowless, PresenceEntryRef *ref);
 extern void presence_registry_end(const PresenceName *name,
 								  const PresenceEntryDelta *delta, bool committed);
 extern PresenceEntryStatus presence_registry_load(const PresenceName *name,
 												  PresenceTime seen,
-												  PresenceTime cutoff, uint32 *changes);
-extern bool presence_registry_confirm(const PresenceName *name,
-									  PresenceTime seen, uint32 changes);
+												  const PresenceCutoff *cutoff,
+												  uint32 *changes);
+extern bool presence_registry_confirm(const PresenceName *name, uint32 changes);
 extern void presence_registry_forget(const PresenceName *name, uint32 changes);
 extern void presence_registry_invalidate(Oid database);
 extern void presence_registry_clear(Oid database);
 
-extern bool presence_registry_mark_expiring(const PresenceName *name,
-											uint32 own_pins, PresenceTime cutoff,
+extern bool presence_registry_mark_expiring(const PresenceName *name, uint32 own_pins,
+											const PresenceCutoff *cutoff,
 											PresenceExpireMark *mark, bool *counted);
 extern bool presence_registry_is_marked(const PresenceExpireMark *mark);
 extern void presence_registry_unmark(const PresenceExpireMark *mark, bool free);
 
-extern void presence_registry_scan(PresenceScanFunc visit, void *arg);
-extern char *presence_registry_read(PresenceEntryRef ref, PresenceTime *seen);
+extern void presence_registry_scan(const PresenceCutoff *cutoff, PresenceScanFunc visit,
+								   void *arg);
+extern char *presence_registry_read(PresenceEntryRef ref, const PresenceCutoff *cutoff,
+									PresenceEntryView *view);
 extern uint64 presence_registry_count(Oid database);
+extern uint64 presence_registry_count_held(Oid database);
 
 #endif							/* PRESENCE_REGISTRY_H */

@@ -289,6 +289,8 @@ presence_registry_mem_insert(const PresenceName *name, PresenceTime seen, int ro
 	entry->pins = 0;
 	entry->changes++;
 	entry->rows = rows;
+	entry->ttl = 0;
+	entry->holder = 0;
 	write_name(entry, name);
 	entry->flags = ENTRY_USED;
 	entry->next = *head;
@@ -325,6 +327,47 @@ uint32
 presence_registry_mem_index(const RegistryEntry *entry)
 {
 	return entry - cells;
+}
+
+/* Make a reference to an entry. */
+PresenceEntryRef
+presence_registry_mem_ref(const RegistryEntry *entry)
+{
+	PresenceEntryRef ref = {presence_registry_mem_index(entry), entry->generation};
+
+	return ref;
+}
+
+/* Whether a reference still refers to this entry. */
+bool
+presence_registry_mem_is_meant(const RegistryEntry *entry, PresenceEntryRef ref)
+{
+	return (entry->flags & ENTRY_USED) && presence_registry_mem_index(entry) == ref.index &&
+		entry->generation == ref.generation;
+}
+
+/*
+ * Lock the partition of the entry that a reference refers to.  Returns NULL,
+ * with no lock held, if that entry is gone.
+ */
+RegistryEntry *
+presence_registry_mem_lock(PresenceEntryRef ref, LWLockMode mode)
+{
+	RegistryEntry *entry = presence_registry_mem_entry(ref.index);
+	uint32		hash = entry->hash;
+
+	LWLockAcquire(presence_registry_mem_partition(hash), mode);
+	if (presence_registry_mem_is_meant(entry, ref) && entry->hash == hash)
+		return entry;
+	LWLockRelease(presence_registry_mem_partition(hash));
+	return NULL;
+}
+
+/* Unlock the partition of an entry, which is still there. */
+void
+presence_registry_mem_unlock(const RegistryEntry *entry)
+{
+	LWLockRelease(presence_registry_mem_partition(entry->hash));
 }
 
 /*

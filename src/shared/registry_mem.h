@@ -3,7 +3,7 @@
  * registry_mem.h
  *		Entries of the registry and the cells that store them.
  *
- * Private to registry.c.  Callers hold the lock of the entry's partition,
+ * Private to registry.c and registry_entry.c.  Callers hold the lock of the entry's partition,
  * exclusively to change anything but "seen".
  *
  *-------------------------------------------------------------------------
@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/name.h"
 #include "port/atomics.h"
+#include "shared/database.h"
 #include "storage/lwlock.h"
 
 #define PRESENCE_REGISTRY_LOCKS 128
@@ -29,6 +30,8 @@
 #define ENTRY_REVIVED	0x08	/* had expired; is being added again */
 #define ENTRY_INVALID	0x10	/* rows added by the transactions that hold
 								 * pins may be gone */
+#define ENTRY_GOODBYE	0x20	/* said goodbye: leaves at its deadline */
+#define ENTRY_DISCONNECTED 0x40 /* the session that held it has ended */
 
 #define ROWS_UNKNOWN PG_INT32_MIN
 
@@ -49,18 +52,22 @@ typedef struct RegistryEntry
 	uint32		pins;			/* running transactions that add the channel */
 	int32		rows;			/* count of committed rows, or ROWS_UNKNOWN */
 	uint32		changes;		/* transactions that changed the channel */
+	uint32		ttl;			/* time to live, milliseconds; 0: max_age */
+	uint32		holder;			/* process that holds it, from 1; 0: none */
 	uint16		length;			/* of the name, in bytes */
 	uint8		flags;
 	char		name[ENTRY_NAME_SIZE];
 } RegistryEntry;
 
-StaticAssertDecl(sizeof(RegistryEntry) <= 112,
+StaticAssertDecl(sizeof(RegistryEntry) <= 120,
 				 "a channel must not cost more than 128 bytes with its bucket");
 
 extern Size presence_registry_mem_shmem_size(void);
 extern void presence_registry_mem_shmem_init(void *area, bool found);
 
 extern LWLock *presence_registry_mem_partition(uint32 hash);
+extern RegistryEntry *presence_registry_mem_lock(PresenceEntryRef ref, LWLockMode mode);
+extern void presence_registry_mem_unlock(const RegistryEntry *entry);
 extern RegistryEntry *presence_registry_mem_find(const PresenceName *name);
 extern RegistryEntry *presence_registry_mem_insert(const PresenceName *name,
 												   PresenceTime seen, int rows);
@@ -69,6 +76,8 @@ extern void presence_registry_mem_read_name(const RegistryEntry *entry,
 											char *target);
 
 /* These need no lock. */
+extern PresenceEntryRef presence_registry_mem_ref(const RegistryEntry *entry);
+extern bool presence_registry_mem_is_meant(const RegistryEntry *entry, PresenceEntryRef ref);
 extern RegistryEntry *presence_registry_mem_entry(uint32 index);
 extern uint32 presence_registry_mem_index(const RegistryEntry *entry);
 extern RegistryEntry *presence_registry_mem_next(Oid database, uint32 *index);

@@ -98,9 +98,9 @@ presence_scan_count(Datum room, Snapshot snapshot)
 	return count;
 }
 
-/* Whether a member gave its last sign of life before a cutoff. */
+/* Whether a member has expired. */
 static bool
-has_expired(HeapTuple row, TupleDesc desc, PresenceTime cutoff)
+has_expired(HeapTuple row, TupleDesc desc, const PresenceCutoff *cutoff)
 {
 	bool		isnull;
 	Datum		channel = heap_getattr(row, PRESENCE_CHANNEL, desc, &isnull);
@@ -113,7 +113,8 @@ has_expired(HeapTuple row, TupleDesc desc, PresenceTime cutoff)
 
 /* Number of members of a room in a snapshot who have expired. */
 int64
-presence_scan_count_expired(Datum room, Snapshot snapshot, PresenceTime cutoff)
+presence_scan_count_expired(Datum room, Snapshot snapshot,
+							const PresenceCutoff *cutoff)
 {
 	RoomScan	scan;
 	HeapTuple	row;

@@ -14,6 +14,7 @@
 #include "access/tableam.h"
 #include "base/clock.h"
 #include "executor/tuptable.h"
+#include "shared/registry.h"
 #include "utils/relcache.h"
 #include "utils/snapshot.h"
 
@@ -44,7 +45,7 @@ extern void presence_scan_close(PresenceReader *reader);
 extern void presence_scan_lock(void);
 extern int64 presence_scan_count(Datum room, Snapshot snapshot);
 extern int64 presence_scan_count_expired(Datum room, Snapshot snapshot,
-										 PresenceTime cutoff);
+										 const PresenceCutoff *cutoff);
 extern TransactionId presence_scan_inserting(Datum room, Datum channel);
 
 #endif							/* PRESENCE_SCAN_H */

@@ -143,7 +143,7 @@ is_same_name(const StringInfoData *bytes, SnapshotName a, SnapshotName b)
 typedef struct RoomSnapshot
 {
 	DestReceiver receiver;
-	PresenceTime cutoff;		/* who was seen last before is dead */
+	PresenceCutoff cutoff;		/* who has expired */
 	int64		wall_offset;	/* wall time minus PresenceTime */
 	MemoryContext row;			/* reset for each row */
 	StringInfoData bytes;		/* of the members */
@@ -380,8 +380,7 @@ start_rows(DestReceiver *self, int operation, TupleDesc desc)
 {
 	RoomSnapshot *room = (RoomSnapshot *) self;
 
-	room->cutoff = presence_liveness_cutoff(presence_clock_now(),
-											presence_liveness_max_age());
+	room->cutoff = presence_liveness_cutoff();
 	room->wall_offset = presence_clock_wall_offset();
 }
 
@@ -399,7 +398,7 @@ receive_row(TupleTableSlot *row, DestReceiver *self)
 	channel = DatumGetTextPP(get_column(row, COLUMN_CHANNEL));
 	if (!presence_liveness_seen_since(VARDATA_ANY(channel), VARSIZE_ANY_EXHDR(channel),
 									  DatumGetTimestampTz(get_column(row, COLUMN_LAST_SEEN)),
-									  room->cutoff, &seen))
+									  &room->cutoff, &seen))
 		;						/* expired */
 	else if (room->nmembers < room->limit)
 		keep_member(room, row, seen + room->wall_offset);

@@ -81,6 +81,13 @@ static PresenceStatement remaining = {
 	1, {TEXTARRAYOID}
 };
 
+static PresenceStatement count_channels = {
+	"SELECT p.channel_name, pg_catalog.count(*) FROM presence.presences p"
+	" WHERE p.channel_name " SQL_EQ " ANY ($1)"
+	" AND presence.is_live(p.channel_name, p.last_seen) GROUP BY p.channel_name",
+	1, {TEXTARRAYOID}
+};
+
 static PresenceStatement older = {
 	"SELECT pg_catalog.array_agg(DISTINCT p.channel_name) FROM presence.presences p"
 	" WHERE presence.is_older(p.channel_name, p.last_seen, $1)",
@@ -241,6 +248,32 @@ presence_store_remaining(Datum channels)
 	left = presence_store_array();
 	presence_extension_become_caller(caller);
 	return left;
+}
+
+/*
+ * Count the presences of channels (text[]) that live, as far as the caller sees
+ * them.  Returns how many
+ * channels have any; "found" gets these.
+ */
+int
+presence_store_count_channels(ArrayType *channels, PresenceChannelCount **found)
+{
+	Datum		value = PointerGetDatum(channels);
+	uint64		count = presence_store_run(&count_channels, &value, NULL);
+
+	*found = palloc_extended(Max(count, 1) * sizeof(PresenceChannelCount), MCXT_ALLOC_HUGE);
+	for (uint64 i = 0; i < count; i++)
+	{
+		HeapTuple	tuple = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		bool		isnull;
+
+		CHECK_FOR_INTERRUPTS();
+		(*found)[i].channel = DatumGetTextPCopy(SPI_getbinval(tuple, desc, 1, &isnull));
+		(*found)[i].count = DatumGetInt64(SPI_getbinval(tuple, desc, 2, &isnull));
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return count;
 }
 
 /* Channels with rows older than an age in microseconds; NULL if none. */

@@ -17,6 +17,13 @@
 typedef bool (*PresenceChannelVisitor) (void *arg, const char *channel,
 										int length, TimestampTz last_seen);
 
+/* How many presences a channel has. */
+typedef struct PresenceChannelCount
+{
+	text	   *channel;
+	int64		count;
+} PresenceChannelCount;
+
 /* One channel. */
 extern bool presence_store_has_channel(Datum channel, TimestampTz since);
 extern bool presence_store_has_older(Datum channel, TimestampTz before);
@@ -26,13 +33,14 @@ extern uint64 presence_store_touch(Datum channel, TimestampTz now,
 								   TimestampTz since, TimestampTz before,
 								   TimestampTz *oldest);
 
-/* Many channels; ages are in microseconds. */
+/* Many channels; ages are in microseconds, or PRESENCE_OWN_AGE. */
 extern uint64 presence_store_touch_many(Datum channels, TimestampTz now,
 										TimestampTz before, TimestampTz *oldest);
 extern ArrayType *presence_store_older_channels(Datum channels, TimestampTz before);
 extern ArrayType *presence_store_remaining(Datum channels);
 extern ArrayType *presence_store_older(int64 age);
 extern ArrayType *presence_store_older_among(ArrayType *channels, int64 age);
+extern int	presence_store_count_channels(ArrayType *channels, PresenceChannelCount **found);
 extern void presence_store_each_channel(PresenceChannelVisitor visit, void *arg);
 extern bool presence_store_each_older(int64 age, PresenceChannelVisitor visit,
 									  void *arg);

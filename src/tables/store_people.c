@@ -106,7 +106,7 @@ struct PresencePeople
 	PresenceReader presences;
 	PresenceReader people;
 	PresenceReader gone;
-	PresenceTime cutoff;		/* presences last seen before it are expired */
+	PresenceCutoff cutoff;		/* who has expired */
 	bool		chosen;			/* anybody may have chosen a status */
 };
 
@@ -122,8 +122,7 @@ presence_store_people_begin(Snapshot snapshot)
 	people->presences = presence_scan_open("presences", "presences_user_id_idx", PRESENCE_USER);
 	people->people = presence_scan_open("people", "people_pkey", PERSON_USER);
 	people->gone = presence_scan_open("user_last_seen", "user_last_seen_user_id", GONE_USER);
-	people->cutoff = presence_liveness_cutoff(presence_clock_now(),
-											  presence_liveness_max_age());
+	people->cutoff = presence_liveness_cutoff();
 	people->chosen = RelationGetNumberOfBlocks(people->people.relation) > 0;
 	CommandCounterIncrement();
 	PushCopiedSnapshot(snapshot);
@@ -150,7 +149,7 @@ is_live(PresencePeople *people)
 	Datum		seen = presence_scan_column(&people->presences, PRESENCE_SEEN);
 
 	return presence_liveness_is_live(VARDATA_ANY(channel), VARSIZE_ANY_EXHDR(channel),
-									 DatumGetTimestampTz(seen), people->cutoff);
+									 DatumGetTimestampTz(seen), &people->cutoff);
 }
 
 /* Count the connections of a user, up to a number of all and of live ones. */

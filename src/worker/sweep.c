@@ -26,6 +26,7 @@
 #include "postgres.h"
 
 #include "base/name.h"
+#include "expiry/expiry.h"
 #include "members/membership.h"
 #include "members/removal.h"
 #include "shared/database.h"
@@ -35,7 +36,6 @@
 #include "tables/store_channels.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
-#include "worker/expiry.h"
 #include "worker/sweep.h"
 #include "worker/worker_xact.h"
 
@@ -142,7 +142,6 @@ next_expiry(void)
 static void
 remove_channels(ArrayType *channels, PresenceTime now, PresenceTime lag)
 {
-	PresenceTime max_age = presence_liveness_max_age();
 	ArrayType  *remaining = NULL;
 	uint64		removed;
 
@@ -153,9 +152,9 @@ remove_channels(ArrayType *channels, PresenceTime now, PresenceTime lag)
 		return;
 	}
 	presence_store_connect();
-	removed = presence_removal_expire(channels, max_age);
+	removed = presence_removal_expire(channels, PRESENCE_OWN_AGE);
 	if (!is_loaded())
-		remaining = presence_store_older_among(channels, max_age);
+		remaining = presence_store_older_among(channels, PRESENCE_OWN_AGE);
 	presence_store_finish();
 	presence_worker_xact_commit();
 	if (removed > 0)
@@ -173,6 +172,7 @@ presence_sweep_expire(PresenceTime now)
 	ArrayType  *channels;
 	PresenceTime lag;
 
+	presence_expiry_follow(sweep.expiry);
 	if (now < next_expiry())
 		return;
 	if (database)
@@ -188,10 +188,11 @@ load_channel(void *arg, const char *channel, int length, TimestampTz last_seen)
 {
 	bool	   *complete = arg;
 	PresenceName name = presence_name_make(channel, length);
+	PresenceCutoff none = {0};
 	uint32		changes;
 
 	if (presence_registry_load(&name, presence_clock_from_timestamp(last_seen),
-							   0, &changes) == PRESENCE_ENTRY_NO_SPACE)
+							   &none, &changes) == PRESENCE_ENTRY_NO_SPACE)
 		*complete = false;
 	return true;
 }
@@ -283,7 +284,6 @@ void
 presence_sweep_search(PresenceTime now)
 {
 	PresenceDatabase *database = presence_my_database();
-	PresenceTime max_age = presence_liveness_max_age();
 	TimestampTz oldest = DT_NOEND;
 	bool		complete;
 
@@ -296,9 +296,9 @@ presence_sweep_search(PresenceTime now)
 		return;
 	}
 	presence_store_connect();
-	complete = presence_store_each_older(max_age, offer_channel, NULL);
+	complete = presence_store_each_older(PRESENCE_OWN_AGE, offer_channel, NULL);
 	if (database == NULL)
-		oldest = presence_store_oldest_living(max_age);
+		oldest = presence_store_oldest_living(PRESENCE_OWN_AGE);
 	presence_store_finish();
 	presence_worker_xact_end();
 	if (!complete)

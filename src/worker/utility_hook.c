@@ -21,6 +21,8 @@
  * Any drop of the extension makes the worker look for the extension.  It waits
  * for the lock that the statement holds, and exits if that commits.
  *
+ * After DISCARD ALL the session's holds end (functions/holdfuncs.c).
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -57,6 +59,9 @@ static Oid	blocked_oid;
 
 /* The database that this transaction has created. */
 static Oid	created = InvalidOid;
+
+/* What to call after DISCARD ALL, or NULL. */
+static void (*on_discard) (void) = NULL;
 
 /* The template that CREATE DATABASE copies. */
 static const char *
@@ -224,6 +229,20 @@ process_alone(PresenceDatabase *database, PlannedStmt *pstmt, const char *query,
 		presence_slot_forget(database, oid);
 }
 
+/* Whether a statement is DISCARD ALL. */
+static bool
+discards_all(Node *stmt)
+{
+	return IsA(stmt, DiscardStmt) && castNode(DiscardStmt, stmt)->target == DISCARD_ALL;
+}
+
+/* Call a function whenever this session has run DISCARD ALL. */
+void
+presence_utility_hook_on_discard(void (*callback) (void))
+{
+	on_discard = callback;
+}
+
 /* ProcessUtility hook. */
 static void
 process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
@@ -244,6 +263,8 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	else
 		standard_ProcessUtility(pstmt, query, read_only_tree, context, params,
 								env, dest, qc);
+	if (on_discard && discards_all(pstmt->utilityStmt))
+		on_discard();
 }
 
 /* Transaction callback: after the commit, have a created database probed. */

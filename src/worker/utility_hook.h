@@ -11,5 +11,6 @@
 #include "postgres.h"
 
 extern void presence_utility_hook_install(void);
+extern void presence_utility_hook_on_discard(void (*callback) (void));
 
 #endif							/* PRESENCE_UTILITY_HOOK_H */

@@ -55,7 +55,8 @@ SELECT is_empty($$SELECT proname FROM functions f JOIN pg_language l ON l.oid = 
 	'each is C, or SQL that was parsed when it was made');
 SELECT is_empty($$SELECT proname FROM functions WHERE provolatile = 'v' AND proparallel = 's'$$, 'no volatile one is parallel safe');
 SELECT is_empty($$SELECT proname FROM functions WHERE proname IN ('presence_add', 'presence_add_many', 'presence_update', 'presence_remove',
-	'presence_touch', 'presence_touch_many', 'presence_receive', 'presence_leave_all', 'presence_leave_all_many', 'prune_presences', 'prune_rooms')
+	'presence_touch', 'presence_touch_many', 'presence_receive', 'presence_hold', 'presence_hold_many',
+	'presence_release', 'presence_release_all', 'presence_leave_all', 'presence_leave_all_many', 'prune_presences', 'prune_rooms')
 	AND (provolatile <> 'v' OR proparallel <> 'u')$$, 'those that change something are volatile and parallel unsafe');
 SELECT is_empty($$SELECT proname FROM functions WHERE provolatile = 'v' AND proparallel = 'u' AND prorettype <> 'trigger'::regtype
 	AND pronamespace <> 'presence'::regnamespace AND procost <> 1000$$, 'and so expensive that no plan calls them for more rows than it must');

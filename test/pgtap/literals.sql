@@ -59,7 +59,11 @@ $$;
 SELECT is(pg_temp.complaint(f),
 	CASE WHEN name = 'presence_schedule_pruning' THEN '0A000 pg_cron is not installed in this database'
 		WHEN name ~ '^presence_((set|get|clear)_state|cursor|typing)' AND NOT pg_temp.preloaded()
-		THEN '55000 presence keeps no short-lived state on this server' END,
+		THEN '55000 presence keeps no short-lived state on this server'
+		WHEN name ~ '^presence_(hold|release)' AND NOT pg_temp.preloaded()
+		THEN format('55000 %s() needs presence in shared memory', name)
+		WHEN name ~ '^presence_touch' AND NOT pg_temp.preloaded()
+		THEN '55000 a time to live needs presence in shared memory' END,
 	format('%s with %s literals', name, pronargs))
 FROM functions f WHERE pronargs > 0 ORDER BY name;
 

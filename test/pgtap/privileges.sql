@@ -65,7 +65,7 @@ CREATE FUNCTION presence_touch(channel_name text, how_often integer) RETURNS boo
 CREATE FUNCTION presence_list(room text, channel_name text) RETURNS boolean LANGUAGE sql RETURN true;
 REVOKE ALL ON FUNCTION presence_touch(text, integer), presence_list(text, text) FROM PUBLIC;
 SELECT presence_grant('presence_test_admin', 'admin');
-SELECT ok(has_function_privilege('presence_test_admin', 'presence_touch(text)', 'EXECUTE')
+SELECT ok(has_function_privilege('presence_test_admin', 'presence_touch(text, double precision)', 'EXECUTE')
 	AND NOT has_function_privilege('presence_test_admin', 'presence_touch(text,integer)', 'EXECUTE'), 'only ours are granted');
 SELECT presence_revoke('presence_test_admin');
 SELECT presence_grant('presence_test_admin', 'admin');

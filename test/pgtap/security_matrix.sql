@@ -20,6 +20,7 @@ INSERT INTO functions VALUES
 		presence_is_online presence_online presence_snapshot presence_since presence_status presence_statuses presence_get_state presence_cursors
 		presence_typing_users is_live is_older effective_last_seen check_name stat_row'),
 	(2, 'presence_add presence_add_many presence_update presence_remove presence_touch presence_touch_many presence_receive
+		presence_hold presence_hold_many presence_release presence_release_all
 		presence_leave_all presence_leave_all_many presence_set_status presence_broadcast presence_set_state presence_clear_state
 		presence_cursor_update presence_cursor_remove presence_typing note_touchable check_status'),
 	(3, 'presence_configure_room presence_invite presence_uninvite presence_kick presence_ban presence_unban prune_presences prune_rooms
@@ -73,7 +74,8 @@ INSERT INTO cells SELECT level, 'SELECT * FROM ' || call FROM (VALUES
 	(2, 'presence_add(''r'', ''c2'', ''v'', ''{}'')'), (2, 'presence_add_many(''r'', ''{c3}'')'), (2, 'presence_add(''new room'', ''c2'')'),
 	(2, 'presence_update(''r'', ''c'', ''{"a": 1}'')'), (2, 'presence_touch(''c'')'), (2, 'presence_touch_many(''{c}'')'),
 	(2, 'presence_receive(''c'', ''"heartbeat"'')'), (2, 'presence_remove(''r'', ''c'')'), (2, 'presence_leave_all(''c'')'),
-	(2, 'presence_leave_all_many(''{c}'')'), (2, 'presence_set_status(''u'', ''away'')'), (2, 'presence_broadcast(''r'', ''e'')'),
+	(2, 'presence_leave_all_many(''{c}'')'), (2, 'presence_hold(''nobody'')'), (2, 'presence_hold_many(''{nobody}'')'),
+	(2, 'presence_release(''c'')'), (2, 'presence_release_all()'), (2, 'presence_set_status(''u'', ''away'')'), (2, 'presence_broadcast(''r'', ''e'')'),
 	(2, 'presence_set_state(''r'', ''matrix'', ''1'', 0.1)'), (2, 'presence_clear_state(''r'', ''matrix'')'),
 	(2, 'presence_cursor_update(''r'', ''matrix'', 1, 2)'), (2, 'presence_cursor_remove(''r'', ''matrix'')'), (2, 'presence_typing(''r'', ''matrix'', false)'),
 	(3, 'presence.admissions'),

@@ -1,14 +1,9 @@
 /*-------------------------------------------------------------------------
  *
  * expiry.c
- *		Determines which channels expire next, and when.
+ *		Takes the channels that have expired, in batches.
  *
- * Scanning a large registry takes milliseconds, so it is done rarely.  A scan
- * notes the channels that expire within a horizon, a quarter of max_age,
- * sorted by deadline, and the earliest deadline beyond it.  No other channel
- * can expire before that one: a heartbeat only postpones a deadline, and a new
- * channel does not expire for max_age.  Between scans only the noted channels
- * are checked, each when it is due.
+ * The channels that are due come from the registry (deadlines.c).
  *
  * Expired channels are taken in batches, whose parts are removed one at a
  * time.  "ranges" has the parts that are still to be tried.  A part whose
@@ -19,7 +14,7 @@
  *
  * All state is local to the worker, so no locks are needed.
  *
- *	noted ─► batch ─► removed, or alive after all
+ *	due ──► batch ─► removed, or alive after all
  *	           │ ▲
  *	           ▼ │ when its pause is over
  *	     deferred (locked, failed)
@@ -31,10 +26,11 @@
  */
 #include "postgres.h"
 
-#include "base/guc.h"
 #include "base/name.h"
 #include "base/shmem.h"
 #include "catalog/pg_type.h"
+#include "expiry/deadlines.h"
+#include "expiry/expiry.h"
 #include "lib/pairingheap.h"
 #include "lib/simplehash.h"
 #include "miscadmin.h"
@@ -43,7 +39,6 @@
 #include "shared/registry.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "worker/expiry.h"
 
 /* Channels removed in one transaction. */
 #define RANGE_SIZE 2000
@@ -65,12 +60,6 @@ StaticAssertDecl(RANGE_SIZE < 1 << (MAX_HALVES - 1), "a part can be halved to th
 #define MAX_LOCKED_PAUSE (5 * 1000 * 1000)
 #define FAILED_PAUSE (INT64CONST(60) * USECS_PER_SEC)
 #define MAX_FAILED_PAUSE (INT64CONST(3600) * USECS_PER_SEC)
-
-typedef struct Deadline
-{
-	PresenceTime time;
-	PresenceEntryRef ref;
-} Deadline;
 
 /* An expired channel that could not be removed. */
 typedef struct Deferred
@@ -123,17 +112,7 @@ typedef struct Range
 struct PresenceExpiry
 {
 	MemoryContext context;		/* of all but the batch */
-	Deadline   *noted;			/* sorted by time, from "done" on */
-	Size		nnoted;
-	Size		maxnoted;
-	Size		done;
-	PresenceTime horizon;		/* channels that expire before it are noted */
-	PresenceTime next_scan;
-	PresenceTime earliest;		/* deadline beyond the horizon, while scanning */
-	PresenceTime scanned;		/* time of the last scan */
-	int			max_age;		/* setting at the last scan */
-	uint64		channels;		/* seen by the last scan */
-
+	PresenceDeadlines *deadlines;
 	pairingheap *waiting;		/* of Deferred, by time */
 	deferred_names_hash *deferred;	/* in "waiting" or in the batch */
 
@@ -155,7 +134,7 @@ compare_deferred(const pairingheap_node *a, const pairingheap_node *b, void *arg
 	return (left < right) - (left > right);
 }
 
-/* Create the expiry state; the first call of presence_expiry_take() will scan. */
+/* Create the expiry state; its first take scans the registry. */
 PresenceExpiry *
 presence_expiry_create(MemoryContext context)
 {
@@ -165,8 +144,7 @@ presence_expiry_create(MemoryContext context)
 	PresenceExpiry *expiry = palloc0(sizeof(PresenceExpiry));
 
 	expiry->context = own;
-	expiry->maxnoted = 1024;
-	expiry->noted = MemoryContextAllocHuge(own, expiry->maxnoted * sizeof(Deadline));
+	expiry->deadlines = presence_deadlines_create(own);
 	expiry->waiting = pairingheap_allocate(compare_deferred, NULL);
 	expiry->deferred = deferred_names_create(own, 16, NULL);
 	expiry->names = AllocSetContextCreate(own, "presence expiry names",
@@ -271,79 +249,6 @@ is_deferred(PresenceExpiry *expiry, const char *channel, int length,
 	return false;
 }
 
-/* The same for an entry. */
-static bool
-entry_is_deferred(PresenceExpiry *expiry, PresenceEntryRef ref)
-{
-	PresenceTime seen;
-	char	   *name;
-	bool		deferred;
-
-	if (expiry->deferred->members == 0)
-		return false;
-	name = presence_registry_read(ref, &seen);
-	if (name == NULL)
-		return false;
-	deferred = is_deferred(expiry, name, strlen(name), ref, seen);
-	pfree(name);
-	return deferred;
-}
-
-/* Note an entry if it expires before the horizon. */
-static void
-note_entry(void *arg, PresenceEntryRef ref, PresenceTime seen)
-{
-	PresenceExpiry *expiry = arg;
-	PresenceTime deadline = Max(seen, presence_liveness_grace_start()) +
-		presence_liveness_max_age();
-
-	expiry->channels++;
-	if (deadline >= expiry->horizon)
-	{
-		expiry->earliest = Min(expiry->earliest, deadline);
-		return;
-	}
-	if (deadline < expiry->scanned && entry_is_deferred(expiry, ref))
-		return;
-	if (expiry->nnoted == expiry->maxnoted)
-	{
-		expiry->maxnoted *= 2;
-		expiry->noted = repalloc_huge(expiry->noted,
-									  expiry->maxnoted * sizeof(Deadline));
-	}
-	expiry->noted[expiry->nnoted].time = deadline;
-	expiry->noted[expiry->nnoted].ref = ref;
-	expiry->nnoted++;
-}
-
-/* Order deadlines by time. */
-static int
-compare_deadlines(const void *a, const void *b)
-{
-	PresenceTime left = ((const Deadline *) a)->time;
-	PresenceTime right = ((const Deadline *) b)->time;
-
-	return (left > right) - (left < right);
-}
-
-/* Scan the whole registry. */
-static void
-scan_registry(PresenceExpiry *expiry, PresenceTime now)
-{
-	PresenceTime max_age = presence_liveness_max_age();
-
-	expiry->max_age = presence_max_age;
-	expiry->horizon = now + max_age / 4;
-	expiry->earliest = now + max_age;
-	expiry->scanned = now;
-	expiry->nnoted = 0;
-	expiry->done = 0;
-	expiry->channels = 0;
-	presence_registry_scan(note_entry, expiry);
-	qsort(expiry->noted, expiry->nnoted, sizeof(Deadline), compare_deadlines);
-	expiry->next_scan = expiry->earliest;
-}
-
 /* When the next deferred channel is to be retried. */
 static PresenceTime
 next_deferred(PresenceExpiry *expiry)
@@ -372,27 +277,29 @@ presence_expiry_next(PresenceExpiry *expiry)
 
 	if (expiry->nranges > 0)
 		return 0;
-	if (!presence_shmem_ready())
-		return next;
-	if (expiry->max_age != presence_max_age)
-		return 0;
-	if (expiry->done < expiry->nnoted)
-		next = Min(next, expiry->noted[expiry->done].time);
-	return Min(next, expiry->next_scan);
+	return presence_shmem_ready() ? Min(next, presence_deadlines_next(expiry->deadlines)) : next;
 }
 
-/* Number of channels that the last scan saw. */
+/* Number of channels that the last scan of the registry saw. */
 uint64
 presence_expiry_channels(const PresenceExpiry *expiry)
 {
-	return expiry->channels;
+	return presence_deadlines_channels(expiry->deadlines);
 }
 
 /* Request a scan of the registry. */
 void
 presence_expiry_rescan(PresenceExpiry *expiry)
 {
-	expiry->next_scan = 0;
+	presence_deadlines_rescan(expiry->deadlines);
+}
+
+/* Look at the channels that expire earlier than was known. */
+void
+presence_expiry_follow(PresenceExpiry *expiry)
+{
+	if (presence_shmem_ready())
+		presence_deadlines_follow(expiry->deadlines, presence_my_database());
 }
 
 /* Begin another batch. */
@@ -464,23 +371,26 @@ presence_expiry_offer(PresenceExpiry *expiry, const char *channel, int length,
 	return true;
 }
 
-/* Fill the batch with channels that expire now, in order of deadline. */
+/*
+ * Fill the batch with channels that expire now, in order of deadline, except
+ * those deferred.
+ */
 static void
-take_noted(PresenceExpiry *expiry, PresenceTime now)
+take_due(PresenceExpiry *expiry, PresenceTime now)
 {
-	PresenceTime cutoff = presence_liveness_cutoff(now, presence_liveness_max_age());
+	PresenceCutoff cutoff = presence_liveness_cutoff();
+	PresenceEntryView view;
+	PresenceTime due;
+	char	   *name;
 
-	while (expiry->nbatch < RANGE_SIZE && expiry->done < expiry->nnoted &&
-		   expiry->noted[expiry->done].time < now)
+	while (expiry->nbatch < RANGE_SIZE &&
+		   (name = presence_deadlines_take(expiry->deadlines, now, &cutoff, &view, &due)))
 	{
-		Deadline   *deadline = &expiry->noted[expiry->done++];
-		PresenceTime seen;
-		char	   *name = presence_registry_read(deadline->ref, &seen);
+		int			length = strlen(name);
 
-		if (name && presence_clock_is_before(seen, cutoff))
-			add_overdue(expiry, name, strlen(name), deadline->ref, seen, deadline->time);
-		if (name)
-			pfree(name);
+		if (!is_deferred(expiry, name, length, view.ref, view.seen))
+			add_overdue(expiry, name, length, view.ref, view.seen, due);
+		pfree(name);
 		CHECK_FOR_INTERRUPTS();
 	}
 }
@@ -506,27 +416,27 @@ static void
 fill_batch(PresenceExpiry *expiry, PresenceTime now)
 {
 	empty_batch(expiry);
-	if (presence_shmem_ready() &&
-		(expiry->max_age != presence_max_age || expiry->next_scan <= now))
-		scan_registry(expiry, now);
-	take_noted(expiry, now);
+	if (presence_shmem_ready())
+		take_due(expiry, now);
 	if (expiry->nbatch == 0)
 		take_deferred(expiry, now);
 }
 
 /* Whether a channel of the batch is still expired by its entry, if any. */
 static bool
-is_expired(Overdue *overdue, PresenceTime cutoff)
+is_expired(Overdue *overdue, const PresenceCutoff *cutoff)
 {
+	PresenceEntryView view;
 	char	   *name;
 
 	if (overdue->ref.index == 0)
 		return true;
-	name = presence_registry_read(overdue->ref, &overdue->seen);
+	name = presence_registry_read(overdue->ref, cutoff, &view);
 	if (name == NULL)
 		return false;
 	pfree(name);
-	return presence_clock_is_before(overdue->seen, cutoff);
+	overdue->seen = view.seen;
+	return !view.live;
 }
 
 /*
@@ -537,7 +447,7 @@ is_expired(Overdue *overdue, PresenceTime cutoff)
 ArrayType *
 presence_expiry_take(PresenceExpiry *expiry, PresenceTime now, PresenceTime *lag)
 {
-	PresenceTime cutoff = presence_liveness_cutoff(now, presence_liveness_max_age());
+	PresenceCutoff cutoff = presence_liveness_cutoff();
 	Datum	   *names;
 	Range	   *range;
 	int			count = 0;
@@ -553,7 +463,7 @@ presence_expiry_take(PresenceExpiry *expiry, PresenceTime now, PresenceTime *lag
 	{
 		Overdue    *overdue = &expiry->batch[i];
 
-		if (!is_expired(overdue, cutoff))
+		if (!is_expired(overdue, &cutoff))
 			continue;
 		if (count == 0 && overdue->time != 0)
 			*lag = now - overdue->time;
@@ -606,8 +516,7 @@ void
 presence_expiry_settle(PresenceExpiry *expiry, PresenceTime now, ArrayType *remaining)
 {
 	Range		range = expiry->ranges[expiry->nranges - 1];
-	PresenceTime cutoff = presence_liveness_cutoff(presence_clock_now(),
-												   presence_liveness_max_age());
+	PresenceCutoff cutoff = presence_liveness_cutoff();
 
 	if (remaining)
 		mark_old_rows(expiry, &range, remaining);
@@ -616,7 +525,7 @@ presence_expiry_settle(PresenceExpiry *expiry, PresenceTime now, ArrayType *rema
 	{
 		Overdue    *overdue = &expiry->batch[i];
 
-		if (overdue->has_old_rows || (overdue->ref.index != 0 && is_expired(overdue, cutoff)))
+		if (overdue->has_old_rows || (overdue->ref.index != 0 && is_expired(overdue, &cutoff)))
 			(void) defer(expiry, overdue, now, false);
 		else
 			settle_channel(expiry, overdue);

@@ -18,6 +18,7 @@ typedef struct PresenceExpiry PresenceExpiry;
 
 extern PresenceExpiry *presence_expiry_create(MemoryContext context);
 extern PresenceTime presence_expiry_next(PresenceExpiry *expiry);
+extern void presence_expiry_follow(PresenceExpiry *expiry);
 extern void presence_expiry_rescan(PresenceExpiry *expiry);
 extern uint64 presence_expiry_channels(const PresenceExpiry *expiry);
 

@@ -93,7 +93,7 @@ COMMENT ON COLUMN presence.visits.channel_name IS 'the connection';
 COMMENT ON COLUMN presence.visits.user_id IS 'who was behind the connection in the end; NULL: anonymous';
 COMMENT ON COLUMN presence.visits.joined_at IS 'when the channel entered the room';
 COMMENT ON COLUMN presence.visits.left_at IS 'when the presence was removed, by the clock of the server; one that expired was last heard of earlier';
-COMMENT ON COLUMN presence.visits.reason IS 'why it left, as the event leave says: leave, expired, kicked, banned, room_deleted';
+COMMENT ON COLUMN presence.visits.reason IS 'why it left, as the event leave says: leave, expired, disconnected, kicked, banned, room_deleted';
 COMMENT ON INDEX presence.visits_room_left_at_idx IS 'finds who was in a room since some time';
 COMMENT ON INDEX presence.visits_user_id_left_at_idx IS 'finds where a user was since some time';
 

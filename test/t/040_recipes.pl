@@ -310,6 +310,8 @@ sub run_block
 		  $block->{pool} && available($language) ? 'pgbouncer' : $language->{needs};
 
 		$skipped{ $block->{name} } = 1;
+		# those who listen already will not hear what a pool would have brought
+		@skipped{ keys %output } = (1) x keys %output if $block->{pool};
 	  SKIP: { skip("$block->{name} needs $needs", 1) if $needs; }
 		return;
 	}

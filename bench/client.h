@@ -13,6 +13,7 @@
 
 #include <libpq-fe.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -74,6 +75,24 @@ open_listener(const char *channel)
 	snprintf(sql, sizeof(sql), "LISTEN \"%s\"", channel);
 	run_statement(conn, sql);
 	return conn;
+}
+
+/*
+ * Say that all is prepared, and wait for the word to begin, SIGUSR1: whoever
+ * measures has read by then what the server had used before.
+ */
+static inline void
+await_start(void)
+{
+	sigset_t	word;
+	int			number;
+
+	sigemptyset(&word);
+	sigaddset(&word, SIGUSR1);
+	sigprocmask(SIG_BLOCK, &word, NULL);
+	puts("ready");
+	fflush(stdout);
+	sigwait(&word, &number);
 }
 
 /* Wait until a listener has something to read, or for so many seconds. */

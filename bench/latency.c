@@ -12,7 +12,8 @@
  * notification with its channel's name: one clock, and the reading of both is
  * part of the price.  What is delivered before the answer took no time.
  *
- * Prints "ready" when all connections are open, and then on one line: p50, p95,
+ * Prints "ready" when all connections are open, begins at a SIGUSR1, and then
+ * prints on one line: p50, p95,
  * p99 and maximum in milliseconds, over all listeners; joins a second that were
  * achieved; deliveries that never came.  Then it waits until it is ended, so
  * that its connections are there when somebody reads what they have used.
@@ -253,8 +254,7 @@ main(int argc, char **argv)
 	committed = calloc(njoins, sizeof(double));
 	delivered = calloc(njoins * nlisteners, sizeof(double));
 	open_all(argv[4], argv[5]);
-	puts("ready");
-	fflush(stdout);
+	await_start();
 	rate = send_all(rate);
 	await_rest();
 	report(rate);

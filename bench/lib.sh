@@ -174,23 +174,41 @@ cpu_since() { # reading
 	echo "$1 $(server_cpu)" | awk '{ print $6 - $1, $7 - $2, $8 - $3, $9 - $4, $10 - $5 }'
 }
 
-# Run a client that says "ready" when it is connected, prints what it measured,
-# and then waits to be ended.  Sets TOLD to what it printed, and USED to what the
-# server has used meanwhile (cpu_since).
-# shellcheck disable=SC2034
+# Run a client that says "ready" when it is connected, begins at a SIGUSR1,
+# prints what it measured, and then waits to be ended.  Sets TOLD to what it
+# printed, and USED to what the server has used meanwhile (cpu_since).
 run_client() { # program, arguments
-	local program=$1 before
+	start_client "$@"
+	end_client TERM
+}
 
-	shift
-	"$CLIENTS/$program" "$@" >"$WORK/tmp/client" 2>"$WORK/log/client.log" &
-	CLIENT=$!
-	await_lines 1
+# The same, but the client is still there, and so are its sessions.
+# shellcheck disable=SC2034
+start_client() { # program, arguments
+	local before
+
+	launch_client "$@"
 	before=$(server_cpu) || exit 1
+	kill -USR1 "$CLIENT"
 	await_lines 2
 	USED=$(cpu_since "$before") || exit 1
 	TOLD=$(tail -n 1 "$WORK/tmp/client")
-	kill "$CLIENT"
-	wait "$CLIENT" 2>/dev/null
+}
+
+# Start a client, and wait until it says "ready": no earlier one's word counts.
+launch_client() { # program, arguments
+	local program=$1
+
+	shift
+	: >"$WORK/tmp/client"
+	"$CLIENTS/$program" "$@" >"$WORK/tmp/client" 2>"$WORK/log/client.log" &
+	CLIENT=$!
+	await_lines 1
+}
+
+end_client() { # signal
+	kill -s "$1" "$CLIENT"
+	wait "$CLIENT" 2>/dev/null || true
 }
 
 # Wait for so many lines of the client, for ten minutes at most.

@@ -11,8 +11,8 @@
  * channel_name, $3 user_id; LEAVE $1 channel_name.  JOB, unless it is empty, is
  * a statement that runs each JOB_PAUSE seconds, first after JOB_FIRST.
  *
- * Prints "ready" when all connections are open, then works for SECONDS, then
- * prints on one line: p50, p99 and maximum of the milliseconds from the answer
+ * Prints "ready" when all connections are open, works for SECONDS from a SIGUSR1
+ * on, then prints on one line: p50, p99 and maximum of the milliseconds from the answer
  * to a change until a listener has read it, over all listeners; changes;
  * deliveries that never came.  Then it waits until it is ended, so that its
  * connections are there when somebody reads what they have used.
@@ -296,8 +296,7 @@ main(int argc, char **argv)
 	answered = calloc(nchanges, sizeof(double));
 	delivered = calloc(nchanges * LISTENERS, sizeof(double));
 	open_all(argv);
-	puts("ready");
-	fflush(stdout);
+	await_start();
 	work(atof(argv[1]), *argv[6] != '\0');
 	report();
 	pause();

@@ -66,7 +66,7 @@ build_clients() {
 	libpq=$(ldd "$(command -v psql)" | awk '/libpq\.so/ { print $3 }')
 	CLIENTS=$WORK/clients
 	mkdir -p "$CLIENTS"
-	for name in latency listen redis_storm steady; do
+	for name in batches crowd latency listen redis_storm steady; do
 		gcc -O2 -D_GNU_SOURCE -Wall -Wextra -I"$(pg_config --includedir)" \
 			-o "$CLIENTS/$name" "bench/$name.c" "$libpq" >>"$log" 2>&1 ||
 			fail "$log" "building bench/$name.c failed"

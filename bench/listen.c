@@ -5,6 +5,9 @@
  *
  *	listen drain CHANNEL ...
  *		reads and forgets, until it is ended: the listener that a load needs
+ *	listen weigh CHANNEL
+ *		prints "ready" once it listens, and when it is ended the number of
+ *		notifications that have come, and the bytes of their payloads
  *	listen silent PROBES SPREAD MAX_AGE
  *		adds PROBES channels, touches each once, SPREAD seconds for all of
  *		them, and prints by how much "leave" came later than MAX_AGE after the
@@ -41,6 +44,41 @@ drain(int nchannels, char **channels)
 		while ((notify = PQnotifies(conn)))
 			PQfreemem(notify);
 	}
+}
+
+/* Set by a SIGTERM. */
+static volatile sig_atomic_t ended = 0;
+
+static void
+note_end(int number)
+{
+	(void) number;
+	ended = 1;
+}
+
+/* Count what comes, and its bytes. */
+static void
+weigh(const char *channel)
+{
+	PGconn	   *listener = open_listener(channel);
+	PGnotify   *notify;
+	long		count = 0;
+	long		bytes = 0;
+
+	signal(SIGTERM, note_end);
+	puts("ready");
+	fflush(stdout);
+	while (!ended)
+	{
+		wait_readable(listener, 0.1);
+		while ((notify = PQnotifies(listener)))
+		{
+			count++;
+			bytes += strlen(notify->extra);
+			PQfreemem(notify);
+		}
+	}
+	printf("%ld %ld\n", count, bytes);
 }
 
 /* Call a function for a probe. */
@@ -206,12 +244,14 @@ main(int argc, char **argv)
 {
 	if (argc > 2 && strcmp(argv[1], "drain") == 0)
 		drain(argc - 2, argv + 2);
+	else if (argc == 3 && strcmp(argv[1], "weigh") == 0)
+		weigh(argv[2]);
 	else if (argc == 5 && strcmp(argv[1], "silent") == 0)
 		silent(atoi(argv[2]), atof(argv[3]), atof(argv[4]));
 	else if (argc == 7 && strcmp(argv[1], "reach") == 0)
 		reach(atoi(argv[2]), atoi(argv[3]), atol(argv[4]), atol(argv[5]), atof(argv[6]));
 	else
-		die("usage", "listen drain CHANNEL ... | silent PROBES SPREAD MAX_AGE |"
+		die("usage", "listen drain CHANNEL ... | weigh CHANNEL | silent PROBES SPREAD MAX_AGE |"
 			" reach FIRST LAST EACH TOTAL TIMEOUT");
 	return 0;
 }

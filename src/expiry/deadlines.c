@@ -222,7 +222,7 @@ presence_deadlines_follow(PresenceDeadlines *deadlines, PresenceDatabase *databa
 
 		if (name == NULL)
 			continue;
-		note_moved(deadlines, refs[i], view.deadline);
+		note_moved(deadlines, refs[i], view.due);
 		pfree(name);
 	}
 }
@@ -276,8 +276,9 @@ take_first(PresenceDeadlines *deadlines, PresenceTime now, Deadline *taken)
 }
 
 /*
- * The name of the next channel that has expired, palloc'd, with what its entry
- * says and when it was due; NULL if there is no other.  Scans if that is due.
+ * The name of the next channel that has expired, or that is held but maybe has
+ * no rows, palloc'd, with what its entry says and when it was due; NULL if there
+ * is no other.  Scans if that is due.
  */
 char *
 presence_deadlines_take(PresenceDeadlines *deadlines, PresenceTime now,
@@ -294,11 +295,11 @@ presence_deadlines_take(PresenceDeadlines *deadlines, PresenceTime now,
 
 		CHECK_FOR_INTERRUPTS();
 		*due = deadline.time;
-		if (name && !view->live)
+		if (name && (!view->live || view->doubtful))
 			return name;
 		if (name)
 		{
-			note_moved(deadlines, deadline.ref, view->deadline);
+			note_moved(deadlines, deadline.ref, view->due);
 			pfree(name);
 		}
 	}

@@ -3,7 +3,8 @@
  * expiry.c
  *		Takes the channels that have expired, in batches.
  *
- * The channels that are due come from the registry (deadlines.c).
+ * The channels that are due come from the registry (deadlines.c).  Among them are
+ * held ones that maybe have no rows, which are to be looked for.
  *
  * Expired channels are taken in batches, whose parts are removed one at a
  * time.  "ranges" has the parts that are still to be tried.  A part whose
@@ -422,9 +423,12 @@ fill_batch(PresenceExpiry *expiry, PresenceTime now)
 		take_deferred(expiry, now);
 }
 
-/* Whether a channel of the batch is still expired by its entry, if any. */
+/*
+ * Whether a channel of the batch is still expired by its entry, if any, or
+ * doubtful.
+ */
 static bool
-is_expired(Overdue *overdue, const PresenceCutoff *cutoff)
+is_due(Overdue *overdue, const PresenceCutoff *cutoff)
 {
 	PresenceEntryView view;
 	char	   *name;
@@ -436,11 +440,11 @@ is_expired(Overdue *overdue, const PresenceCutoff *cutoff)
 		return false;
 	pfree(name);
 	overdue->seen = view.seen;
-	return !view.live;
+	return !view.live || view.doubtful;
 }
 
 /*
- * The channels (text[]) to remove now; NULL if none.  *lag is set to how long
+ * The channels (text[]) to remove, or to verify, now; NULL if none.  *lag is set to how long
  * ago the first of them was due.  The caller has to report the outcome with
  * presence_expiry_settle() or presence_expiry_fail(), or gets them again.
  */
@@ -463,7 +467,7 @@ presence_expiry_take(PresenceExpiry *expiry, PresenceTime now, PresenceTime *lag
 	{
 		Overdue    *overdue = &expiry->batch[i];
 
-		if (!is_expired(overdue, &cutoff))
+		if (!is_due(overdue, &cutoff))
 			continue;
 		if (count == 0 && overdue->time != 0)
 			*lag = now - overdue->time;
@@ -525,7 +529,7 @@ presence_expiry_settle(PresenceExpiry *expiry, PresenceTime now, ArrayType *rema
 	{
 		Overdue    *overdue = &expiry->batch[i];
 
-		if (overdue->has_old_rows || (overdue->ref.index != 0 && is_expired(overdue, &cutoff)))
+		if (overdue->has_old_rows || (overdue->ref.index != 0 && is_due(overdue, &cutoff)))
 			(void) defer(expiry, overdue, now, false);
 		else
 			settle_channel(expiry, overdue);

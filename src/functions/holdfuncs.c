@@ -132,20 +132,6 @@ reject_full(text *channel)
 			 errhint("Raise presence.max_channels and restart the server, or send heartbeats for this channel.")));
 }
 
-/* Note the entry of a channel, which is about to be held. */
-static PresenceEntryRef
-note_entry(text *channel)
-{
-	PresenceName name = presence_name_of_text(channel);
-	PresenceCutoff cutoff = presence_liveness_cutoff();
-	PresenceEntryRef ref = presence_registry_look(&name, &cutoff).ref;
-	bool		found;
-
-	if (ref.index != 0)
-		held_insert(held_entries, ref.index, &found)->generation = ref.generation;
-	return ref;
-}
-
 /*
  * Hold a channel; false if it is not present.  SPI is connected.  Its entry is
  * noted first, for nothing may fail once the registry names this session.
@@ -153,28 +139,22 @@ note_entry(text *channel)
 static bool
 hold(text *channel)
 {
-	if (!presence_heartbeat_touch(channel, 0))
-		return false;
-	for (;;)
+	while (presence_heartbeat_touch(channel, 0))
 	{
-		PresenceEntryRef noted = note_entry(channel);
-		PresenceEntryRef ref;
+		PresenceEntryRef ref = presence_heartbeat_entry(channel);
+		PresenceCutoff cutoff = presence_liveness_cutoff();
+		PresenceEntryStatus status;
+		bool		found;
 
-		switch (presence_heartbeat_hold(channel, my_number(), &ref))
-		{
-			case PRESENCE_ENTRY_NO_SPACE:
-				reject_full(channel);
-				break;
-			case PRESENCE_ENTRY_ALIVE:
-			case PRESENCE_ENTRY_UNVERIFIED:
-				if (ref.index == noted.index && ref.generation == noted.generation)
-					return true;
-				break;			/* another entry, made in between */
-			default:
-				return false;
-		}
-		CHECK_FOR_INTERRUPTS();
+		if (ref.index == 0)
+			reject_full(channel);
+		held_insert(held_entries, ref.index, &found)->generation = ref.generation;
+		status = presence_registry_hold(ref, my_number(), &cutoff);
+		if (status == PRESENCE_ENTRY_ALIVE || status == PRESENCE_ENTRY_UNVERIFIED)
+			return true;
+		CHECK_FOR_INTERRUPTS(); /* it has left, or its entry is another now */
 	}
+	return false;
 }
 
 /*

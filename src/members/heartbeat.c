@@ -199,17 +199,19 @@ presence_heartbeat_say_goodbye(text *channel, uint32 grace)
 }
 
 /*
- * Have a process hold a channel that is present.  "ref" is set to its entry;
- * NO_SPACE if the registry cannot have it.
+ * The entry of a channel that is present, made if there is none; index 0 if the
+ * registry cannot have it.
  */
-PresenceEntryStatus
-presence_heartbeat_hold(text *channel, uint32 holder, PresenceEntryRef *ref)
+PresenceEntryRef
+presence_heartbeat_entry(text *channel)
 {
 	PresenceCutoff cutoff = presence_liveness_cutoff();
 	PresenceName name = presence_name_of_text(channel);
-	PresenceEntryStatus status = presence_registry_hold(&name, holder, &cutoff, ref);
+	PresenceEntryRef ref = presence_registry_look(&name, &cutoff).ref;
+	uint32		changes;
 
-	return status == PRESENCE_ENTRY_ABSENT &&
-		!presence_registry_is_complete(presence_my_database()) ?
-		PRESENCE_ENTRY_NO_SPACE : status;
+	if (ref.index != 0)
+		return ref;
+	(void) presence_registry_load(&name, cutoff.now, &cutoff, &changes);
+	return presence_registry_look(&name, &cutoff).ref;
 }

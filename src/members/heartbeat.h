@@ -17,8 +17,7 @@ extern PresenceEntryStatus presence_heartbeat_touch_fastpath(text *channel, uint
 extern bool presence_heartbeat_touch(text *channel, uint32 ttl);
 extern bool presence_heartbeat_touch_slowpath(text *channel, uint32 ttl);
 extern PresenceEntryStatus presence_heartbeat_say_goodbye(text *channel, uint32 grace);
-extern PresenceEntryStatus presence_heartbeat_hold(text *channel, uint32 holder,
-												   PresenceEntryRef *ref);
+extern PresenceEntryRef presence_heartbeat_entry(text *channel);
 extern uint64 presence_heartbeat_write(Datum channel, TimestampTz wall,
 									   TimestampTz since);
 extern void presence_heartbeat_write_many(Datum channels, TimestampTz wall);

@@ -156,7 +156,8 @@ touch_pinned(PresencePin *pin, const PresenceCutoff *cutoff)
 	PresenceTime soon = Min(presence_liveness_max_age() / SEEN_PARTS, SEEN_AT_MOST);
 	PresenceEntryStatus status;
 
-	if (pin->seen != 0 && cutoff->now - pin->seen < soon)
+	if (pin->seen != 0 && cutoff->now - pin->seen < soon &&
+		!presence_registry_is_leaving(pin->delta.ref))
 		return PRESENCE_ENTRY_ALIVE;
 	status = presence_registry_touch_pinned(&pin->name, pin->delta.ref, cutoff);
 	if (status != PRESENCE_ENTRY_EXPIRED)

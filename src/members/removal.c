@@ -147,13 +147,14 @@ presence_removal_enter(text *channel, PresencePin *pin)
 	return presence_pins_begin(pin, &cutoff, false);
 }
 
-/* A channel marked as expiring. */
+/* A channel marked as expiring, or a doubtful one. */
 typedef struct Marked
 {
 	PresenceName name;			/* key */
 	char		status;			/* for simplehash */
 	PresenceExpireMark mark;
 	int			expiry;			/* its number in xact.c */
+	uint32		changes;		/* of a doubtful channel's entry */
 	bool		counted;		/* the count of its rows frees its entry */
 	bool		has_rows;		/* at least one was locked */
 } Marked;
@@ -308,6 +309,71 @@ presence_removal_expire(ArrayType *channels, int64 age)
 	if (has_uncounted(table))
 		free_rowless_entries(table, channels);
 	return removed;
+}
+
+/* Those of the channels that are held, but maybe have no rows. */
+static marked_hash *
+find_doubtful(Datum *channels, int nchannels, ArrayBuildState **names)
+{
+	PresenceCutoff cutoff = presence_liveness_cutoff();
+	marked_hash *table = marked_create(CurrentMemoryContext, 16, NULL);
+
+	for (int i = 0; i < nchannels && presence_shmem_ready(); i++)
+	{
+		PresenceName name = presence_name_of_text(DatumGetTextPP(channels[i]));
+		PresenceEntryView view = presence_registry_look(&name, &cutoff);
+		Marked	   *entry;
+		bool		found;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!view.doubtful)
+			continue;
+		entry = marked_insert(table, name, &found);
+		entry->changes = view.changes;
+		entry->has_rows = false;
+		*names = accumArrayResult(*names, channels[i], false, TEXTOID, CurrentMemoryContext);
+	}
+	return table;
+}
+
+/*
+ * The worker looks for the rows of those of the channels (text[]) that are held,
+ * but maybe have none: these have no deadline at which their entries would go.
+ */
+void
+presence_removal_verify(ArrayType *channels)
+{
+	ArrayBuildState *names = NULL;
+	ArrayType  *left;
+	marked_hash *table;
+	marked_iterator iterator;
+	Marked	   *entry;
+	Datum	   *datums;
+	int			count;
+
+	deconstruct_array(channels, TEXTOID, -1, false, TYPALIGN_INT, &datums, NULL, &count);
+	table = find_doubtful(datums, count, &names);
+	if (names == NULL)
+		return;
+	left = presence_store_remaining(makeArrayResult(names, CurrentMemoryContext));
+	count = 0;
+	if (left)
+		deconstruct_array(left, TEXTOID, -1, false, TYPALIGN_INT, &datums, NULL, &count);
+	for (int i = 0; i < count; i++)
+	{
+		entry = marked_lookup(table, presence_name_of_text(DatumGetTextPP(datums[i])));
+		if (entry)
+			entry->has_rows = true;
+	}
+	marked_start_iterate(table, &iterator);
+	while ((entry = marked_iterate(table, &iterator)))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (entry->has_rows)
+			(void) presence_registry_confirm(&entry->name, entry->changes);
+		else
+			presence_registry_forget(&entry->name, entry->changes);
+	}
 }
 
 /*

@@ -21,6 +21,7 @@ extern uint64 presence_removal_delete(List *rows, PresenceReason reason);
 extern PresenceEntryStatus presence_removal_enter(text *channel, PresencePin *pin);
 extern uint64 presence_removal_expire(ArrayType *channels, int64 age);
 extern uint64 presence_removal_prune(int64 age);
+extern void presence_removal_verify(ArrayType *channels);
 extern void presence_removal_pull_back(void);
 
 #endif							/* PRESENCE_REMOVAL_H */

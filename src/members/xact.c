@@ -462,7 +462,7 @@ settle_registry(bool committed)
 		presence_registry_unmark(&pending.expiries[i].mark,
 								 committed && pending.expiries[i].rowless);
 	if (committed && pending.truncated && presence_shmem_ready())
-		presence_registry_invalidate(MyDatabaseId);
+		presence_registry_invalidate();
 }
 
 /* Update the occupancy of rooms for how the transaction ended. */

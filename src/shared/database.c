@@ -294,6 +294,18 @@ presence_database_note_moved(PresenceDatabase *database, PresenceEntryRef ref)
 	presence_database_wake_worker(database);
 }
 
+/* All channels may expire earlier than before. */
+void
+presence_database_note_all_moved(PresenceDatabase *database)
+{
+	if (database == NULL)
+		return;
+	SpinLockAcquire(&database->moved_lock);
+	database->moved_all = true;
+	SpinLockRelease(&database->moved_lock);
+	presence_database_wake_worker(database);
+}
+
 /*
  * Take the entries that were noted; returns how many.  "refs" has space for
  * PRESENCE_MAX_MOVED.  "all" says that there were more.

@@ -147,6 +147,7 @@ extern void presence_database_set_launcher(Latch *latch);
 extern void presence_database_wake_launcher(void);
 extern void presence_database_wake_worker(PresenceDatabase *database);
 extern void presence_database_note_moved(PresenceDatabase *database, PresenceEntryRef ref);
+extern void presence_database_note_all_moved(PresenceDatabase *database);
 extern int	presence_database_take_moved(PresenceDatabase *database,
 										 PresenceEntryRef *refs, bool *all);
 extern void presence_database_want_worker(PresenceDatabase *database);

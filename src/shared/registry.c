@@ -59,11 +59,11 @@ presence_registry_is_complete(PresenceDatabase *database)
 	return database && pg_atomic_read_u32(&database->loaded) == PRESENCE_LOAD_COMPLETE;
 }
 
-/* Note that a channel expires earlier than before, if "earlier". */
+/* Have the worker look at a channel, if it has to before it would. */
 static void
-note_moved(PresenceEntryRef ref, bool earlier)
+note_moved(PresenceEntryRef ref, bool moved)
 {
-	if (earlier)
+	if (moved)
 		presence_database_note_moved(presence_my_database(), ref);
 }
 
@@ -117,7 +117,7 @@ presence_registry_touch(const PresenceName *name, uint32 ttl, const PresenceCuto
 	entry = presence_registry_mem_find(name);
 	status = presence_registry_entry_status(entry, cutoff);
 	if (is_living(status))
-		stored = presence_registry_entry_beat(entry, cutoff->now, ttl);
+		stored = presence_registry_entry_beat(entry, ttl, cutoff);
 	LWLockRelease(lock);
 	return stored ? status : touch_and_change(name, ttl, cutoff);
 }
@@ -133,7 +133,9 @@ view_of(const RegistryEntry *entry, const PresenceCutoff *cutoff)
 	view.ref = presence_registry_mem_ref(entry);
 	view.status = presence_registry_entry_status(entry, cutoff);
 	view.seen = presence_registry_entry_seen(entry);
-	view.deadline = presence_registry_entry_deadline(entry, cutoff);
+	view.due = presence_registry_entry_due(entry, cutoff);
+	view.doubtful = presence_registry_entry_is_doubtful(entry);
+	view.changes = entry->changes;
 	view.live = presence_registry_entry_is_live(entry, cutoff);
 	view.revived = (entry->flags & ENTRY_REVIVED) != 0;
 	view.reason = presence_registry_entry_reason(entry);
@@ -170,7 +172,7 @@ presence_registry_touch_pinned(const PresenceName *name, PresenceEntryRef ref,
 	Assert(presence_registry_mem_is_meant(entry, ref) && entry->hash == name->hash);
 	status = presence_registry_entry_status(entry, cutoff);
 	if (is_living(status))
-		stored = presence_registry_entry_beat(entry, cutoff->now, PRESENCE_SAME_TTL);
+		stored = presence_registry_entry_beat(entry, PRESENCE_SAME_TTL, cutoff);
 	LWLockRelease(lock);
 	return stored ? status : touch_and_change(name, PRESENCE_SAME_TTL, cutoff);
 }
@@ -202,28 +204,38 @@ presence_registry_say_goodbye(const PresenceName *name, uint32 grace,
 }
 
 /*
- * Have a process hold a channel, whoever held it: it lives until it is
- * released.  "ref" is set to its entry.  Returns its status.
+ * Have a process hold the channel of an entry, whoever held it: it lives until
+ * it is released.  Returns its status, ABSENT if that entry is gone.
  */
 PresenceEntryStatus
-presence_registry_hold(const PresenceName *name, uint32 holder,
-					   const PresenceCutoff *cutoff, PresenceEntryRef *ref)
+presence_registry_hold(PresenceEntryRef ref, uint32 holder, const PresenceCutoff *cutoff)
 {
-	LWLock	   *lock = presence_registry_mem_partition(name->hash);
-	RegistryEntry *entry;
+	RegistryEntry *entry = presence_registry_mem_lock(ref, LW_EXCLUSIVE);
 	PresenceEntryStatus status;
+	bool		doubtful = false;
 
-	LWLockAcquire(lock, LW_EXCLUSIVE);
-	entry = presence_registry_mem_find(name);
+	if (entry == NULL)
+		return PRESENCE_ENTRY_ABSENT;
 	status = presence_registry_entry_status(entry, cutoff);
 	if (is_living(status))
 	{
 		(void) presence_registry_entry_live_for(entry, 0, 0, cutoff);
 		entry->holder = holder;
-		*ref = presence_registry_mem_ref(entry);
+		doubtful = presence_registry_entry_is_doubtful(entry);
 	}
-	LWLockRelease(lock);
+	presence_registry_mem_unlock(entry);
+	note_moved(ref, doubtful);
 	return status;
+}
+
+/*
+ * Whether a pinned channel has said goodbye, or lost its holder.  It may do so
+ * just now: no lock is taken.
+ */
+bool
+presence_registry_is_leaving(PresenceEntryRef ref)
+{
+	return presence_registry_entry_is_leaving(presence_registry_mem_entry(ref.index));
 }
 
 /*
@@ -384,22 +396,26 @@ presence_registry_end(const PresenceName *name, const PresenceEntryDelta *delta,
 {
 	LWLock	   *lock = presence_registry_mem_partition(name->hash);
 	RegistryEntry *entry;
+	PresenceEntryRef ref = {0, 0};
+	bool		look = false;
 
 	LWLockAcquire(lock, LW_EXCLUSIVE);
 	entry = find_probable(name, delta->ref);
 	if (entry)
 	{
+		ref = presence_registry_mem_ref(entry);
 		Assert(!delta->pinned || presence_registry_mem_is_meant(entry, delta->ref));
 		if (delta->pinned)
 			entry->pins--;
 		else if (committed && !presence_registry_mem_is_meant(entry, delta->ref))
 			presence_registry_entry_invalidate(entry);
 		entry->changes++;
-		presence_registry_entry_settle(entry, delta, committed);
+		look = presence_registry_entry_settle(entry, delta, committed);
 		if (entry->pins == 0 && !(entry->flags & ENTRY_VERIFIED) && entry->rows == 0)
 			presence_registry_mem_delete(entry);
 	}
 	LWLockRelease(lock);
+	note_moved(ref, look);
 }
 
 /*
@@ -476,7 +492,7 @@ presence_registry_scan(const PresenceCutoff *cutoff, PresenceScanFunc visit, voi
 
 	while ((entry = presence_registry_mem_next(MyDatabaseId, &index)))
 		visit(arg, presence_registry_mem_ref(entry),
-			  presence_registry_entry_deadline(entry, cutoff));
+			  presence_registry_entry_due(entry, cutoff));
 }
 
 /*
@@ -535,11 +551,12 @@ clear_entry(RegistryEntry *entry)
 		presence_registry_mem_delete(entry);
 }
 
-/* Any row of a database may have changed: have all entries verified again. */
+/* Any row of this database may have changed: have all entries verified again. */
 void
-presence_registry_invalidate(Oid database)
+presence_registry_invalidate(void)
 {
-	walk_entries(database, presence_registry_entry_invalidate);
+	walk_entries(MyDatabaseId, presence_registry_entry_invalidate);
+	presence_database_note_all_moved(presence_my_database());
 }
 
 /* A database, or its extension, was dropped: remove its entries. */
@@ -550,9 +567,10 @@ presence_registry_clear(Oid database)
 }
 
 /*
- * Mark a channel as expiring, if it does not live by "cutoff" and no other transaction is adding it, that is, if all pins are the caller's.
- * Until unmarked, its heartbeats are answered EXPIRED.  "counted" says whether
- * its rows are counted, so that their removal frees the entry.
+ * Mark a channel as expiring, if it does not live by "cutoff" and no other
+ * transaction is adding it, that is, if all pins are the caller's.  Until
+ * unmarked, its heartbeats are answered EXPIRED.  "counted" says whether its rows
+ * are counted, so that their removal frees the entry.
  */
 bool
 presence_registry_mark_expiring(const PresenceName *name, uint32 own_pins,

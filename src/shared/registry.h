@@ -22,7 +22,9 @@ typedef struct PresenceEntryView
 	PresenceEntryStatus status;
 	PresenceEntryRef ref;
 	PresenceTime seen;			/* newest sign of life; 0: none */
-	PresenceTime deadline;		/* until when it lives */
+	PresenceTime due;			/* when the worker has to look at it */
+	bool		doubtful;		/* held, but maybe without rows */
+	uint32		changes;		/* for presence_registry_confirm(), _forget() */
 	bool		live;			/* by its signs of life alone */
 	bool		revived;		/* by a running transaction */
 	PresenceReason reason;		/* for which it leaves at its deadline */
@@ -50,9 +52,9 @@ extern PresenceEntryStatus presence_registry_touch_pinned(const PresenceName *na
 extern PresenceEntryStatus presence_registry_say_goodbye(const PresenceName *name,
 														 uint32 grace,
 														 const PresenceCutoff *cutoff);
-extern PresenceEntryStatus presence_registry_hold(const PresenceName *name, uint32 holder,
-												  const PresenceCutoff *cutoff,
-												  PresenceEntryRef *ref);
+extern PresenceEntryStatus presence_registry_hold(PresenceEntryRef ref, uint32 holder,
+												  const PresenceCutoff *cutoff);
+extern bool presence_registry_is_leaving(PresenceEntryRef ref);
 extern bool presence_registry_release(PresenceEntryRef ref, uint32 holder,
 									  const PresenceCutoff *cutoff);
 extern bool presence_registry_disconnect(PresenceEntryRef ref, uint32 holder, uint32 grace,
@@ -73,7 +75,7 @@ extern PresenceEntryStatus presence_registry_load(const PresenceName *name,
 												  uint32 *changes);
 extern bool presence_registry_confirm(const PresenceName *name, uint32 changes);
 extern void presence_registry_forget(const PresenceName *name, uint32 changes);
-extern void presence_registry_invalidate(Oid database);
+extern void presence_registry_invalidate(void);
 extern void presence_registry_clear(Oid database);
 
 extern bool presence_registry_mark_expiring(const PresenceName *name, uint32 own_pins,

@@ -6,7 +6,9 @@
  * A channel lives until its deadline.  That is its last sign of life plus
  * max_age, or plus its own time to live ("ttl").  Times before the start of
  * grace do not count: a channel last heard before has the longer of both from
- * there.  A held channel ("holder") has no deadline.
+ * there.  A held channel ("holder") has no deadline, so if its rows are neither
+ * counted nor verified the worker looks whether it has any, and forgets it
+ * otherwise.
  *
  * A goodbye, and the end of the session that held the channel, are times to
  * live that say for which reason the channel leaves if nothing is heard of it
@@ -87,16 +89,52 @@ presence_registry_entry_reason(const RegistryEntry *entry)
 }
 
 /*
- * Store a sign of life that changes nothing else, which a shared lock allows;
- * false if it would.
+ * Whether somebody has to look for the rows of a channel: it is held, so that
+ * its deadline never comes, but maybe has no rows any more.
  */
 bool
-presence_registry_entry_beat(RegistryEntry *entry, PresenceTime now, uint32 ttl)
+presence_registry_entry_is_doubtful(const RegistryEntry *entry)
 {
-	if ((entry->flags & ENTRY_REASONS) ||
+	return entry->holder != 0 && entry->pins == 0 && entry->rows == ROWS_UNKNOWN &&
+		!(entry->flags & ENTRY_VERIFIED);
+}
+
+/* When the worker has to look at a channel. */
+PresenceTime
+presence_registry_entry_due(const RegistryEntry *entry, const PresenceCutoff *cutoff)
+{
+	return presence_registry_entry_is_doubtful(entry) ? cutoff->now :
+		presence_registry_entry_deadline(entry, cutoff);
+}
+
+/* Whether any sign of life takes something back. */
+bool
+presence_registry_entry_is_leaving(const RegistryEntry *entry)
+{
+	return (entry->flags & ENTRY_REASONS) != 0;
+}
+
+/*
+ * Whether a channel owes its life to the start of grace, for longer than its
+ * own time to live gives it.
+ */
+static bool
+has_grace(const RegistryEntry *entry, const PresenceCutoff *cutoff)
+{
+	return entry->ttl != 0 && last_sign(entry) < cutoff->grace_start;
+}
+
+/*
+ * Store a sign of life that changes nothing else, and brings the deadline no
+ * closer, which a shared lock allows; false if it would.
+ */
+bool
+presence_registry_entry_beat(RegistryEntry *entry, uint32 ttl, const PresenceCutoff *cutoff)
+{
+	if (presence_registry_entry_is_leaving(entry) || has_grace(entry, cutoff) ||
 		(ttl != PRESENCE_SAME_TTL && ttl != entry->ttl))
 		return false;
-	pg_atomic_write_u64(&entry->seen, (uint64) now);
+	pg_atomic_write_u64(&entry->seen, (uint64) cutoff->now);
 	return true;
 }
 
@@ -124,10 +162,10 @@ presence_registry_entry_live_for(RegistryEntry *entry, uint32 ttl, uint8 flag,
 void
 presence_registry_entry_extend(RegistryEntry *entry, const PresenceCutoff *cutoff)
 {
-	bool		leaving = (entry->flags & ENTRY_REASONS) != 0;
+	bool		shortens = presence_registry_entry_is_leaving(entry) || has_grace(entry, cutoff);
 	uint32		ttl = entry->ttl;
 
-	if (leaving && (PresenceTime) ttl * 1000 < cutoff->age)
+	if (shortens && (PresenceTime) ttl * 1000 < cutoff->age)
 		ttl = 0;
 	(void) presence_registry_entry_live_for(entry, ttl, 0, cutoff);
 }
@@ -177,24 +215,37 @@ count_rows(RegistryEntry *entry, int change)
 		entry->flags |= ENTRY_VERIFIED;
 }
 
-/* Apply the outcome of a transaction to an entry. */
-void
+/*
+ * A revival was rolled back: the channel has expired, as it had before.  Without
+ * a time to live it would live to the end of a grace that has not ended yet.
+ */
+static void
+undo_revival(RegistryEntry *entry)
+{
+	entry->ttl = 1;
+	entry->holder = 0;
+	pg_atomic_write_u64(&entry->seen, (uint64) (last_sign(entry) - 2000));
+}
+
+/*
+ * Apply the outcome of a transaction to an entry; whether the worker has to look
+ * at it.
+ */
+bool
 presence_registry_entry_settle(RegistryEntry *entry, const PresenceEntryDelta *delta,
 							   bool committed)
 {
 	bool		joined = committed && delta->joined;
+	/* No other transaction holds a pin, either. */
+	bool		undone = (entry->flags & ENTRY_REVIVED) && !joined && entry->pins == 0;
 
-	/* The revival was rolled back, and no other transaction holds a pin. */
-	if ((entry->flags & ENTRY_REVIVED) && !joined && entry->pins == 0)
-	{
-		entry->ttl = 0;
-		entry->holder = 0;
-		pg_atomic_write_u64(&entry->seen, 1);
-	}
+	if (undone)
+		undo_revival(entry);
 	if (committed && delta->changed)
 		count_rows(entry, delta->change);
 	if (entry->pins == 0 || joined)
 		entry->flags &= ~ENTRY_REVIVED;
 	if (entry->pins == 0)
 		entry->flags &= ~ENTRY_INVALID;
+	return undone || presence_registry_entry_is_doubtful(entry);
 }

@@ -68,8 +68,13 @@ extern PresenceEntryStatus presence_registry_entry_status(const struct RegistryE
 extern PresenceTime presence_registry_entry_seen(const struct RegistryEntry *entry);
 extern PresenceReason presence_registry_entry_reason(const struct RegistryEntry *entry);
 
-extern bool presence_registry_entry_beat(struct RegistryEntry *entry,
-										 PresenceTime now, uint32 ttl);
+extern bool presence_registry_entry_is_doubtful(const struct RegistryEntry *entry);
+extern bool presence_registry_entry_is_leaving(const struct RegistryEntry *entry);
+extern PresenceTime presence_registry_entry_due(const struct RegistryEntry *entry,
+												const PresenceCutoff *cutoff);
+
+extern bool presence_registry_entry_beat(struct RegistryEntry *entry, uint32 ttl,
+										 const PresenceCutoff *cutoff);
 extern bool presence_registry_entry_live_for(struct RegistryEntry *entry, uint32 ttl,
 											 uint8 flag, const PresenceCutoff *cutoff);
 extern void presence_registry_entry_extend(struct RegistryEntry *entry,
@@ -78,7 +83,7 @@ extern void presence_registry_entry_say_goodbye(struct RegistryEntry *entry, uin
 												const PresenceCutoff *cutoff);
 
 extern void presence_registry_entry_invalidate(struct RegistryEntry *entry);
-extern void presence_registry_entry_settle(struct RegistryEntry *entry,
+extern bool presence_registry_entry_settle(struct RegistryEntry *entry,
 										   const PresenceEntryDelta *delta, bool committed);
 
 #endif							/* PRESENCE_REGISTRY_ENTRY_H */

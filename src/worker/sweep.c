@@ -152,6 +152,7 @@ remove_channels(ArrayType *channels, PresenceTime now, PresenceTime lag)
 		return;
 	}
 	presence_store_connect();
+	presence_removal_verify(channels);
 	removed = presence_removal_expire(channels, PRESENCE_OWN_AGE);
 	if (!is_loaded())
 		remaining = presence_store_older_among(channels, PRESENCE_OWN_AGE);

@@ -168,7 +168,7 @@ exit_without_extension(void)
 static void
 adopt_extension(PresenceDatabase *database)
 {
-	presence_registry_invalidate(MyDatabaseId);
+	presence_registry_invalidate();
 	presence_queue_discard_all(database);
 }
 

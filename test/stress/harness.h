@@ -88,6 +88,11 @@ extern int	quiet_points(void);
 extern void quiet_show_sessions(void);
 extern void quiet_end(void);
 
+/* holder.c */
+extern bool holder_is_wanted(void);
+extern void *holder_main(void *argument);
+extern int	holder_rounds(void);
+
 /* chaos.c */
 extern void *chaos_main(void *argument);
 extern long long chaos_acts(void);

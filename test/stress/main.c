@@ -153,19 +153,26 @@ connect_patiently(const char *name)
 	return NULL;
 }
 
-/* Pause writers and chaos. */
+/* How many threads pause: writers, chaos, and where it is wanted the holder. */
+static int
+nactors(void)
+{
+	return options.writers + 1 + holder_is_wanted();
+}
+
+/* Pause writers, chaos and holder. */
 static bool
 pause_all(void)
 {
 	double		deadline = now_seconds() + PATIENCE;
 
 	atomic_store(&paused, true);
-	while (atomic_load(&resting) < options.writers + 1)
+	while (atomic_load(&resting) < nactors())
 	{
 		if (now_seconds() > deadline)
 		{
 			fail("%d of %d writers and chaos do not come back from their statements",
-				 options.writers + 1 - atomic_load(&resting), options.writers + 1);
+				 nactors() - atomic_load(&resting), nactors());
 			quiet_show_sessions();
 			return false;
 		}
@@ -246,16 +253,16 @@ report(void)
 		listener_report(listeners[i]);
 		listener_count(listeners[i], &events, &resyncs);
 	}
-	printf("# converge: %s: %lld operations, %lld acts of chaos, %lld events heard, %lld resyncs, %d quiet points compared,"
+	printf("# converge: %s: %lld operations, %lld acts of chaos, %lld events heard, %lld resyncs, %d quiet points compared, %d rounds of holds,"
 		   " the longest statement took %.3f s, %d failures, seed %llu\n",
-		   options.name, writer_operations(), chaos_acts(), events, resyncs, quiet_points(),
+		   options.name, writer_operations(), chaos_acts(), events, resyncs, quiet_points(), holder_rounds(),
 		   writer_longest(), failures(), (unsigned long long) options.seed);
 }
 
 int
 main(int argc, char **argv)
 {
-	pthread_t	threads[65];
+	pthread_t	threads[66];
 	double		end;
 	bool		good = true;
 
@@ -267,13 +274,16 @@ main(int argc, char **argv)
 		pthread_create(&threads[i], NULL, writer_main, (void *) (intptr_t) i);
 	pthread_create(&threads[options.writers], NULL, chaos_main, NULL);
 
+	if (holder_is_wanted())
+		pthread_create(&threads[options.writers + 1], NULL, holder_main, NULL);
+
 	end = now_seconds() + options.seconds;
 	while (good && end - now_seconds() > 4)
 		good = do_turn(2.5, false);
 	good = good && do_turn(Max(end - now_seconds() - 1, 1), true);
 
 	atomic_store(&finished, true);
-	for (int i = 0; i <= options.writers; i++)
+	for (int i = 0; i < nactors(); i++)
 		pthread_join(threads[i], NULL);
 	for (int i = 0; i < options.listeners; i++)
 		listener_join(listeners[i]);

@@ -16,6 +16,9 @@
 #define BIG_ROOM	ROOMS
 #define ALL_ROOMS	(ROOMS + 1)
 
+/* The room of holder.c, which is not copied. */
+#define HELD_ROOM	"held"
+
 extern int	big_room_size;
 
 /* Long enough for every name. */

@@ -198,7 +198,27 @@ do_touch(Writer *writer)
 	const char *values[1];
 
 	values[0] = name_channel(pick_channel(writer, true), channel);
-	return run(writer, "SELECT presence_touch($1)", 1, values);
+	return run(writer, random_below(&writer->random, 3) ? "SELECT presence_touch($1)" :
+			   "SELECT presence_touch($1, 0.3)", 1, values);
+}
+
+/*
+ * Hold channels, or release some.  Where the registry is full a hold is refused,
+ * which ends the transaction.
+ */
+static bool
+do_hold(Writer *writer)
+{
+	static const char *const statements[] = {
+		"SELECT presence_hold($1)", "SELECT presence_release($1)", "SELECT presence_hold_many($1)"
+	};
+	char		channels[40000];
+	const char *values[1];
+	int			kind = random_below(&writer->random, 3);
+
+	values[0] = kind == 2 ? make_channels(writer, channels, sizeof(channels), true) :
+		name_channel(pick_channel(writer, true), channels);
+	return run(writer, statements[kind], 1, values);
 }
 
 static bool
@@ -208,7 +228,8 @@ do_leave_all(Writer *writer)
 	const char *values[1];
 
 	values[0] = name_channel(pick_channel(writer, false), channel);
-	return run(writer, "SELECT presence_leave_all($1)", 1, values);
+	return run(writer, random_below(&writer->random, 2) ? "SELECT presence_leave_all($1)" :
+			   "SELECT presence_leave_all($1, 0.2)", 1, values);
 }
 
 static bool
@@ -307,11 +328,11 @@ do_something(Writer *writer)
 		bool		(*run) (Writer *writer);
 	}			operations[] = {
 		{30, do_add}, {4, do_add_many}, {12, do_update}, {18, do_remove},
-		{12, do_touch}, {4, do_leave_all}, {6, do_many}, {4, do_plain_insert},
+		{12, do_touch}, {3, do_hold}, {4, do_leave_all}, {6, do_many}, {4, do_plain_insert},
 		{4, do_plain_delete}, {4, do_plain_update}, {2, do_plain_move},
 		{1, do_caught_error}, {1, do_prune}
 	};
-	int			dice = random_below(&writer->random, 102);
+	int			dice = random_below(&writer->random, 105);
 	int			i = 0;
 
 	while ((dice -= operations[i].weight) >= 0)
@@ -370,6 +391,24 @@ stay_connected(Writer *writer)
 		run(writer, "SET statement_timeout = '60s'", 0, NULL);
 }
 
+/* End all holds, for nobody else lets go who is held. */
+static void
+end_holds(Writer *writer)
+{
+	if (writer->conn == NULL || PQstatus(writer->conn) != CONNECTION_OK)
+		return;
+	if (random_below(&writer->random, 3) == 0)
+	{
+		(void) run(writer, "SELECT presence_release_all()", 0, NULL);
+		return;
+	}
+	if (random_below(&writer->random, 2))
+		PQclear(PQexec(writer->conn, "SELECT pg_terminate_backend(pg_backend_pid())"));
+	PQfinish(writer->conn);
+	writer->conn = NULL;
+	atomic_store(&writer->pid, 0);
+}
+
 /* A thread that writes; the argument is its number. */
 void *
 writer_main(void *argument)
@@ -380,6 +419,8 @@ writer_main(void *argument)
 	writer->random = options.seed * 1000 + number + 1;
 	while (!atomic_load(&finished))
 	{
+		if (atomic_load(&paused))
+			end_holds(writer);
 		rest_while_paused();
 		if (!stay_connected(writer))
 			continue;

@@ -35,15 +35,25 @@ sub reason_of
 	return $event ? $event->{reason} : 'none';
 }
 
+# Keep the worker from removing anybody: a read beside a removal shows who was
+# there when it began.
+my $locker = session($node);
+
+sub lock_rows { $locker->query_safe('BEGIN; SELECT count(*) FROM (SELECT FROM presence.presences FOR UPDATE) p'); return; }
+
+sub unlock_rows { $locker->query_safe('COMMIT'); return; }
+
 sub clean { value($node, q{DELETE FROM presence.presences}); $listener->drain; return; }
 
 # A time to live, shorter and longer than max_age (600 s)
 add(qw(short long plain));
 is(value($node, q{SELECT presence_touch('short', 30)}), 't', 'touch with a short time to live');
 is(value($node, q{SELECT presence_touch_many(ARRAY['long', 'gone'], 3600)}), '{gone}', 'and many with a long one');
+lock_rows();
 elapse(31);
 ok(!is_present('short'), 'it is over for reads at once');
 is(value($node, q{SELECT presence_touch('short')}), 'f', 'and for heartbeats');
+unlock_rows();
 is(reason_of('short'), 'expired', 'the worker removes it in time');
 ok(is_present('plain') && is_present('long'), 'others live on');
 for my $i (1 .. 4)
@@ -100,8 +110,10 @@ add(qw(g h));
 value($node, q{SELECT presence_add('r2', 'g')});
 is(value($node, q{SELECT presence_leave_all('g', 50)}), 2, 'a goodbye says how many will go');
 ok(is_present('g'), 'nobody goes yet');
+lock_rows();
 elapse(51);
 ok(!is_present('g'), 'then they do');
+unlock_rows();
 is(reason_of('g'), 'leave', 'with the reason leave');
 is(value($node, q{SELECT presence_leave_all('nobody', 50)}), 0, 'who is not there says no goodbye');
 for my $sign (q{presence_touch('h')}, q{(presence_add('r', 'h')).created}, q{presence_update('r', 'h', '{"x": 1}')},
@@ -206,6 +218,7 @@ elapse(10);
 ok(is_present('held'), 'SIGSTOP of the worker and jumps of the clocks kill nobody who is held');
 
 # A crash of the server: one max_age
+$locker->quit;
 kill('KILL', $second->query_safe('SELECT pg_backend_pid()'));
 usleep(200_000);
 wait_until('the server is back', sub { my ($status) = $node->psql('postgres', 'SELECT 1'); $status == 0 }) || BAIL_OUT('the server does not come back');

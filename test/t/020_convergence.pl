@@ -128,6 +128,7 @@ sub start_run
 			'max_connections = 60',
 			'deadlock_timeout = 50ms',
 			'presence.max_age = ' . max_age($run) . 'ms',
+			'presence.hold_grace = 300ms',
 			'presence.prune_rooms_interval = 2s',
 			$run->{conf} // '',
 			$recent ? $run->{conf_17} // '' : ''));

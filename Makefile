@@ -9,7 +9,7 @@
 #   make bench           measure it beside its peers on a private server
 #   make dist            the archive for PGXN, of the last commit
 #
-# presence.control alone knows the version.
+# presence.control alone knows the version that CREATE EXTENSION makes.
 
 EXTENSION    = presence
 EXTVERSION   = $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" $(srcdir)/presence.control)
@@ -19,9 +19,14 @@ OBJS         = $(patsubst %.c,%.o,$(C_SOURCES))
 C_SOURCES    = $(sort $(wildcard src/*.c src/*/*.c))
 C_HEADERS    = $(wildcard src/*.h src/*/*.h)
 
-# The chapters of the install script, in the order they are joined.
+# The first version, and one script from each version to the next.
+DATA         = $(sort $(wildcard sql/presence--*.sql))
+# Until 1.0 is frozen: chapters are joined into its script.  scripts/freeze
+# removes this.
+DATA         =
 SQL_CHAPTERS = $(sort $(wildcard sql/chapters/*.sql))
-DATA_built   = sql/presence--$(EXTVERSION).sql
+DATA_built   = sql/presence--1.0.sql
+# End of what scripts/freeze removes.
 
 TESTS        = $(sort $(wildcard test/sql/*.sql))
 REGRESS      = $(patsubst test/sql/%.sql,%,$(TESTS))
@@ -39,9 +44,11 @@ PG_CONFIG   ?= pg_config
 PGXS        := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 
-$(DATA_built): $(SQL_CHAPTERS) presence.control
-	sed 's/@VERSION@/$(EXTVERSION)/' $(SQL_CHAPTERS) > $@
+# Until 1.0 is frozen.
+$(DATA_built): $(SQL_CHAPTERS)
+	sed 's/@VERSION@/1.0/' $(SQL_CHAPTERS) > $@
 
+# End of what scripts/freeze removes.
 $(OBJS) $(OBJS:.o=.bc): $(C_HEADERS)
 src/presence.o src/presence.bc: presence.control
 
@@ -55,9 +62,8 @@ bench:
 check-tap:
 	scripts/check $(or $(TAP_TESTS),tap)
 
-dist: META.json $(DATA_built)
+dist: META.json
 	git diff --quiet HEAD -- META.json.in presence.control sql
 	git archive --format=zip \
-		--prefix=presence-$(EXTVERSION).0/sql/ --add-file=$(DATA_built) \
 		--prefix=presence-$(EXTVERSION).0/ --add-file=META.json \
 		-o presence-$(EXTVERSION).0.zip HEAD

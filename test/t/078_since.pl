@@ -138,7 +138,7 @@ wait_until('the delivery has committed', sub {
 		JOIN pg_locks l USING (pid) WHERE backend_xid IS NULL AND l.locktype = 'transactionid'}) > 0 });
 my $late = session($node);
 $late->query_safe('LISTEN presence_changed');
-$late->query_until(qr/asked/, qq{BEGIN;\nLOCK TABLE presence.rooms, presence.bans;\n\\echo asked
+$late->query_until(qr/asked/, qq{BEGIN;\nLOCK TABLE presence.bans, presence.invitations;\n\\echo asked
 SELECT 'answer ' || e::text FROM presence_since('$epoch', $first) e;\n});
 wait_until('it waits', sub {
 	value($node, q{SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT ''answer%' AND wait_event_type = 'Lock'}) > 0 });

@@ -66,7 +66,7 @@ static const Privilege privileges[] = {
 	{LEVEL_READER, "USAGE ON TYPE presence.member, presence.added,"
 	" presence.person, presence.room"},
 	{LEVEL_READER, "SELECT ON presence.presences, presence.rooms, presence.people,"
-	" presence.user_last_seen, presence.visits, presence.members, presence.room_list,"
+		" presence.user_last_seen, presence.visits, presence.members, presence.room_list,"
 	" presence.stats"},
 	{LEVEL_READER, "EXECUTE ON FUNCTION", "is_live is_older effective_last_seen check_name"
 		" stat_row presence_list presence_page presence_users presence_count presence_anonymous_count"

@@ -227,7 +227,7 @@ presence_liveness_max_age(void)
 static PresenceCutoff
 cutoff_at(PresenceTime now, PresenceTime age)
 {
-	PresenceCutoff cutoff = {.now = now, .age = age};
+	PresenceCutoff cutoff = {.now = now,.age = age};
 
 	cutoff.grace_start = presence_liveness_grace_start();
 	cutoff.time = cutoff.grace_start >= now - age ? 0 : now - age;

@@ -236,6 +236,7 @@ presence_registry_entry_settle(RegistryEntry *entry, const PresenceEntryDelta *d
 							   bool committed)
 {
 	bool		joined = committed && delta->joined;
+
 	/* No other transaction holds a pin, either. */
 	bool		undone = (entry->flags & ENTRY_REVIVED) && !joined && entry->pins == 0;
 

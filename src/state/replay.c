@@ -76,7 +76,7 @@ void
 presence_replay_note(PresenceNotifyStream stream, uint64 seq, const char *payload,
 					 uint32 length)
 {
-	PresenceReplayEntry head = {.seq = seq, .stream = stream, .length = length};
+	PresenceReplayEntry head = {.seq = seq,.stream = stream,.length = length};
 	int			size = offsetof(PresenceReplayEntry, payload);
 	int			padding = MAXALIGN(size + length) - size - length;
 

@@ -47,7 +47,8 @@
 typedef struct Question
 {
 	const char *sql;
-	Oid			arguments[MAX_ARGUMENTS];	/* their types; InvalidOid: no more */
+	Oid			arguments[MAX_ARGUMENTS];	/* their types; InvalidOid: no
+											 * more */
 	bool		page;			/* stops early, in the order of an index */
 	SPIPlanPtr	plan;
 } Question;
@@ -58,13 +59,17 @@ static Question questions[] = {
 		LIVE_IN_ROOM("m.id, m.room, m.channel_name, m.user_id, m.meta, m.joined_at, m.last_seen")
 		" ORDER BY m.joined_at, m.id", {TEXTOID}
 	},
-	/* Only the primary key has this order, so no other index is scanned for it. */
+
+	/*
+	 * Only the primary key has this order, so no other index is scanned for
+	 * it.
+	 */
 	[PRESENCE_READ_PAGE] = {
 		"SELECT m.id, m.room, m.channel_name, m.user_id, m.meta, m.joined_at, m.last_seen"
 		" FROM presence.members m"
 		" WHERE ROW(m.room, m.channel_name) " SQL_GT " ROW($1, $2)"
 		" AND m.room OPERATOR(pg_catalog.<=) $1"
-		" ORDER BY m.room, m.channel_name LIMIT $3", {TEXTOID, TEXTOID, INT4OID}, .page = true
+		" ORDER BY m.room, m.channel_name LIMIT $3", {TEXTOID, TEXTOID, INT4OID},.page = true
 	},
 	[PRESENCE_READ_USERS] = {
 		"SELECT m.user_id, pg_catalog.count(*), pg_catalog.min(m.joined_at), pg_catalog.max(m.last_seen),"

@@ -53,7 +53,7 @@ static PresenceStatement look_at_visits = {
 	"SELECT pg_catalog.max(n.id) FROM ("
 	"SELECT v.id, v.left_at FROM presence.visits v WHERE v.id " SQL_GT " $1"
 	" ORDER BY v.id LIMIT 1000) n HAVING pg_catalog.min(n.left_at) " SQL_LT " $2",
-	2, {INT8OID, TIMESTAMPTZOID}, .few = true
+	2, {INT8OID, TIMESTAMPTZOID},.few = true
 };
 
 static PresenceStatement forget_visits = {

@@ -60,7 +60,6 @@ init_record(PresenceDatabase *record, Oid oid)
 	pg_atomic_init_u64(&record->grace_start_announced, 0);
 	pg_atomic_init_u64(&record->next_wakeup, 0);
 	pg_atomic_init_u64(&record->wall_offset, (uint64) presence_clock_wall_offset());
-	SpinLockInit(&record->moved_lock);
 	record->moved_all = false;
 	record->nmoved = 0;
 	pg_atomic_init_u32(&record->loaded, PRESENCE_LOAD_PARTIAL);
@@ -93,7 +92,10 @@ presence_database_shmem_init(void *area, bool found)
 		databases->epoch = (uint64) GetCurrentTimestamp();
 	databases->launcher = NULL;
 	for (int i = 0; i < PRESENCE_MAX_DATABASES; i++)
+	{
+		SpinLockInit(&databases->records[i].moved_lock);
 		init_record(&databases->records[i], InvalidOid);
+	}
 }
 
 /* The control lock, for slot.c. */

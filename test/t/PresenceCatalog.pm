@@ -14,7 +14,9 @@ our @EXPORT = qw(catalog changes_of);
 # Lines of object, property and value. Everything that is put on a table counts
 # as a property of it, so that an index more is a change of the table. Some minor
 # releases count versions of columns among the options of these, even of others in
-# the table than the one that is altered.
+# the table than the one that is altered. From 17 on the row types of tables are
+# members, too, and from 18 on NOT NULL is a constraint: both say what the columns
+# say.
 my $query = q{
 SET LOCAL search_path = pg_catalog;
 CREATE TEMP TABLE presence_catalog ON COMMIT DROP AS
@@ -24,7 +26,8 @@ members AS MATERIALIZED (
 	SELECT d.classid, d.objid, i.type || ' ' || i.identity AS object
 	FROM pg_depend d JOIN extension e ON d.refobjid = e.oid AND d.refclassid = 'pg_extension'::regclass,
 		LATERAL pg_identify_object(d.classid, d.objid, 0) i
-	WHERE d.deptype = 'e'),
+	WHERE d.deptype = 'e' AND NOT EXISTS (SELECT FROM pg_type t JOIN pg_class c ON c.oid = t.typrelid
+		WHERE d.classid = 'pg_type'::regclass AND t.oid = d.objid AND c.relkind <> 'c')),
 functions AS (
 	SELECT m.object, p.*, l.lanname FROM members m JOIN pg_proc p ON p.oid = m.objid AND m.classid = 'pg_proc'::regclass
 		JOIN pg_language l ON l.oid = p.prolang),
@@ -55,6 +58,7 @@ lines (object, property, value) AS (
 	UNION ALL SELECT object, 'children', count(*)::text FROM relations JOIN pg_inherits ON inhparent = oid GROUP BY object
 	UNION ALL SELECT r.object, 'constraint ' || conname, concat_ws(' ', pg_get_constraintdef(c.oid), convalidated,
 		obj_description(c.oid, 'pg_constraint')) FROM relations r JOIN pg_constraint c ON c.conrelid = r.oid
+		WHERE c.contype <> 'n'
 	UNION ALL SELECT r.object, 'index ' || c.relname, concat_ws(' ', pg_get_indexdef(c.oid), indisvalid, indisclustered,
 		indisreplident, obj_description(c.oid, 'pg_class'))
 		FROM relations r JOIN pg_index i ON i.indrelid = r.oid JOIN pg_class c ON c.oid = i.indexrelid

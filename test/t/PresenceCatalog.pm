@@ -26,7 +26,8 @@ members AS MATERIALIZED (
 	SELECT d.classid, d.objid, i.type || ' ' || i.identity AS object
 	FROM pg_depend d JOIN extension e ON d.refobjid = e.oid AND d.refclassid = 'pg_extension'::regclass,
 		LATERAL pg_identify_object(d.classid, d.objid, 0) i
-	WHERE d.deptype = 'e' AND NOT EXISTS (SELECT FROM pg_type t JOIN pg_class c ON c.oid = t.typrelid
+	WHERE d.deptype = 'e' AND NOT EXISTS (SELECT FROM pg_type t LEFT JOIN pg_type e ON e.oid = t.typelem
+		JOIN pg_class c ON c.oid IN (t.typrelid, e.typrelid)
 		WHERE d.classid = 'pg_type'::regclass AND t.oid = d.objid AND c.relkind <> 'c')),
 functions AS (
 	SELECT m.object, p.*, l.lanname FROM members m JOIN pg_proc p ON p.oid = m.objid AND m.classid = 'pg_proc'::regclass

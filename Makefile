@@ -21,12 +21,6 @@ C_HEADERS    = $(wildcard src/*.h src/*/*.h)
 
 # The first version, and one script from each version to the next.
 DATA         = $(sort $(wildcard sql/presence--*.sql))
-# Until 1.0 is frozen: chapters are joined into its script.  scripts/freeze
-# removes this.
-DATA         =
-SQL_CHAPTERS = $(sort $(wildcard sql/chapters/*.sql))
-DATA_built   = sql/presence--1.0.sql
-# End of what scripts/freeze removes.
 
 TESTS        = $(sort $(wildcard test/sql/*.sql))
 REGRESS      = $(patsubst test/sql/%.sql,%,$(TESTS))
@@ -44,11 +38,6 @@ PG_CONFIG   ?= pg_config
 PGXS        := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 
-# Until 1.0 is frozen.
-$(DATA_built): $(SQL_CHAPTERS)
-	sed 's/@VERSION@/1.0/' $(SQL_CHAPTERS) > $@
-
-# End of what scripts/freeze removes.
 $(OBJS) $(OBJS:.o=.bc): $(C_HEADERS)
 src/presence.o src/presence.bc: presence.control
 

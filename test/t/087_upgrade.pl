@@ -78,10 +78,6 @@ sub prove_works
 
 # 1. Frozen scripts, in the sources and in the server.
 
-# Until 1.0 is frozen.
-if (0)
-{
-# End of what scripts/freeze removes.
 my @frozen = split /\n/, slurp_file("$sources/frozen.sha256");
 like("@frozen", qr/ presence--1\.0\.sql\b/, '1.0 is frozen');
 foreach my $line (@frozen)
@@ -93,9 +89,6 @@ foreach my $line (@frozen)
 		is(-e $copy ? Digest::SHA->new(256)->addfile($copy)->hexdigest : 'gone', $sum, "nothing has changed $copy");
 	}
 }
-# Until 1.0 is frozen.
-}
-# End of what scripts/freeze removes.
 
 # 2. The script to the next version.
 

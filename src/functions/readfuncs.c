@@ -359,6 +359,7 @@ add_payloads(ReturnSetInfo *result, PresenceDatabase *database,
 		const char *payload;
 		uint32		length;
 
+		CHECK_FOR_INTERRUPTS();
 		there = presence_replay_mem_read(database, position, chunk);
 		while ((payload = presence_replay_mem_take(position, chunk, &length)) != NULL)
 		{

@@ -382,6 +382,26 @@ presence_replay_mem_seek(PresenceDatabase *database, PresenceReplayPosition *pos
 }
 
 /*
+ * The block that has a position's next payload.  The one before it, which the
+ * position names once all of it has been read, may have been taken away; then
+ * the stream begins with that payload.  The caller holds the lock.
+ */
+static ReplayBlock *
+next_block(const ReplayStream *stream, PresenceReplayPosition *position)
+{
+	ReplayBlock *block = get_block(position->block);
+
+	if (stream->begins == position->next)
+		position->block = stream->first;
+	else if (position->offset == block->used)
+		position->block = block->next;
+	else
+		return block;
+	position->offset = 0;
+	return get_block(position->block);
+}
+
+/*
  * Copy the next payloads out, for presence_replay_mem_take(); false if they are
  * not there any more.
  */
@@ -390,22 +410,18 @@ presence_replay_mem_read(PresenceDatabase *database, PresenceReplayPosition *pos
 						 PresenceReplayChunk *chunk)
 {
 	ReplayHolder *holder = &replay->holders[presence_database_index(database)];
+	ReplayStream *stream;
 	bool		there;
 
 	chunk->at = chunk->size = 0;
 	LWLockAcquire(replay_lock, LW_SHARED);
-	there = holder->generation == position->generation &&
-		stream_with(holder, database->oid, position) != NULL;
+	stream = stream_with(holder, database->oid, position);
+	there = stream != NULL && holder->generation == position->generation;
 	if (there)
 	{
-		ReplayBlock *block = get_block(position->block);
+		ReplayBlock *block = next_block(stream, position);
 
-		if (position->offset == block->used)
-		{
-			position->block = block->next;
-			position->offset = 0;
-			block = get_block(position->block);
-		}
+		Assert(position->offset < block->used);
 		chunk->size = Min(block->used - position->offset, PRESENCE_REPLAY_READ_SIZE);
 		memcpy(chunk->data, block->data + position->offset, chunk->size);
 	}

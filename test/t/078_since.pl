@@ -305,6 +305,55 @@ value($node, 'CREATE EXTENSION presence', 'tenant_2');
 await_announcer($node, 'tenant_2');
 is_resync('who was there before the extension was dropped', undef, 'tenant_2', since($epoch, $first, 'presence_changed', 'tenant_2'));
 
+# ---- A reader that is overtaken: what it has read is right, or it is told so.
+# A block has space for a few of these events, so many are overwritten while read.
+
+value($node, 'ALTER SYSTEM SET presence.notify_interval = 0');
+$node->reload;
+$node->safe_psql('postgres', q{
+	CREATE PROCEDURE flood() LANGUAGE plpgsql AS $$
+	BEGIN
+		FOR i IN 1 .. 100000 LOOP
+			PERFORM presence_broadcast('flood', 'n', jsonb_build_object('fill', ARRAY(SELECT 0 FROM generate_series(1, 500 + i * 37 % 1500))));
+			COMMIT;
+		END LOOP;
+	END $$;
+	-- How many answers were whole, how many a resync, and how many wrong.
+	CREATE PROCEDURE resume(INOUT whole integer, INOUT resyncs integer, INOUT wrong integer) LANGUAGE plpgsql AS $$
+	DECLARE
+		back bigint := 10;		-- hovers about how far back the ring reaches
+		ended timestamptz := clock_timestamp() + interval '4 seconds';
+		start jsonb;
+		seq bigint;
+		answer jsonb[];
+	BEGIN
+		WHILE clock_timestamp() < ended OR whole < 20 OR resyncs < 20 LOOP
+			SELECT e INTO start FROM presence_since(NULL, NULL, 'presence_broadcast') e;
+			seq := (start->>'seq')::bigint - back;
+			SELECT array_agg(e) INTO answer FROM presence_since(start->>'epoch', seq, 'presence_broadcast') e;
+			IF answer[1]->>'event' = 'resync' THEN
+				resyncs := resyncs + 1;
+				back := greatest(back - 1, 1);
+				wrong := wrong + (cardinality(answer) <> 1)::integer;
+			ELSE
+				whole := whole + 1;
+				back := back + 1;
+				wrong := wrong + (SELECT count(*) FROM unnest(answer) WITH ORDINALITY u (e, i)
+					WHERE e->>'room' IS DISTINCT FROM 'flood' OR (e->>'seq')::bigint <> seq + i);
+			END IF;
+			COMMIT;
+		END LOOP;
+	END $$});
+my $flood = $node->background_psql('postgres', on_error_stop => 0);
+my $flooder = $flood->query('SELECT pg_backend_pid()');
+$flood->query_until(qr/floods/, "\\echo floods\nCALL flood();\n");
+wait_until('the ring is full', sub { value($node, q{SELECT replay_bytes > 100000 FROM presence.stats}) eq 't' });
+my ($whole, $resyncs, $wrong) = split /\|/, $node->safe_psql('postgres', 'CALL resume(0, 0, 0)');
+value($node, "SELECT pg_terminate_backend($flooder)");
+eval { $flood->quit };
+note("$whole whole answers, $resyncs resyncs");
+is($wrong, 0, 'who is overtaken gets no event of another place');
+
 # ---- A crash, a restart, no ring.
 
 sub await_new_epoch

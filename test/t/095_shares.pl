@@ -150,7 +150,8 @@ set('neighbour', 'many', 1000);
 is(states('neighbour', 'old'), 0, 'until it has as much');
 cmp_ok(abs(figure('hog', 'state_entries') - figure('neighbour', 'state_entries')), '<', 20, 'then it gives its own');
 
-# Removed state that is not announced yet uses memory, too.
+# Removed state that is not announced yet uses memory, too. The small database
+# has less of it, however late its worker is.
 for my $last (1 .. 2)
 {
 	value($node, "SELECT presence_set_state('hall', 'last', '$last', 1000)", 'neighbour');
@@ -158,10 +159,12 @@ for my $last (1 .. 2)
 }
 $state_listener->clear;
 $hog_worker = await_sleep($node, 'hog');
-stop_process($hog_worker);
+my $neighbour_worker = await_sleep($node, 'neighbour');
+stop_process($hog_worker, $neighbour_worker);
+value($node, "SELECT presence_clear_state('hall', key) FROM (SELECT key FROM presence_get_state('hall', 'many') LIMIT 10) k", 'neighbour');
 value($node, "SELECT presence_set_state('hall', 'gone' || i, '1', 1000), presence_clear_state('hall', 'gone' || i) FROM generate_series(1, 2000) i", 'hog');
-value($node, "SELECT presence_clear_state('hall', key) FROM presence_get_state('hall', 'many')", 'neighbour');
 value($node, q{SELECT presence_set_state('hall', 'last', '3', 1000)}, 'neighbour');
+continue_process($neighbour_worker);
 ok($state_listener->wait_for('the last state', sub { ($_[0]->{state}{last} // 0) == 3 }), 'those of another database are told');
 is(scalar(grep { $_->{resync} } $state_listener->events), 0, 'and none is lost');
 continue_process($hog_worker);

@@ -303,6 +303,7 @@ is(in_short(since($epoch, 0, 'presence_changed', 'tenant_1')), 'join r a', 'and 
 value($node, 'DROP EXTENSION presence', 'tenant_2');
 value($node, 'CREATE EXTENSION presence', 'tenant_2');
 await_announcer($node, 'tenant_2');
+wait_until('its worker has told all to read again', sub { (position(undef, 'tenant_2'))[1] > $first });
 is_resync('who was there before the extension was dropped', undef, 'tenant_2', since($epoch, $first, 'presence_changed', 'tenant_2'));
 
 # ---- A reader that is overtaken: what it has read is right, or it is told so.
